@@ -1,0 +1,1 @@
+"""Sinks, deduplication and the durable outbox of alerts."""

@@ -1,0 +1,1 @@
+"""Pure: no sockets, files, clock, randomness or database.  Row lines, hashes, trees, notes, proofs, records, verdicts."""

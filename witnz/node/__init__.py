@@ -1,0 +1,1 @@
+"""Composition: the running sidecar, its loops, schedule and health."""

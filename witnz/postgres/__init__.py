@@ -1,0 +1,1 @@
+"""Everything that talks to PostgreSQL: catalog, preflight, slot, stream, pgoutput, snapshot scan."""

@@ -1,0 +1,1 @@
+"""The ordered checks: bundle offline (core only), table live, store audit."""

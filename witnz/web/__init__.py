@@ -1,0 +1,1 @@
+"""The HTTP API that the command line speaks over a Unix socket."""
