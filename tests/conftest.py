@@ -1,0 +1,103 @@
+"""Fixtures of the whole suite: real PostgreSQL servers, one fresh database a test.
+
+``WITNZ_TEST_PG=16|18|15`` chooses the server of ``pg_server``.  ``--matrix`` also runs what is marked ``matrix``.
+Servers do not live below ``tmp_path``: as root they run as another account, which may not enter it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests.support.postgres import Database, create_database, prepare_server
+from witnz.demo.installation import find_installation
+from witnz.demo.server import PostgresServer
+from witnz.errors import WitnzError
+
+DEFAULT_VERSION = int(os.environ.get("WITNZ_TEST_PG", "16"))
+SERVER_FIXTURES = {"pg_server", "database", "own_server", "every_server", "every_database"}
+
+for _name in [name for name in os.environ if name.startswith("PG")]:
+    del os.environ[_name]  # a developer's own database never comes into play
+
+# Time limits say more about the neighbours on the machine than about the code.
+hypothesis.settings.register_profile("witnz", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("witnz")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--matrix", action="store_true", help="also run the tests of older servers, marked `matrix`")
+
+
+def pytest_report_header() -> str:
+    try:
+        found = find_installation(DEFAULT_VERSION)
+    except WitnzError as error:
+        return f"PostgreSQL: {error} ({error.hint})"
+    return f"PostgreSQL: {found.version} in {found.bin}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.postgres)
+    if config.getoption("--matrix") or "matrix" in (config.getoption("markexpr") or ""):
+        return
+    left_out = [item for item in items if item.get_closest_marker("matrix")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[PostgresServer]:
+    """The server that tests share; who restarts one or edits its files takes ``own_server``."""
+    with PostgresServer(version=DEFAULT_VERSION) as server:
+        prepare_server(server)
+        yield server
+
+
+@pytest.fixture
+def database(pg_server: PostgresServer) -> Iterator[Database]:
+    """A fresh database with the roles ``app_owner`` and ``witnz``."""
+    created = create_database(pg_server)
+    yield created
+    created.drop()
+
+
+@pytest.fixture(
+    scope="session", params=[16, 18, pytest.param(15, marks=pytest.mark.matrix)], ids=lambda version: f"pg{version}"
+)
+def every_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """Each supported version in turn: 16 and 18 always, 15 with ``--matrix``; the shared server where it is that version."""
+    if request.param == DEFAULT_VERSION:
+        yield request.getfixturevalue("pg_server")
+        return
+    with PostgresServer(version=request.param) as server:
+        prepare_server(server)
+        yield server
+
+
+@pytest.fixture
+def every_database(every_server: PostgresServer) -> Iterator[Database]:
+    """A fresh database on each version in turn."""
+    created = create_database(every_server)
+    yield created
+    created.drop()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Callable[..., PostgresServer]]:
+    """``own_server(version=…, settings=…, …)`` starts a server for this test alone (PostgresServer's arguments)."""
+    with ExitStack() as stack:
+
+        def start(**keywords: Any) -> PostgresServer:
+            keywords.setdefault("version", DEFAULT_VERSION)
+            return stack.enter_context(PostgresServer(**keywords))
+
+        yield start
