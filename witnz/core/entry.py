@@ -20,15 +20,13 @@ from typing import Any, Final
 
 from witnz.core.canonical import canonical, parse_canonical
 from witnz.core.lsn import format_lsn, parse_lsn
+from witnz.core.message import MAX_BY, MAX_HINT, MAX_MESSAGE, parse_intent
 from witnz.core.rowline import NULL, escape, parse_line, unescape
 from witnz.core.timestamp import format_time, parse_time
 from witnz.errors import FormatError
 
 MAX_ENTRY: Final = 65_535
 MAX_KEY: Final = 1_024
-MAX_BY: Final = 256
-MAX_HINT: Final = 4_096
-MAX_INTENT: Final = 8_192
 MAX_SCHEMA: Final = 60_000
 MAX_SEQ: Final = (1 << 53) - 1
 OPS: Final = ("schema", "baseline", "insert", "update", "delete", "truncate")
@@ -151,7 +149,7 @@ def parse_entry(line: bytes) -> Entry:
         at=parse_time(_ascii(at, "at")),
         by=_parse_text(by, "by", MAX_BY),
         hint=_parse_text(hint, "hint", MAX_SCHEMA if op_text == "schema" else MAX_HINT),
-        intent=_parse_text(intent, "intent", MAX_INTENT),
+        intent=_parse_text(intent, "intent", MAX_MESSAGE),
         hidden_key=hidden,
     )
     _check_op(entry)
@@ -199,7 +197,7 @@ def schema_hint(columns: Sequence[SchemaColumn], identity: str, oid: int) -> str
 
 def parse_schema_hint(text: str) -> Schema:
     """The relation that the hint of a ``schema`` entry describes.  Raises :class:`FormatError` for any other text."""
-    value = parse_canonical(text.encode(), what="schema hint", max_bytes=MAX_SCHEMA)
+    value = parse_canonical(text.encode("utf-8", "surrogatepass"), what="schema hint", max_bytes=MAX_SCHEMA)
     if not isinstance(value, dict):
         raise FormatError("schema hint: expected an object")
     if value.keys() == {"sha256"}:
@@ -248,6 +246,8 @@ def _check_op(entry: Entry) -> None:
             raise FormatError("entry: expected no key and no row of a truncate")
     elif entry.op == "baseline" and entry.xid != 0:
         raise FormatError(f"entry xid: expected 0 of a baseline, found {entry.xid}")
+    if entry.intent is not None:
+        parse_intent(entry.intent)
 
 
 def _all_none(*columns: object) -> bool:
