@@ -8,7 +8,8 @@ Both are the content of a transactional logical message (``pg_logical_emit_messa
 
 Anything else is no message at all: no by, no hint, no intent.  ``sig`` is Ed25519 over ``"witnz/intent/1\\n"`` and the
 canonical JSON of the object without ``sig`` and with ``"cluster"`` (the cluster's id) added, so an intent is worth nothing in
-another cluster.  Whether it authorises rows (key in force, this transaction's xid, fresh nonce, table listed) is not judged here.
+another cluster.  Whether it authorises rows (key in force, this transaction's xid, nonce not used before, table listed) is not
+judged here.
 """
 
 from __future__ import annotations
