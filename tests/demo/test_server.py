@@ -147,7 +147,7 @@ def test_the_callers_own_database_settings_do_not_leak_in(pg_server: PostgresSer
 
 
 def test_a_failing_program_is_one_typed_error_with_its_complaint(pg_server: PostgresServer) -> None:
-    with pytest.raises(DatabaseError, match='psql failed .*relation "nowhere" does not exist'):
+    with pytest.raises(DatabaseError, match=r'psql failed .*relation "nowhere" does not exist'):
         pg_server.run("psql", "-v", "VERBOSITY=terse", "-c", "SELECT * FROM nowhere")
     with pytest.raises(ConfigError, match="no program 'psqll'"):
         pg_server.bin("psqll")
