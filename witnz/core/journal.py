@@ -1,0 +1,261 @@
+"""The journal's validity: a pure function of a record and the journal before it (formats.md 4).
+
+The rules that hold for every record, in this order:
+
+1. The first record is ``genesis``, and no other is; every record carries genesis' cluster id.
+2. It stands at the next ``seq``; its ``n`` counts its node's records from 1 without a hole, and ``prev`` is the hash of that
+   node's record before.
+3. Its node is a member in force and its ``sig`` is by that member's identity key.
+4. A voted type has votes of a quorum of distinct members in force; every vote in it verifies; the voted body (without its
+   votes) does not stand in the journal yet.
+5. Where ``auth`` stands it is by an operator key in force, and its nonce was never seen in this journal.
+6. What the type itself asks for: :mod:`witnz.core.journal_rules`.
+
+A valid record is one leaf with the next seq; an invalid one changes nothing.  Members and keys are in force from the record
+after the one that brings them.  The quorum is genesis' while the members are; after a change of members it is a majority of
+them, or genesis' if that asked for more than a majority (never more than there are members).
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+from witnz.core.journal_facts import AcceptedRow, FindingStatus, JournalFinding, KeyChange, Member, Split, TableRecord
+from witnz.core.journal_rules import RULES, body_heads, closes_gap_of, finding_identity, split_key
+from witnz.core.journal_view import OPERATOR, JournalView
+from witnz.core.keys import verify_signature
+from witnz.core.lsn import parse_lsn
+from witnz.core.record import Record, check_record_signature, operator_bytes, record_hash, record_vote_bytes
+from witnz.core.record_bodies import VOTED, check_body
+from witnz.errors import ProofError
+
+
+class JournalState(JournalView):
+    """A journal up to some size.  :meth:`check` judges the record that would come next, :meth:`apply` lets it in.
+
+    Everything is derived from the records alone; two states that applied the same records give the same answers.
+    """
+
+    # -- judging -------------------------------------------------------------------------------------------------------
+
+    def check(self, record: Record, *, verify_signatures: bool = True) -> None:
+        """Raise unless ``record`` (with the next seq, or a proposal) is valid here.
+
+        :class:`FormatError` for a body that is not its type's, :class:`ProofError` for everything else, with the rule that
+        it breaks.  Without ``verify_signatures`` (only for records that this node has validated before) no signature is
+        verified and the body's grammar is taken as checked; every other rule holds.
+        """
+        self._judge(record, verify_signatures)
+
+    def apply(self, record: Record, *, verify_signatures: bool = True) -> None:
+        """:meth:`check`, and then let the record in.  It must have its seq.  A record that is refused changes nothing."""
+        if record.seq is None:
+            raise self._invalid(record, "expected a seq, found a proposal")
+        voted = self._judge(record, verify_signatures)
+        if voted is not None:
+            self._voted.add(voted)
+        if "nonce" in record.body:
+            self._nonces.add(record.body["nonce"])
+        self._chains[record.node] = (record.n, record_hash(record))
+        change = _CHANGES.get(record.type)
+        if change is not None:
+            change(self, record)
+        self.size = record.seq
+
+    def _judge(self, record: Record, verify_signatures: bool) -> bytes | None:
+        """Rules 1 to 6; for a voted record the digest of what was voted on."""
+        if verify_signatures:
+            check_body(record.type, record.body)
+        self._check_place(record)
+        self._check_signer(record, verify_signatures)
+        voted = self._check_votes(record, verify_signatures) if record.type in VOTED else None
+        if "auth" in record.body:
+            self._check_auth(record, verify_signatures)
+        rule = RULES.get(record.type)
+        problem = None if rule is None else rule(self, record)
+        if problem is not None:
+            raise self._invalid(record, problem)
+        return voted
+
+    def _check_place(self, record: Record) -> None:
+        if (record.type == "genesis") != (self.size == 0):
+            raise self._invalid(record, "expected genesis first and only there")
+        if self.size and record.cluster != self.cluster_id:
+            raise self._invalid(record, f"expected cluster {self.cluster_id}, found {record.cluster}")
+        if record.seq is not None and record.seq != self.size + 1:
+            raise self._invalid(record, f"expected seq {self.size + 1}, found {record.seq}")
+        if record.n != self.next_n(record.node):
+            raise self._invalid(record, f"expected n {self.next_n(record.node)}, found {record.n}")
+        if record.prev != self.prev_of(record.node):
+            raise self._invalid(record, f"expected prev {self.prev_of(record.node)}, found {record.prev}")
+
+    def _check_signer(self, record: Record, verify_signatures: bool) -> None:
+        members = self.members
+        if record.type == "genesis":
+            members = {body["id"]: Member.from_body(body) for body in record.body["members"]}
+        member = members.get(record.node)
+        if member is None:
+            raise self._invalid(record, "expected a node that is a member in force")
+        if verify_signatures and not check_record_signature(record, member.identity):
+            raise self._invalid(record, "its signature is not by the identity key of its node")
+
+    def _check_votes(self, record: Record, verify_signatures: bool) -> bytes:
+        votes: Mapping[str, str] = record.body["votes"]
+        ballot = record_vote_bytes(record)
+        digest = sha256(ballot).digest()
+        if digest in self._voted:
+            raise self._invalid(record, "what was voted on stands in the journal already")
+        for node, vote in votes.items():
+            member = self.members.get(node)
+            if member is None:
+                raise self._invalid(record, f"expected votes of members in force, found one of {node}")
+            if verify_signatures and not verify_signature(member.identity, b64decode(vote), ballot):
+                raise self._invalid(record, f"the vote of {node} is not by its identity key")
+        if len(votes) < self.quorum:
+            raise self._invalid(record, f"expected votes of {self.quorum} members, found {len(votes)}")
+        return digest
+
+    def _check_auth(self, record: Record, verify_signatures: bool) -> None:
+        auth = record.body["auth"]
+        key = self.operator_key(auth["operator"])
+        if key is None:
+            raise self._invalid(record, f"expected an operator key in force, found none of {auth['operator'][:60]!r}")
+        if record.body["nonce"] in self._nonces:
+            raise self._invalid(record, "its nonce was used before")
+        if verify_signatures:
+            signed = operator_bytes(record.body, record.cluster, record.type)
+            if not verify_signature(key, b64decode(auth["sig"]), signed):
+                raise self._invalid(record, f"its auth is not by the operator key of {auth['operator'][:60]!r}")
+
+    def _invalid(self, record: Record, problem: str) -> ProofError:
+        where = f"at {self.size + 1}" if record.seq is None else str(record.seq)
+        return ProofError(f"journal record {where} ({record.type} of {record.node}): {problem}")
+
+    # -- changing ------------------------------------------------------------------------------------------------------
+
+    def _apply_genesis(self, record: Record) -> None:
+        body = record.body
+        self.cluster, self.cluster_id, self.log_key = body["cluster"], record.cluster, body["log_key"]
+        self.system, self.timeline = body["database"]["system"], body["database"]["timeline"]
+        self.members = {member["id"]: Member.from_body(member) for member in body["members"]}
+        self.quorum = self._genesis_quorum = body["quorum"]
+        self._super_majority = body["quorum"] > len(self.members) // 2 + 1
+        for operator in body["operators"]:
+            self._set_key(OPERATOR, operator["name"], b64decode(operator["key"]), 0)
+
+    def _apply_member(self, record: Record) -> None:
+        body = record.body
+        members = {name: member for name, member in self.members.items() if name != body["id"]}
+        if body["action"] == "add":
+            members[body["id"]] = Member.from_body(body, parse_lsn(body["from_lsn"]))
+        self.members = members
+        majority = len(members) // 2 + 1
+        self.quorum = min(len(members), max(majority, self._genesis_quorum)) if self._super_majority else majority
+
+    def _apply_key(self, record: Record) -> None:
+        body = record.body
+        key = body["key"].encode() if body["kind"] == "log" else b64decode(body["key"])
+        self._set_key(body["kind"], body["name"], key if body["action"] == "add" else None, parse_lsn(body["from_lsn"]))
+
+    def _set_key(self, kind: str, name: str, key: bytes | None, from_lsn: int) -> None:
+        self._key_changes.setdefault((kind, name), []).append(KeyChange(from_lsn, key))
+        if key is None:
+            del self._keys[kind, name]
+        else:
+            self._keys[kind, name] = key
+
+    def _apply_open(self, record: Record) -> None:
+        self.opened[record.body["table"]] = (record.body["generation"], record.body["secret_sha256"])
+
+    def _apply_cancel(self, record: Record) -> None:
+        del self.opened[record.body["table"]]
+
+    def _apply_table(self, record: Record) -> None:
+        opened = TableRecord.from_record(record)
+        self._tables[opened.table] = self._newest[opened.table] = opened
+        self.opened.pop(opened.table, None)
+        self._gaps.pop(opened.table, None)
+
+    def _apply_unprotect(self, record: Record) -> None:
+        table = record.body["table"]
+        del self._tables[table]
+        self.opened.pop(table, None)
+        self._gaps.pop(table, None)
+
+    def _apply_seal(self, record: Record) -> None:
+        self._note_split(record)
+        self.last_seal_lsn = parse_lsn(record.body["lsn"])
+        for table, generation, head in body_heads(record.body["tables"]):
+            self._sealed[table, generation] = head
+
+    def _apply_epoch(self, record: Record) -> None:
+        body = record.body
+        self._note_split(record)
+        self.system, self.timeline = body["system"], body["timeline"]
+        self.last_seal_lsn = parse_lsn(body["switch_lsn"])
+        for table, generation, head in body_heads(body["final"]):
+            self._ended[table, generation] = head
+        self._gaps.update(dict.fromkeys(self._tables, record.seq or 0))
+
+    def _note_split(self, record: Record) -> None:
+        part, parts = record.body.get("part", 1), record.body.get("parts", 1)
+        if part == parts:
+            self.split = None
+            return
+        before = self.split.listed if self.split is not None and part > 1 else frozenset()
+        heads = record.body["tables" if record.type == "seal" else "final"]
+        self.split = Split(record.type, split_key(record), part, parts, before | {head["table"] for head in heads})
+
+    def _apply_gap(self, record: Record) -> None:
+        self._gaps.update(dict.fromkeys(record.body["tables"], record.seq or 0))
+
+    def _apply_finding(self, record: Record) -> None:
+        body = record.body
+        self.findings.setdefault(body["id"], JournalFinding(body["id"], finding_identity(body), record.seq or 0))
+
+    def _apply_ack(self, record: Record) -> None:
+        self._set_status(record.body["finding"], "acknowledged", only_from=("open",))
+
+    def _apply_repair(self, record: Record) -> None:
+        if record.body["result"] == "repaired":  # other results are kept as text and change nothing
+            self._set_status(record.body["finding"], "repaired", only_from=("open", "acknowledged"))
+
+    def _set_status(self, finding_id: str, status: FindingStatus, *, only_from: Sequence[str]) -> None:
+        finding = self.findings[finding_id]
+        if finding.status in only_from:
+            self.findings[finding_id] = replace(finding, status=status)
+
+    def _apply_accept(self, record: Record) -> None:
+        body = record.body
+        accepted = [AcceptedRow(row["key"], row["row"], row["seq"], record.seq or 0) for row in body["rows"]]
+        if accepted:
+            self._accepts.setdefault((body["table"], body["generation"]), []).extend(accepted)
+        finding = self.findings.get(body["finding"])
+        if finding is None or finding.closed:
+            return
+        status: FindingStatus = "repaired" if finding.status == "repaired" else "approved"
+        self.findings[finding.id] = replace(finding, status=status, closed=True)
+        self._closed[finding.identity] = self.occurrences(finding.identity) + 1
+        for table in closes_gap_of(finding, body["table"], self._gaps):
+            del self._gaps[table]
+
+
+_CHANGES: Mapping[str, Callable[[JournalState, Record], None]] = {
+    "genesis": JournalState._apply_genesis,
+    "member": JournalState._apply_member,
+    "key": JournalState._apply_key,
+    "open": JournalState._apply_open,
+    "cancel": JournalState._apply_cancel,
+    "table": JournalState._apply_table,
+    "unprotect": JournalState._apply_unprotect,
+    "seal": JournalState._apply_seal,
+    "epoch": JournalState._apply_epoch,
+    "gap": JournalState._apply_gap,
+    "finding": JournalState._apply_finding,
+    "ack": JournalState._apply_ack,
+    "repair": JournalState._apply_repair,
+    "accept": JournalState._apply_accept,
+}

@@ -1,0 +1,136 @@
+"""What a journal says so far, as questions: members, keys, tables, seals, findings, acceptances (formats.md 4).
+
+:class:`witnz.core.journal.JournalState` is the one that fills it; the rules of :mod:`witnz.core.journal_rules` only ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from witnz.core.journal_facts import (
+    AcceptedRow,
+    FindingIdentity,
+    JournalFinding,
+    KeyChange,
+    LogHead,
+    Member,
+    Split,
+    TableRecord,
+)
+from witnz.core.record import NO_PREVIOUS
+
+OPERATOR, INTENT = "operator", "intent"
+
+
+class JournalView:
+    """A journal up to some size (``size``: the records that it holds).
+
+    ``cluster`` is the name, ``cluster_id`` the 32 hex digits, ``log_key`` genesis' verifier key; ``system`` and ``timeline``
+    are those of genesis or of the newest epoch; ``opened`` holds (generation, secret_sha256) of each table that is open.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.cluster = ""
+        self.cluster_id = ""
+        self.log_key = ""
+        self.system = ""
+        self.timeline = 0
+        self.members: dict[str, Member] = {}
+        self.quorum = 0
+        self.last_seal_lsn = 0
+        self.opened: dict[str, tuple[int, str]] = {}
+        self.findings: dict[str, JournalFinding] = {}
+        self.split: Split | None = None
+        self._genesis_quorum = 0
+        self._super_majority = False
+        self._keys: dict[tuple[str, str], bytes] = {}
+        self._key_changes: dict[tuple[str, str], list[KeyChange]] = {}
+        self._tables: dict[str, TableRecord] = {}
+        self._newest: dict[str, TableRecord] = {}
+        self._sealed: dict[tuple[str, int], LogHead] = {}
+        self._ended: dict[tuple[str, int], LogHead] = {}
+        self._gaps: dict[str, int] = {}
+        self._accepts: dict[tuple[str, int], list[AcceptedRow]] = {}
+        self._closed: dict[FindingIdentity, int] = {}
+        self._chains: dict[str, tuple[int, str]] = {}
+        self._nonces: set[str] = set()
+        self._voted: set[bytes] = set()
+
+    def next_n(self, node: str) -> int:
+        """The ``n`` of that node's next record."""
+        return self._chains.get(node, (0, NO_PREVIOUS))[0] + 1
+
+    def prev_of(self, node: str) -> str:
+        """The ``prev`` of that node's next record."""
+        return self._chains.get(node, (0, NO_PREVIOUS))[1]
+
+    def key_in_force(self, kind: str, name: str) -> bytes | None:
+        """The key of that kind (``operator intent report log``) and name after the newest record, None if there is none.
+
+        Operator and intent keys are 32 bytes; a report key is DER, a log key the ASCII of its verifier key.
+        """
+        return self._keys.get((kind, name))
+
+    def keys_in_force(self, kind: str) -> dict[str, bytes]:
+        """All keys in force of one kind, by name."""
+        return {name: key for (of_kind, name), key in self._keys.items() if of_kind == kind}
+
+    def operator_key(self, name: str) -> bytes | None:
+        """The 32-byte operator key in force under that name."""
+        return self.key_in_force(OPERATOR, name)
+
+    def intent_key(self, name: str, lsn: int | None = None) -> bytes | None:
+        """The 32-byte intent key under that name, in force for a transaction that ended at ``lsn`` (None: by now)."""
+        if lsn is None:
+            return self.key_in_force(INTENT, name)
+        changes = [change for change in self._key_changes.get((INTENT, name), []) if change.from_lsn <= lsn]
+        return changes[-1].key if changes else None
+
+    def tables(self) -> dict[str, TableRecord]:
+        """The protected tables, each with its current generation."""
+        return dict(self._tables)
+
+    def current_table(self, table: str) -> TableRecord | None:
+        """The current generation of a protected table, None where it is not (or no longer) protected."""
+        return self._tables.get(table)
+
+    def newest_generation(self, table: str) -> TableRecord | None:
+        """The newest generation ever recorded of a table, protected today or not."""
+        return self._newest.get(table)
+
+    def last_sealed(self, table: str, generation: int) -> LogHead | None:
+        """The newest seal of one table log."""
+        return self._sealed.get((table, generation))
+
+    def last_seal_sizes(self) -> dict[tuple[str, int], int]:
+        """The newest sealed size by (table, generation)."""
+        return {log: head.size for log, head in self._sealed.items()}
+
+    def ended_at(self, table: str, generation: int) -> LogHead | None:
+        """Where an ``epoch`` fixed the end of a generation, None where none did."""
+        return self._ended.get((table, generation))
+
+    def open_gap(self, table: str) -> int | None:
+        """The seq of the newest ``gap`` or ``epoch`` that covers a table and that nobody has accepted yet."""
+        return self._gaps.get(table)
+
+    def open_gaps(self) -> dict[str, int]:
+        """Every table with an open gap, and the seq of the record that says so."""
+        return dict(self._gaps)
+
+    def accepts(self, table: str, generation: int) -> Sequence[AcceptedRow]:
+        """The rows that ``accept`` records name for one generation, in journal order."""
+        return tuple(self._accepts.get((table, generation), ()))
+
+    def finding_state(self, finding: str) -> JournalFinding | None:
+        """A finding by its id, None where the journal does not know it."""
+        return self.findings.get(finding)
+
+    def occurrences(self, identity: FindingIdentity) -> int:
+        """How many closed findings have this identity: the occurrence of the next one."""
+        return self._closed.get(identity, 0)
+
+    def nonce_seen(self, nonce: str) -> bool:
+        """Whether an auth with this nonce stands in the journal."""
+        return nonce in self._nonces
