@@ -1,0 +1,237 @@
+"""The sections of witnz.yaml: one pydantic model each, every key with its meaning and an example.
+
+The field descriptions are the documentation: ``witnz config explain`` and the configuration reference are generated from them
+(:mod:`witnz.config_keys`).  All models are frozen and refuse unknown keys.  An attribute carries its unit where the key does
+not (``verify_interval: 5m`` is ``table.verify_interval_s == 300.0``).  Aliases stand for keys that were renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from witnz import config_types as kinds
+from witnz.config_types import Secret
+from witnz.core.names import format_table_name
+
+DAY_S: Final = 86400.0
+BUILT_IN_SINKS: Final = ("log", "slack", "pagerduty")
+
+Flag = Annotated[bool, kinds.FLAG]
+Text = Annotated[str, kinds.TEXT]
+Word = Annotated[str, kinds.WORD]
+PathValue = Annotated[Path, kinds.PATH]
+Address = Annotated[str, kinds.ADDRESS]
+PgName = Annotated[str, kinds.PG_NAME]
+NodeId = Annotated[str, kinds.NODE_ID]
+SecretText = Annotated[Secret, kinds.SECRET]
+SecretUrl = Annotated[Secret, kinds.SECRET_URL]
+TextList = Annotated[tuple[str, ...], kinds.list_of(kinds.TEXT)]
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+
+def setting(meaning: str, example: str, default: Any = ..., *, name: str | None = None, also: str | None = None) -> Any:
+    """A field with its documentation; ``name`` is the key where the attribute is called otherwise, ``also`` an older name."""
+    alias = AliasChoices(name or also, also) if also and name else name
+    return Field(default, description=meaning, examples=[example], validation_alias=alias)
+
+
+class Section(BaseModel):
+    """Base of all sections."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class DatabaseConfig(Section):
+    """The database whose tables are protected, and the unprivileged role that witnz connects as."""
+
+    host: Text | None = setting("Host name, address, or the folder of the server's Unix socket.", "db.internal", None)
+    port: Annotated[int, kinds.number(1, 65535)] = setting("Port.", "5432", 5432)
+    database: Text = setting("Name of the database.", "app", name="database", also="name")
+    user: Text | None = setting("Role with REPLICATION and SELECT on the protected tables; not their owner.", "witnz", None)
+    password: SecretText | None = setting("Its password.", "${WITNZ_DB_PASSWORD}", None)
+    sslmode: Annotated[SslMode, kinds.one_of("disable", "allow", "prefer", "require", "verify-ca", "verify-full")] = setting(
+        "TLS to the server as libpq does it; only verify-full is safe against someone in between.", "verify-full", "prefer"
+    )
+    sslrootcert: PathValue | None = setting("Certificates that may sign the server's.", "/etc/witnz/db-ca.pem", None)
+    sslcert: PathValue | None = setting("Client certificate.", "/etc/witnz/db.crt", None)
+    sslkey: PathValue | None = setting("Key of the client certificate.", "/etc/witnz/db.key", None)
+    connect_timeout_s: Annotated[float, kinds.duration(1, 600)] = setting(
+        "How long one attempt to connect may take.", "10s", 10.0, name="connect_timeout"
+    )
+
+    def connection_params(self) -> dict[str, str]:
+        """libpq's keyword parameters, the password in clear among them: for connecting, never for showing.
+
+        Raises :class:`ConfigError` where the password's file cannot be read.
+        """
+        given: dict[str, object] = {
+            "host": self.host,
+            "port": self.port,
+            "dbname": self.database,
+            "user": self.user,
+            "password": self.password.reveal() if self.password else None,
+            "sslmode": self.sslmode,
+            "sslrootcert": self.sslrootcert,
+            "sslcert": self.sslcert,
+            "sslkey": self.sslkey,
+            "connect_timeout": max(2, round(self.connect_timeout_s)),  # libpq counts whole seconds, and one as two
+        }
+        return {name: str(value) for name, value in given.items() if value is not None}
+
+
+class NodeConfig(Section):
+    """This node."""
+
+    id: NodeId | None = setting("Name of this node within the cluster.", "node1", None)
+    data_dir: PathValue | None = setting("Folder of this node's keys and evidence, mode 0700.", "/var/lib/witnz", None)
+    bind_addr: Address | None = setting("Where the other nodes reach this one.", "node1.internal:7000", None)
+    http_addr: Address | None = setting("Where the HTTP interface listens.", "127.0.0.1:8000", None)
+    bootstrap: Flag = setting("Whether this node founds the cluster if there is none.", "true", False)
+    peer_addrs: Annotated[tuple[tuple[str | None, str], ...], kinds.PEERS] = setting(
+        "Addresses of the other nodes; their keys stand under nodes.", "{node2: node2.internal:7000}", ()
+    )
+    grpc_addr: Text | None = setting("Without effect.", "0.0.0.0:7001", None)
+    peers: TextList = setting("Without effect.", "[node2]", ())
+
+
+class MemberConfig(Section):
+    """A member of the cluster, this node included."""
+
+    id: NodeId | None = setting("Its node.id.", "node1", None)
+    addr: Address | None = setting("Where the others reach it.", "node1.internal:7000", None)
+    host: Text | None = setting("Its host, where addr is not given.", "node1.internal", None)
+    port: Annotated[int, kinds.number(1, 65535)] = setting("The port beside host.", "7000", 7000)
+    key: Text | None = setting("Its identity key, as `witnz keys show` prints it.", "MCowBQYDK2VwAyEA…", None)
+    cosigner: Text | None = setting(
+        "Its cosigner's verifier key, as `witnz keys show` prints it.", "example.com/nodes/node1+…", None
+    )
+
+    @property
+    def address(self) -> str | None:
+        """``addr``, or ``host`` with ``port``."""
+        return self.addr or (self.host and f"{self.host}:{self.port}")
+
+
+class TableConfig(Section):
+    """A protected table and its rules."""
+
+    reference: Annotated[tuple[str | None, str], kinds.TABLE] = setting(
+        'The table; a part with dots stands in double quotes: sales."odd.name".', "billing.prices", name="name", also="table"
+    )
+    schema_name: Text | None = setting("Its schema, where the name does not say it.", "billing", None, name="schema")
+    mode: Annotated[Literal["append_only", "state_integrity"], kinds.one_of("append_only", "state_integrity")] = setting(
+        "append_only: only inserts are legitimate; state_integrity: changes are, if recorded.", "append_only", "state_integrity"
+    )
+    on_change: Annotated[Literal["alert", "record"], kinds.one_of("alert", "record")] = setting(
+        "What a recorded change of a state_integrity table is: a finding until approved, or accepted.", "record", "alert"
+    )
+    require_intent: Flag = setting("Whether every change, an insert too, needs a signed intent.", "true", False)
+    inserts_only: Flag = setting("Publish inserts and truncates only; the rest is found by scan.", "true", False)
+    retain: Annotated[Literal["rows", "none"], kinds.one_of("rows", "none")] = setting(
+        "rows: keep encrypted images of the rows, so that they can be restored.", "rows", "none"
+    )
+    on_tamper: Annotated[Literal["alert", "repair"], kinds.one_of("alert", "repair")] = setting(
+        "repair: restore the recorded rows at once; needs retain: rows and repair_url.", "repair", "alert"
+    )
+    verify_interval_s: Annotated[float, kinds.duration(1, 400 * DAY_S, or_zero="only when asked")] = setting(
+        "How often the whole table is compared with the log.", "5m", 300.0, name="verify_interval"
+    )
+    exclude_columns: TextList = setting("Columns of reg* and aclitem types that are left out; recorded.", "[acl]", ())
+    keys: Annotated[Literal["plain", "hidden"], kinds.one_of("plain", "hidden")] = setting(
+        "hidden: the log holds digests of key values instead of the values.", "hidden", "plain"
+    )
+    alert: Annotated[tuple[str, ...], kinds.list_of(kinds.WORD, or_one=True)] = setting(
+        "Where its findings are sent: log, slack, pagerduty or names of webhooks; all if not given.", "slack", ()
+    )
+    repair_url: SecretText | None = setting(
+        "Connection for repairs of this table, instead of the general one.", "${REPAIR_URL}", None
+    )
+
+    @property
+    def relation(self) -> tuple[str, str]:
+        """The raw identifiers ``(schema, table)``."""
+        return self.schema_name or self.reference[0] or "public", self.reference[1]
+
+    @property
+    def name(self) -> str:
+        """The canonical name of formats.md, ``public.audit_logs``."""
+        return format_table_name(*self.relation)
+
+
+class AnchorConfig(Section):
+    """A place that the database's administrators do not control; the options of each type are its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+    type: Word = setting("Kind of anchor.", "s3")
+    every_s: Annotated[float, kinds.duration(1, 400 * DAY_S)] = setting("How often.", "15m", 3600.0, name="every")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The type's own options, as texts."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield "type", self.type  # options may hold credentials
+        yield "every_s", self.every_s
+
+
+class WebhookConfig(Section):
+    """A generic webhook."""
+
+    name: Word | None = setting("What tables call it under alert; webhook, webhook2, … if not given.", "oncall", None)
+    url: SecretUrl = setting("Where findings are posted.", "https://hooks.example.com/witnz")
+    secret: SecretText | None = setting("Key of the HMAC signature; unsigned without.", "${WEBHOOK_SECRET}", None)
+
+
+class AlertsConfig(Section):
+    """Where findings are sent besides the log."""
+
+    enabled: Flag = setting("Whether anything is sent.", "true", True)
+    slack_webhook: SecretUrl | None = setting("Slack incoming webhook.", "${SLACK_WEBHOOK_URL}", None)
+    pagerduty_key: SecretText | None = setting("Integration key of PagerDuty's Events API v2.", "${PAGERDUTY_KEY}", None)
+    pagerduty_url: Annotated[str, kinds.HTTP_URL] = setting(
+        "Address of that API.", "https://events.eu.pagerduty.com/v2/enqueue", "https://events.pagerduty.com/v2/enqueue"
+    )
+    webhooks: tuple[WebhookConfig, ...] = setting("Generic webhooks.", "[{url: …, secret_file: …}]", ())
+    max_per_minute: Annotated[int, kinds.number(1, 6000)] = setting(
+        "Messages a minute to one place; what exceeds it is summarised, never dropped.", "30", 30
+    )
+    timeout_s: Annotated[float, kinds.duration(0.1, 300)] = setting(
+        "How long a delivery may take.", "10s", 10.0, name="timeout"
+    )
+
+    def named_webhooks(self) -> dict[str, WebhookConfig]:
+        """The webhooks by name; one without a name is ``webhook``, or ``webhook2`` in the second place."""
+        return {hook.name or default_webhook_name(place): hook for place, hook in enumerate(self.webhooks)}
+
+
+class LogConfig(Section):
+    """The log on stderr."""
+
+    level: Annotated[str, kinds.one_of("debug", "info", "warning", "error")] = setting("Least level shown.", "debug", "info")
+    format: Annotated[Literal["console", "json"], kinds.one_of("console", "json")] = setting(
+        "For people or for machines.", "json", "console"
+    )
+
+
+class RaftConfig(Section):
+    """Without effect."""
+
+    leadership_transfer_interval: Text | None = setting("Without effect.", "24h", None)
+    follower_auto_shutdown: Flag = setting("Without effect.", "false", False)
+
+
+class HashConfig(Section):
+    """Without effect: witnz hashes with SHA-256."""
+
+    algorithm: Annotated[str, kinds.one_of("sha256")] = setting("Always sha256.", "sha256", "sha256")
+
+
+def default_webhook_name(place: int) -> str:
+    """The name of the webhook at ``place`` (from 0) that was given none."""
+    return "webhook" if place == 0 else f"webhook{place + 1}"
