@@ -80,9 +80,9 @@ def parse_policy(data: bytes | str) -> Policy:
     if len(octets) > MAX_POLICY_BYTES:
         raise FormatError(f"policy: expected at most {MAX_POLICY_BYTES} bytes, found {len(octets)}")
     if (found := _FORBIDDEN.search(octets)) is not None:
-        line = octets.count(b"\n", 0, found.start()) + 1
+        number = octets.count(b"\n", 0, found.start()) + 1
         raise FormatError(
-            f"policy line {line}: expected no control character but tab and newline, found 0x{found.group().hex()}"
+            f"policy line {number}: expected no control character but tab and newline, found 0x{found.group().hex()}"
         )
     text = octets.decode("utf-8", "surrogateescape")
     lines = text.split("\n")

@@ -255,10 +255,8 @@ def tile_path(level: int | Literal["entries"], n: int, width: int = TILE) -> str
     digits = str(n)
     digits = digits.zfill(-(-len(digits) // 3) * 3)
     groups = [digits[at : at + 3] for at in range(0, len(digits), 3)]
-    path = "/x".join(groups)
-    prefix = "x" if len(groups) > 1 else ""
-    suffix = f".p/{width}" if width < TILE else ""
-    return f"tile/{level}/{prefix}{path}{suffix}"
+    path = "/".join([*(f"x{group}" for group in groups[:-1]), groups[-1]])
+    return f"tile/{level}/{path}" + (f".p/{width}" if width < TILE else "")
 
 
 def format_entry_bundle(entries: Sequence[bytes]) -> bytes:
