@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from witnz.core.journal_facts import AcceptedRow, FindingStatus, JournalFinding, KeyChange, Member, Split, TableRecord
+from witnz.core.finding import FindingState
+from witnz.core.journal_facts import AcceptedRow, JournalFinding, KeyChange, Member, Split, TableRecord
 from witnz.core.journal_rules import RULES, body_heads, closes_gap_of, finding_identity, split_key
 from witnz.core.journal_view import OPERATOR, JournalView
 from witnz.core.keys import verify_signature
@@ -223,7 +224,7 @@ class JournalState(JournalView):
         if record.body["result"] == "repaired":  # other results are kept as text and change nothing
             self._set_status(record.body["finding"], "repaired", only_from=("open", "acknowledged"))
 
-    def _set_status(self, finding_id: str, status: FindingStatus, *, only_from: Sequence[str]) -> None:
+    def _set_status(self, finding_id: str, status: FindingState, *, only_from: Sequence[str]) -> None:
         finding = self.findings[finding_id]
         if finding.status in only_from:
             self.findings[finding_id] = replace(finding, status=status)
@@ -236,7 +237,7 @@ class JournalState(JournalView):
         finding = self.findings.get(body["finding"])
         if finding is None or finding.closed:
             return
-        status: FindingStatus = "repaired" if finding.status == "repaired" else "approved"
+        status: FindingState = "repaired" if finding.status == "repaired" else "approved"
         self.findings[finding.id] = replace(finding, status=status, closed=True)
         self._closed[finding.identity] = self.occurrences(finding.identity) + 1
         for table in closes_gap_of(finding, body["table"], self._gaps):

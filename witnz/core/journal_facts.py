@@ -8,13 +8,13 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from witnz.core.classify import Rules
+from witnz.core.finding import FindingState
 from witnz.core.lsn import parse_lsn
 from witnz.core.record import Record
 
-FindingStatus = Literal["open", "acknowledged", "approved", "repaired"]
 FindingIdentity = tuple[str, str | None, int | None, str | None, int | None]
 """(class, table, generation, key, seq): findings of one identity differ in their occurrence only."""
 
@@ -93,7 +93,7 @@ class JournalFinding:
     id: str
     identity: FindingIdentity
     seq: int
-    status: FindingStatus = "open"
+    status: FindingState = "open"
     closed: bool = False
 
     @property

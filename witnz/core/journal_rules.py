@@ -23,12 +23,20 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from witnz.core.finding import FindingClass, finding_id
 from witnz.core.journal_facts import FindingIdentity, JournalFinding, LogHead, TableRecord
 from witnz.core.journal_view import JournalView
 from witnz.core.lsn import parse_lsn
-from witnz.core.record import Record, finding_id
+from witnz.core.record import Record
 
-COVERAGE_CLASSES: Final = frozenset({"slot.lost", "coverage.gap", "epoch.restored", "publication.changed"})
+COVERAGE_CLASSES: Final = frozenset(
+    {
+        FindingClass.SLOT_LOST,
+        FindingClass.COVERAGE_GAP,
+        FindingClass.EPOCH_RESTORED,
+        FindingClass.PUBLICATION_CHANGED,
+    }
+)
 """Findings that stand for a gap or epoch: accepting one accepts the gap of the tables that it covers."""
 
 Rule = Callable[[JournalView, Record], str | None]
@@ -251,15 +259,7 @@ def _finding(state: JournalView, record: Record) -> str | None:
     finding_class, table, generation, key, seq = identity
     # The newest occurrence almost always; an older one is a node that says again what has been closed meanwhile.
     for occurrence in range(state.occurrences(identity), -1, -1):
-        expected = finding_id(
-            finding_class=finding_class,
-            cluster_id=record.cluster,
-            table=table,
-            generation=generation,
-            key=key,
-            seq=seq,
-            occurrence=occurrence,
-        )
+        expected = finding_id(record.cluster, finding_class, generation, key, occurrence, seq, table)
         if expected == body["id"]:
             return None
     return f"expected an id that follows from its members, found {body['id']}"

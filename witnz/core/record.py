@@ -237,26 +237,3 @@ def operator_bytes(body: Mapping[str, Any], cluster_id: str, record_type: str) -
     """What an operator's key signs; ``body`` has its nonce, and ``auth`` and ``votes`` in it are left out."""
     decided = {"body": _without(body, "auth", "votes"), "cluster": cluster_id, "type": record_type}
     return b"witnz/operator/1\n" + canonical(decided)
-
-
-def finding_id(
-    *,
-    finding_class: str,
-    cluster_id: str,
-    table: str | None,
-    generation: int | None,
-    key: str | None,
-    seq: int | None,
-    occurrence: int,
-) -> str:
-    """``F-`` and 12 hex digits; ``occurrence`` counts the closed findings of which all the rest was the same."""
-    identity = {
-        "class": finding_class,
-        "cluster": cluster_id,
-        "generation": generation,
-        "key": key,
-        "occurrence": occurrence,
-        "seq": seq,
-        "table": table,
-    }
-    return "F-" + sha256(canonical(identity)).hexdigest()[:12]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
+from witnz.core.finding import CLASSES, SEVERITIES
 from witnz.core.keys import COSIGNATURE, ED25519, parse_verifier_key
 from witnz.core.lsn import parse_lsn
 from witnz.core.names import check_cluster_name, check_node_id, parse_table_name
@@ -59,7 +60,6 @@ _GENERATION = integer(1)
 _OPERATOR = text(256, min_bytes=1)
 _DECIMAL = matching(r"0|[1-9][0-9]{0,19}", "a decimal number without leading zeros")
 _FINDING_ID = matching(r"F-[0-9a-f]{12}", "a finding id (F- and 12 hex digits)")
-_FINDING_CLASS = matching(r"[a-z]+(?:\.[a-z]+(?:-[a-z]+)*)", "a finding class such as row.modified")
 _DAY = matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date YYYY-MM-DD")
 _SNAPSHOT = re.compile(r"([1-9][0-9]{0,19}):([1-9][0-9]{0,19}):((?:[1-9][0-9]{0,19}(?:,[1-9][0-9]{0,19})*)?)")
 
@@ -165,8 +165,8 @@ _BODIES: Mapping[str, Mapping[str, Shape]] = {
     },
     "finding": {
         "id": _FINDING_ID,
-        "class": _FINDING_CLASS,
-        "severity": matching(r"[a-z]{1,16}", "a severity"),
+        "class": one_of(*CLASSES),
+        "severity": one_of(*SEVERITIES),
         "table": nullable(_TABLE),
         "generation": nullable(_GENERATION),
         "key": nullable(text()),

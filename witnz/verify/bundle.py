@@ -1,0 +1,234 @@
+"""Offline verification of a bundle by anybody: the checks of formats.md 6, in their order.
+
+    1  the file is a bundle at all                                  FormatError, exit code 2
+    2  checkpoint       signatures and quorum under the policy that the verifier brings
+    3  records          each is in the checkpoint's tree; one cluster
+    4  rows             each entry is in a sealed log, the row line shown is the one recorded, under its own key
+    5  rows[].state     the row was in the table when a verification found everything as expected
+    6  tables           secrets fit their commitments, verifications are of that table
+    7  consistency      older checkpoints, like 2, are prefixes of this one
+    8  anchors          each receipt is for this checkpoint or for one of those, and covers only what that one covers
+
+A check fails (TAMPERED, 3) where something does not fit, and is skipped (INCONCLUSIVE, 4) where something that was asked for
+could not be checked: no policy from elsewhere, too few cosignatures, an unresolved row, an unknown receipt.  Nothing passes by
+absence, and the policy inside the bundle is never used.  No network, no clock, no files; only :mod:`witnz.core` is imported.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from witnz.core.bundle import Bundle, SignedCheckpoint, parse_bundle
+from witnz.core.checkpoint import checkpoint_digest
+from witnz.core.merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
+from witnz.core.note import Note, parse_note
+from witnz.core.policy import Policy, evaluate
+from witnz.core.receipt import Receipt
+from witnz.core.record import record_leaf_hash
+from witnz.core.timestamp import format_time
+from witnz.core.verdict import Check, CheckStatus, Verdict, exit_code
+from witnz.verify.bundle_rows import NOT_CHECKED_LATER, RowResult, Shown, check_row, check_table, fail, ok, skip
+
+NO_POLICY = "no policy was given, so nobody's signature was checked; bring one that came through another channel"
+
+_RECEIPT_LIMITS = {
+    "s3": "whether the object is still there and locked: not checked (a claim until the bucket is asked)",
+    "evm": "whether the transaction stands in the chain: not checked (needs the chain or a trusted block hash)",
+    "rfc3161": "whether the time stamp is an authority's: not checked (needs the authority's root)",
+}
+_VERDICTS = {CheckStatus.OK: Verdict.VERIFIED, CheckStatus.FAIL: Verdict.TAMPERED, CheckStatus.SKIP: Verdict.INCONCLUSIVE}
+
+
+@dataclass(frozen=True, slots=True)
+class BundleResult:
+    """The answer about one bundle: the verdict, every check, and what none of them covers.
+
+    ``origin``, ``size`` and ``root`` are the checkpoint's; ``cosigned_by`` the policy's witnesses whose cosignatures verify.
+    ``claims`` are what the maker says and nothing proves: created, tool, and whether the policy inside is the one given.
+    """
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    not_checked: tuple[str, ...]
+    rows: tuple[RowResult, ...]
+    origin: str
+    size: int
+    root: bytes
+    cosigned_by: tuple[str, ...]
+    claims: Mapping[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 or 4 (interface.md 2)."""
+        return exit_code(self.verdict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The members of ``witnz.verify/1`` for a bundle, without ``schema``."""
+        return {
+            "verdict": self.verdict.value,
+            "checks": [check.to_json() for check in self.checks],
+            "findings": [],
+            "not_checked": list(self.not_checked),
+            "checkpoint": {
+                "origin": self.origin,
+                "size": self.size,
+                "root": b64encode(self.root).decode("ascii"),
+                "cosigned_by": list(self.cosigned_by),
+            },
+            "rows": [row.to_json() for row in self.rows],
+            "claims": dict(self.claims),
+        }
+
+
+def verify_bundle(
+    data: bytes, policy: Policy | None, *, origin: str | None = None, receipts_asked: bool = False
+) -> BundleResult:
+    """The answer about the bundle in ``data`` for someone who trusts ``policy`` and nothing else.
+
+    ``origin``: the log that the verifier expects, where one is meant.  ``receipts_asked``: what receipts say beyond their
+    digest was asked for; this version cannot look there, so such receipts are then INCONCLUSIVE.  Raises
+    :class:`witnz.errors.FormatError` (exit code 2) for what is no bundle.
+    """
+    bundle = parse_bundle(data)
+    head, cosigned_by = _check_head(bundle.head, policy, origin)
+    checks = [*head, *_check_records(bundle)]
+    rows: list[RowResult] = []
+    shown = Shown.of(bundle)
+    for index, bundled in enumerate(bundle.rows):
+        row_checks, row = check_row(shown, bundled, f"rows[{index}]")
+        checks += row_checks
+        rows.append(row)
+    for index, table in enumerate(bundle.tables):
+        checks += check_table(shown, table, f"tables[{index}]")
+    older = [_check_older(bundle, index, policy) for index in range(len(bundle.consistency))]
+    checks += [check for note_checks in older for check in note_checks]
+    passed = [note for note, found in zip(bundle.consistency, older, strict=True) if not _has_failed(found)]
+    anchored = {checkpoint_digest(note.note.text): note.checkpoint.size for note in (bundle.head, *passed)}
+    for index, receipt in enumerate(bundle.anchors):
+        checks.append(_check_receipt(receipt, anchored, policy, f"anchors[{index}]", asked=receipts_asked))
+    return BundleResult(
+        verdict=Verdict.combine(_VERDICTS[check.status] for check in checks if check.status in _VERDICTS),
+        checks=tuple(checks),
+        not_checked=tuple(_not_checked(bundle, checks, rows)),
+        rows=tuple(rows),
+        origin=bundle.head.checkpoint.origin,
+        size=bundle.head.checkpoint.size,
+        root=bundle.head.checkpoint.root,
+        cosigned_by=tuple(cosigned_by),
+        claims={
+            "created": format_time(bundle.created),
+            "tool": bundle.tool,
+            "policy_inside_is_the_one_given": None if policy is None else bundle.policy.text == policy.text,
+        },
+    )
+
+
+def _has_failed(checks: list[Check]) -> bool:
+    return any(check.status is CheckStatus.FAIL for check in checks)
+
+
+def _check_head(head: SignedCheckpoint, policy: Policy | None, origin: str | None) -> tuple[list[Check], list[str]]:
+    """Rule 2 for the bundle's own checkpoint, and the witnesses whose cosignatures verify."""
+    checkpoint = head.checkpoint
+    expected = []
+    if origin is not None and checkpoint.origin != origin:
+        expected = [fail("checkpoint.origin", f"a checkpoint of {checkpoint.origin} where {origin} was expected")]
+    checks, cosigned_by = _check_signatures(head.note, policy, "checkpoint")
+    return [*expected, *checks], cosigned_by
+
+
+def _check_signatures(note: Note, policy: Policy | None, name: str) -> tuple[list[Check], list[str]]:
+    """Every signature that names a policy key verifies, the log signed, the quorum is met."""
+    if policy is None:
+        return [skip(f"{name}.signatures", NO_POLICY)], []
+    result = evaluate(policy, note)
+    if result.bad or not result.log_ok:
+        return [fail(f"{name}.signatures", result.detail)], result.cosigned_by
+    signed = ok(f"{name}.signatures", "every signature that names a key of the policy verifies, the log's own among them")
+    if not result.satisfied:
+        return [signed, skip(f"{name}.quorum", result.detail)], result.cosigned_by
+    return [signed, ok(f"{name}.quorum", result.detail)], result.cosigned_by
+
+
+def _check_records(bundle: Bundle) -> list[Check]:
+    """Rule 3, and that a genesis among the records is this log's."""
+    checkpoint = bundle.head.checkpoint
+    if not bundle.records:
+        return [skip("records", "no journal record is shown, so nothing but the checkpoint itself was checked")]
+    checks = []
+    for index, proven in enumerate(bundle.records):
+        record, leaf = proven.record, record_leaf_hash(proven.record)
+        if not verify_inclusion((record.seq or 0) - 1, checkpoint.size, leaf, proven.proof, checkpoint.root):
+            checks.append(fail(f"records[{index}]", f"the {record.type} record {record.seq} is not in the checkpoint's tree"))
+        if record.type == "genesis" and record.body["cluster"] != checkpoint.origin:
+            checks.append(fail(f"records[{index}]", f"a genesis of {record.body['cluster']} under another log"))
+    clusters = {proven.record.cluster for proven in bundle.records}
+    if len(clusters) != 1:
+        checks.append(fail("records.cluster", f"records of {len(clusters)} clusters in one bundle"))
+    shown = ok("records", f"{len(bundle.records)} records of cluster {min(clusters)} are in the tree of size {checkpoint.size}")
+    return checks or [shown]
+
+
+def _check_older(bundle: Bundle, index: int, policy: Policy | None) -> list[Check]:
+    """Rule 7 for one older checkpoint."""
+    older, name = bundle.consistency[index], f"consistency[{index}]"
+    checks, _ = _check_signatures(older.note, policy, name)
+    old, new = older.checkpoint, bundle.head.checkpoint
+    if old.origin != new.origin:
+        return [*checks, fail(f"{name}.proof", f"a checkpoint of {old.origin}, another log")]
+    if old.size == 0:  # every tree extends the empty one; there is nothing to prove
+        extends = old.root == EMPTY_ROOT and not older.proof
+    else:
+        extends = verify_consistency(old.size, new.size, old.root, new.root, older.proof)
+    sizes = f"the checkpoint of size {old.size}"
+    if not extends:
+        return [*checks, fail(f"{name}.proof", f"{sizes} is not a prefix of the one of size {new.size}")]
+    return [*checks, ok(f"{name}.proof", f"{sizes} is a prefix of the one of size {new.size}")]
+
+
+def _check_receipt(receipt: Receipt, passed: list[SignedCheckpoint], policy: Policy | None, name: str, *, asked: bool) -> Check:
+    """Rule 8: what the receipt anchors is this checkpoint or an older one that passed, of the size that it says.
+
+    ``anchored``: the digests of those checkpoints, and their sizes.
+    """
+    size = anchored.get(receipt.digest)
+    if size is None:
+        return fail(name, f"the {receipt.type} receipt is for none of the checkpoints in this bundle")
+    if size != receipt.size:
+        return fail(name, f"the {receipt.type} receipt says size {receipt.size}, its checkpoint {size}")
+    covers = f"the {receipt.type} receipt is for the checkpoint of size {receipt.size} and covers no record beyond it"
+    if not receipt.known:
+        return skip(name, f"{covers}; receipts of type {receipt.type} are not known to this version: NOT CHECKED")
+    if receipt.type == "basic":
+        return _check_basic(receipt, policy, name, covers)
+    return skip(name, f"{covers}; {_RECEIPT_LIMITS[receipt.type]}") if asked else ok(name, covers)
+
+
+def _check_basic(receipt: Receipt, policy: Policy | None, name: str, covers: str) -> Check:
+    """A ``basic`` receipt is a note of its own: the same text, and the policy is met by it."""
+    note = parse_note(receipt.members["note"])
+    if checkpoint_digest(note.text) != receipt.digest:
+        return fail(name, "the note in the basic receipt is not the checkpoint that it is for")
+    checks, _ = _check_signatures(note, policy, name)
+    worst = next((check for status in (CheckStatus.FAIL, CheckStatus.SKIP) for check in checks if check.status is status), None)
+    return ok(name, covers) if worst is None else Check(name, worst.status, f"{covers}; {worst.detail}")
+
+
+def _not_checked(bundle: Bundle, checks: list[Check], rows: list[RowResult]) -> list[str]:
+    """Everything that no check above covers, so that nobody takes its absence for a proof."""
+    missing = [f"{check.name}: {check.detail}" for check in checks if check.status is CheckStatus.SKIP]
+    for index, row in enumerate(rows):
+        if row.verified_lsn is None:
+            missing.append(f"rows[{index}] ({row.table} entry {row.seq}): {NOT_CHECKED_LATER}")
+        if not row.line_shown and row.op in ("baseline", "insert", "update"):
+            missing.append(f"rows[{index}] ({row.table} entry {row.seq}): its values are not shown, only their hash")
+    for index, table in enumerate(bundle.tables):
+        if table.verify is None:
+            missing.append(f"tables[{index}] ({table.table}): no verification of the table is shown")
+    for index, receipt in enumerate(bundle.anchors):
+        if receipt.type in _RECEIPT_LIMITS:
+            missing.append(f"anchors[{index}] ({receipt.type}): {_RECEIPT_LIMITS[receipt.type]}")
+    return missing
