@@ -189,7 +189,7 @@ def _check_older(bundle: Bundle, index: int, policy: Policy | None) -> list[Chec
     return [*checks, ok(f"{name}.proof", f"{sizes} is a prefix of the one of size {new.size}")]
 
 
-def _check_receipt(receipt: Receipt, passed: list[SignedCheckpoint], policy: Policy | None, name: str, *, asked: bool) -> Check:
+def _check_receipt(receipt: Receipt, anchored: Mapping[bytes, int], policy: Policy | None, name: str, *, asked: bool) -> Check:
     """Rule 8: what the receipt anchors is this checkpoint or an older one that passed, of the size that it says.
 
     ``anchored``: the digests of those checkpoints, and their sizes.
