@@ -1,8 +1,10 @@
 # Everything runs in .venv, which these targets make and keep up to date; nothing else is needed than Python >= 3.11.
 # make PYTHON=/path/to/python3 … chooses the interpreter; make test ARGS="tests/core -x" passes arguments on.
 
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+endif
 ARGS ?=
 
 VENV := .venv
@@ -50,7 +52,7 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An unfinished environment is made again: the interpreter's link may point to a Python that is gone.
+# The marker is touched last, so an environment that was interrupted is made again.
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "witnz needs Python 3.11 or later; name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

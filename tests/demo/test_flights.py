@@ -8,7 +8,7 @@ def test_all_flights_load_with_their_nulls_and_key(database: Database) -> None:
     connection = database.connect_owner()
     assert load_flights(connection) == ROWS
     for column, count in NULLS.items():
-        assert connection.execute(f"SELECT count(*) FROM flights WHERE {column} IS NULL").fetchone() == (count,) 
+        assert connection.execute(f"SELECT count(*) FROM flights WHERE {column} IS NULL").fetchone() == (count,)
 
 
 def test_a_part_of_the_flights_is_the_first_rows() -> None:
