@@ -33,9 +33,10 @@ def entry_lines(
     ``keys`` are ready cells (:func:`witnz.core.entry.key_field`), ``hashes`` raw row hashes or ``None`` for ``\\N``,
     ``suffixes`` what :func:`witnz.core.entry.entry_suffix` gives for the transaction, with its leading TAB.
     """
+    seqs = range(first_seq, first_seq + len(ops))
     return [
         b"1\t%d\t%b\t%b\t%b%b" % (seq, op, key, b"\\N" if row is None else hexlify(row), suffix)
-        for seq, (op, key, row, suffix) in enumerate(zip(ops, keys, hashes, suffixes, strict=True), first_seq)
+        for seq, op, key, row, suffix in zip(seqs, ops, keys, hashes, suffixes, strict=True)
     ]
 
 
