@@ -1,0 +1,201 @@
+"""What a block of entries does to the state of its table: accepted, applied, undo, findings.
+
+Two states are kept per table (formats.md 3).  *Accepted*: the rows that a scan must find.  *Applied*: the rows as the stream left
+them; it differs from the accepted one only for keys whose newest change nobody has accepted, and only those are stored (the
+overlay).  For every transaction that some snapshot might not see yet, the values before it are kept (undo), so that the
+expected state of *any* snapshot can be told exactly.
+
+The common case, inserts of new keys that the rules accept, takes one statement per block; everything else is replayed entry by
+entry over dictionaries that hold just the block's keys.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from witnz.core.classify import INSERT, SCHEMA, TRUNCATE, UPDATE, judge
+from witnz.node.block import Block, Said
+from witnz.core.keyplan import keyless_state_key
+from witnz.node.table_state import TableState
+from witnz.store import live, tablelog, undo
+
+Intended = Callable[[Said, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A finding about one entry, before it has an id: the class, the entry's seq and index, and the hashes to show."""
+
+    cls: str
+    seq: int
+    index: int
+    recorded: bytes | None
+    found: bytes | None
+
+
+@dataclass(slots=True)
+class Applied:
+    """What applying a block led to."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    superseded: list[int] = field(default_factory=list)  # seqs that no longer are the accepted version of any row
+
+
+def apply_block(
+    conn: sqlite3.Connection, table: TableState, block: Block, first_seq: int, horizon: int, intended: Intended
+) -> Applied:
+    """Move the state of ``table`` by ``block``, whose entries get the seqs from ``first_seq`` on.
+
+    ``horizon``: transactions with a smaller 64-bit xid are visible in every snapshot from now on and need no undo.
+    ``intended(said, table_name)``: whether a valid intent covers the entry.
+    """
+    if block.only_inserts and table.plan.keyed and table.rules.accepts_new_keys and not table.has_overlay:
+        items = [(key, seq) for seq, key in enumerate(block.keys, first_seq)]
+        if live.insert_fresh(conn, table.head.id, items):  # type: ignore[arg-type]
+            _undo_inserts(conn, table, block, first_seq, horizon)
+            return Applied()
+    return _Replay(conn, table, block, first_seq, horizon, intended).run()
+
+
+def _undo_inserts(conn: sqlite3.Connection, table: TableState, block: Block, first_seq: int, horizon: int) -> None:
+    if block.said[-1].tx.xid64 < horizon and block.said[0].tx.xid64 < horizon and all(s.tx.xid64 < horizon for s in block.said):
+        return
+    undo.add_many(
+        conn,
+        [
+            (said.tx.xid64, table.head.id, seq, key, None, None)
+            for seq, (said, key) in enumerate(zip(block.said, block.keys, strict=True), first_seq)
+            if said.tx.xid64 >= horizon
+        ],
+    )
+
+
+class _Replay:
+    """The exact way: one entry after another."""
+
+    def __init__(
+        self, conn: sqlite3.Connection, table: TableState, block: Block, first_seq: int, horizon: int, intended: Intended
+    ) -> None:
+        self.conn, self.table, self.block, self.first_seq = conn, table, block, first_seq
+        self.horizon, self.intended = horizon, intended
+        self.log = table.head.id
+        self.result = Applied()
+        self.undo_rows: list[tuple[int, int, int, bytes, int | None, int | None]] = []
+        self.changed: set[bytes] = set()
+        self.olds: list[tuple[int, int, bytes]] = []  # (index, seq of the version that was there, hash of the old tuple)
+        self.accepted: dict[bytes, int | None] = {}
+        self.applied: dict[bytes, int | None] = {}
+
+    def run(self) -> Applied:
+        self._load()
+        block = self.block
+        for index, op in enumerate(block.ops):
+            if op == TRUNCATE:
+                self._truncate(index)
+            elif op != SCHEMA:
+                self._row(index, op)
+        self._write_back()
+        self._check_old_images()
+        return self.result
+
+    def _load(self) -> None:
+        keys = {key for key in self.block.keys if key is not None}
+        if not keys:
+            return
+        accepted = live.accepted_many(self.conn, self.log, keys)
+        self.accepted.update(accepted)
+        self.applied.update(live.applied_many(self.conn, self.log, keys) if self.table.has_overlay else accepted)
+
+    def _row(self, index: int, op: bytes) -> None:
+        block, seq = self.block, self.first_seq + index
+        key, row_hash, said = block.keys[index], block.hashes[index], block.said[index]
+        intended = self.intended(said, self.table.name)
+        if key is None:
+            key = self._keyless_key(op, row_hash, seq)
+        before_accepted = self.accepted.get(key)
+        before_applied = self.applied.get(key)
+        known = self.table.plan.keyed and (before_accepted is not None or before_applied is not None)
+        cls = judge(self.table.rules, op, intended=intended, key_known=known)
+        after = seq if op in (INSERT, UPDATE) else None
+        if cls is None:
+            if before_accepted is not None:
+                self.result.superseded.append(before_accepted)
+            self.accepted[key] = after
+        else:
+            recorded = before_accepted if before_accepted is not None else before_applied
+            self.result.drafts.append(Draft(cls, seq, index, self._hash_of(recorded), row_hash))
+        self.applied[key] = after
+        self.changed.add(key)
+        if said.tx.xid64 >= self.horizon:
+            self.undo_rows.append((said.tx.xid64, self.log, seq, key, before_accepted, before_applied))
+        old_hash = block.old_hashes[index]
+        if old_hash is not None and before_applied is not None:
+            self.olds.append((index, before_applied, old_hash))
+
+    def _keyless_key(self, op: bytes, row_hash: bytes | None, seq: int) -> bytes:
+        """The state key of a row without a key: a new one for a new row, the oldest equal one for a row that goes."""
+        if op in (INSERT, UPDATE):
+            return keyless_state_key(row_hash or bytes(32), seq)
+        if row_hash is None:
+            return keyless_state_key(bytes(32), seq)
+        here = [k for k, s in self.applied.items() if s is not None and k[:32] == row_hash]
+        stored = [k for k in live.keyless_applied(self.conn, self.log, row_hash) if k not in self.applied]
+        for key in sorted(here + stored):
+            if key not in self.applied:
+                self.accepted[key] = live.accepted_many(self.conn, self.log, [key]).get(key)
+                self.applied[key] = live.applied_many(self.conn, self.log, [key]).get(key)
+            return key
+        # Nothing recorded equals the row that went: the old image itself was tampered with before.
+        self.result.drafts.append(Draft("row.modified", seq, seq - self.first_seq, None, row_hash))
+        return keyless_state_key(row_hash, seq)
+
+    def _truncate(self, index: int) -> None:
+        """Every row goes at once; done in bulk, after what the block did so far is written."""
+        seq, said = self.first_seq + index, self.block.said[index]
+        self._write_back()
+        xid = said.tx.xid64 if said.tx.xid64 >= self.horizon else None
+        cls = judge(self.table.rules, TRUNCATE, intended=self.intended(said, self.table.name), key_known=True)
+        if cls is None:
+            live.truncate_accepted(self.conn, self.log, xid, seq)
+            self.accepted = dict.fromkeys(self.accepted)
+            self.table.has_overlay = False
+        else:
+            live.truncate_applied(self.conn, self.log, xid, seq)
+            self.table.has_overlay = True
+            self.result.drafts.append(Draft(cls, seq, index, None, None))
+        self.applied = dict.fromkeys(self.applied)
+
+    def _write_back(self) -> None:
+        if not self.changed:
+            return
+        self._flush_undo()
+        keys = self.changed
+        live.set_accepted(self.conn, self.log, [(key, self.accepted.get(key)) for key in keys])
+        differing = [(key, self.applied.get(key)) for key in keys if self.applied.get(key) != self.accepted.get(key)]
+        if self.table.has_overlay:
+            live.clear_overlay(self.conn, self.log, keys)
+        if differing:
+            live.set_overlay(self.conn, self.log, differing)
+            self.table.has_overlay = True
+        self.changed = set()
+
+    def _flush_undo(self) -> None:
+        if self.undo_rows:
+            undo.add_many(self.conn, self.undo_rows)
+            self.undo_rows = []
+
+    def _hash_of(self, seq: int | None) -> bytes | None:
+        if seq is None:
+            return None
+        if seq >= self.first_seq:
+            return self.block.hashes[seq - self.first_seq]
+        return tablelog.row_hash_at(self.conn, self.log, seq)
+
+    def _check_old_images(self) -> None:
+        """Under REPLICA IDENTITY FULL the stream shows what was there: it must be what was recorded (architecture.md 2)."""
+        for index, before, old_hash in self.olds:
+            recorded = self._hash_of(before)
+            if recorded is not None and recorded != old_hash:
+                self.result.drafts.append(Draft("row.modified", self.first_seq + index, index, recorded, old_hash))

@@ -1,0 +1,194 @@
+"""Acknowledging and approving: how a person closes a finding (formats.md 4, ``ack`` and ``accept``).
+
+An acknowledgement says that somebody has seen it.  Only an ``accept``, signed by an operator's key that never reaches the node,
+changes the accepted state: the node says what would be accepted, the person's machine signs exactly that, the journal keeps it.
+
+What an approval of each kind of finding accepts:
+
+    about one entry       the row as that entry left it: its hash, or no row
+    a truncate            that every row accepted before it is gone
+    seen by a scan only   the row as the scan found it, or no row
+    anything else         nothing; the finding is closed
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from witnz.core.entry import Entry, parse_entry
+from witnz.core.finding import CLASSES, Finding
+from witnz.core.keyplan import keyless_state_key, state_key_of_entry
+from witnz.core.rowline import unescape
+from witnz.errors import UsageError
+from witnz.node.findings import ACKNOWLEDGED, APPROVED, CLOSED, FindingBook
+from witnz.node.journal import Journal
+from witnz.store import findings, granted, live, tablelog
+from witnz.store.database import Database
+
+MAX_ROWS = 300  # what surely fits into one record; an approval of more is refused with the way out
+
+
+class Approvals:
+    """Acks and accepts of one node."""
+
+    def __init__(self, db: Database, journal: Journal, book: FindingBook) -> None:
+        self._db, self._journal, self._book = db, journal, book
+
+    def get(self, finding_id: str) -> Finding:
+        """Raises UsageError if there is no such finding."""
+        with self._db.read() as conn:
+            finding = findings.get(conn, finding_id)
+        if finding is None:
+            raise UsageError(f"no finding {finding_id}", hint="`witnz findings list` shows them all")
+        return finding
+
+    def acknowledge(self, finding_id: str, reason: str) -> Finding:
+        finding = self._open_one(finding_id)
+        self.journal_finding(finding)
+        self._journal.propose("ack", {"finding": finding.id, "reason": reason})
+        with self._db.write() as conn:
+            return self._book.set_state(conn, finding.id, ACKNOWLEDGED)
+
+    def accept_body(self, finding_id: str, reason: str) -> dict[str, Any]:
+        """What an operator is asked to sign, without nonce and auth."""
+        finding = self._open_one(finding_id)
+        with self._db.read() as conn:
+            rows = self._rows(conn, finding)
+        named = finding.table is not None and finding.generation is not None
+        return {
+            "table": finding.table if named else None,
+            "generation": finding.generation if named else None,
+            "rows": rows if named else [],
+            "finding": finding.id,
+            "reason": reason,
+        }
+
+    def approve(self, body: dict[str, Any]) -> Finding:
+        """Journal a signed ``accept`` and move the accepted state.  Raises ProofError if the journal refuses it."""
+        finding = self._open_one(str(body.get("finding")))
+        expected = self.accept_body(finding.id, str(body.get("reason")))
+        if {name: body.get(name) for name in expected} != expected:
+            raise UsageError(
+                f"the approval of {finding.id} does not say what this node would accept now",
+                hint="the row changed meanwhile; look at the finding again and approve anew",
+            )
+        self.journal_finding(finding)
+        self._journal.propose("accept", body)
+        with self._db.write() as conn:
+            self._accept(conn, finding, expected["rows"])
+            return self._book.set_state(conn, finding.id, APPROVED)
+
+    def journal_finding(self, finding: Finding) -> None:
+        """Make sure that the journal knows a finding before it is decided about."""
+        if self._journal.state.finding_state(finding.id) is None:
+            self._journal.propose("finding", finding.to_body())
+
+    def journal_all(self) -> int:
+        """Journal every finding that is not there yet; how many there were."""
+        with self._db.read() as conn:
+            fresh = [f for f in findings.list_findings(conn) if self._journal.state.finding_state(f.id) is None]
+        for finding in fresh:
+            self._journal.propose("finding", finding.to_body())
+        return len(fresh)
+
+    def _open_one(self, finding_id: str) -> Finding:
+        finding = self.get(finding_id)
+        if finding.state in CLOSED:
+            raise UsageError(f"finding {finding.id} is {finding.state} already")
+        return finding
+
+    # -- what is accepted -----------------------------------------------------------------------------------------------------
+
+    def _rows(self, conn: sqlite3.Connection, finding: Finding) -> list[dict[str, Any]]:
+        if finding.table is None or finding.generation is None:
+            return []
+        group = CLASSES[finding.cls].group
+        if group == "stream" and finding.entry_seq is not None:
+            log = tablelog.log_id(conn, finding.table, finding.generation)
+            return [self._entry_row(conn, log, seq) for seq in self._entries(conn, log, finding)]
+        if finding.cls.startswith("row."):
+            return [{"key": finding.key, "row": finding.found, "seq": finding.entry_seq if finding.key is None else None}]
+        return []
+
+    def _entries(self, conn: sqlite3.Connection, log: int, finding: Finding) -> list[int]:
+        """The entries that a stream finding is about: one, or, for a flood, all further ones of its transaction."""
+        first = finding.entry_seq or 0
+        start = parse_entry(tablelog.entry_at(conn, log, first))
+        if finding.key is not None or start.op == "truncate":
+            return [first]
+        seqs = []
+        for line in tablelog.entries(conn, log, first, tablelog.size_of(conn, log)):
+            entry = parse_entry(line)
+            if entry.lsn != start.lsn or len(seqs) > MAX_ROWS:
+                break
+            if entry.op != "schema":
+                seqs.append(entry.seq)
+        if len(seqs) > MAX_ROWS:
+            raise UsageError(
+                f"finding {finding.id} covers more rows than one approval can name ({MAX_ROWS})",
+                hint="repair the rows, or sign intents for changes of this size",
+            )
+        return seqs
+
+    def _entry_row(self, conn: sqlite3.Connection, log: int, seq: int) -> dict[str, Any]:
+        entry = parse_entry(tablelog.entry_at(conn, log, seq))
+        if entry.op in ("insert", "update") and entry.row is None:
+            raise UsageError(
+                f"entry {seq} has no row hash (an unchanged TOAST value), so nothing can be accepted by it",
+                hint="set REPLICA IDENTITY FULL and write the row again",
+            )
+        row = entry.row.hex() if entry.row is not None and entry.op != "delete" else None
+        return {"key": key_name(entry), "row": row, "seq": seq}
+
+    def _accept(self, conn: sqlite3.Connection, finding: Finding, rows: list[dict[str, Any]]) -> None:
+        if not rows or finding.table is None or finding.generation is None:
+            return
+        log = tablelog.log_id(conn, finding.table, finding.generation)
+        keyed = tablelog.is_keyed(conn, log)
+        for row in rows:
+            if row["seq"] is not None and CLASSES[finding.cls].group == "stream":
+                self._accept_entry(conn, log, row["seq"], keyed)
+            else:
+                self._accept_found(conn, log, finding, row, keyed)
+
+    def _accept_entry(self, conn: sqlite3.Connection, log: int, seq: int, keyed: bool) -> None:
+        line = tablelog.entry_at(conn, log, seq)
+        entry = parse_entry(line)
+        if entry.op == "truncate":
+            live.accept_truncate(conn, log, seq)
+            return
+        if not keyed and entry.op == "delete":
+            keys = live.keyless_accepted(conn, log, entry.row or bytes(32))
+            if keys:
+                live.set_accepted(conn, log, [(keys[0], None)])
+                live.clear_overlay(conn, log, [keys[0]])
+            return
+        key = state_key_of_entry(line, seq, entry.row, keyed=keyed)
+        after = seq if entry.op in ("insert", "update") else None
+        applied = live.applied_many(conn, log, [key]).get(key)
+        live.set_accepted(conn, log, [(key, after)])
+        live.set_overlay(conn, log, [(key, applied)]) if applied != after else live.clear_overlay(conn, log, [key])
+
+    def _accept_found(self, conn: sqlite3.Connection, log: int, finding: Finding, row: dict[str, Any], keyed: bool) -> None:
+        found = bytes.fromhex(row["row"]) if row["row"] else None
+        if not keyed:
+            name = bytes.fromhex(finding.key or "")
+            if found is None:
+                gone = live.keyless_accepted(conn, log, name)[:1]
+                live.set_accepted(conn, log, [(key, None) for key in gone])
+            else:
+                seq = granted.grant(conn, log, b"", found)
+                live.set_accepted(conn, log, [(keyless_state_key(found, -seq), seq)])
+            return
+        key = finding.key.encode() if (finding.key or "").startswith("\\H") else unescape((finding.key or "").encode())
+        seq = granted.grant(conn, log, key, found) if found is not None else None
+        live.set_accepted(conn, log, [(key, seq)])
+        live.clear_overlay(conn, log, [key])
+
+
+def key_name(entry: Entry) -> str | None:
+    """A key as findings and ``accept`` rows name it: the entry's key field as text."""
+    if entry.hidden_key is not None:
+        return "\\H" + entry.hidden_key
+    return None if entry.key is None else entry.key.decode("utf-8", "replace")

@@ -1,0 +1,258 @@
+"""The capture thread: one replication stream, one recorder, one position that is acknowledged only when it is durable.
+
+Rules of this file:
+
+1.  An LSN is acknowledged to PostgreSQL only after everything up to it is durable here, and after the acknowledgement itself is
+    (``acked``); so a slot that confirms more than ``acked`` was moved by somebody else, and that is a gap.
+2.  Between transactions, with everything received durable, the end of WAL that a keepalive names is acknowledged too: an idle
+    table must not retain WAL, nor block the server's shutdown.
+3.  What is received is committed as soon as the stream is drained, and at least every COMMIT_S while it is not.
+4.  Errors that pass are retried with back-off and jitter; what will not pass stops the node with its reason.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+import structlog
+
+from witnz.errors import DatabaseUnreachable, SlotLost, WitnzError
+from witnz.node.recorder import Outcome, Recorder
+from witnz.postgres import slot as slots
+from witnz.postgres.backoff import Backoff
+from witnz.postgres.pgoutput import Decoder
+from witnz.postgres.session import Conninfo, classify_error, connect, is_transient
+from witnz.postgres.stream import Batch, ReplicationStream
+from witnz.postgres.xid import parse_snapshot
+from witnz.store import meta, undo
+from witnz.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+MAX_MESSAGES = 4096
+COMMIT_S = 0.05
+IDLE_READ_S = 0.2
+POLL_S = 1.0
+ACK_IDLE_S = 1.0
+UNREACHABLE_AFTER_S = 10.0
+
+
+@dataclass(slots=True)
+class SourceStatus:
+    """What ``status`` says of the source; times are monotonic seconds."""
+
+    connected: bool = False
+    lag_bytes: int | None = None
+    retained_bytes: int | None = None
+    last_event: float | None = None
+    since: float = field(default_factory=time.monotonic)
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What the node does at the capture's turning points; all called on the capture thread."""
+
+    between: Callable[[Recorder], None]  # nothing is uncommitted: openings may step
+    recorded: Callable[[Outcome], None]  # a commit became durable
+    connected: Callable[[psycopg.Connection], None]  # before the stream starts: identity, slot, publication are checked
+    unreachable: Callable[[str], None]
+
+
+class Capture:
+    """Runs until stopped.  Also what verification calls the stream: ``hold`` and ``await_mark``."""
+
+    def __init__(self, db: Database, conninfo: Conninfo, slot: str, publication: str, make: Callable[[], Recorder], hooks: Hooks):
+        self._db, self._conninfo, self._slot, self._publication = db, conninfo, slot, publication
+        self._make, self._hooks = make, hooks
+        self.recorder = make()
+        self.status = SourceStatus()
+        self.fatal: WitnzError | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._holds: dict[int, int] = {}
+        self._hold_lock = threading.Lock()
+        self._marks: dict[bytes, threading.Event] = {}
+        self._backoff = Backoff(0.1, 10.0)
+        self._polled = 0.0
+        self._acked_at = 0.0
+        self._committed_at = 0.0
+
+    # -- life -----------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commit what was received and end the stream."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._stream()
+            except psycopg.Error as error:
+                self._failed(classify_error(error), transient=is_transient(error))
+            except DatabaseUnreachable as error:
+                self._failed(error, transient=True)
+            except SlotLost as error:
+                self._failed(error, transient=True)  # the next connection finds the slot's state and records the gap
+            except WitnzError as error:
+                self._failed(error, transient=False)
+
+    def _failed(self, error: WitnzError, *, transient: bool) -> None:
+        self.recorder.abandon(error)
+        now = time.monotonic()
+        if self.status.connected:
+            self.status.connected, self.status.since = False, now
+        self.status.error = error.message
+        if not transient:
+            self.fatal = error
+            log.error("capture stopped", code=error.code, reason=error.message, hint=error.hint)
+            self._stop.set()
+            return
+        log.warning("source was lost", reason=error.message)
+        if now - self.status.since > UNREACHABLE_AFTER_S:
+            self._hooks.unreachable(error.message)
+        self.recorder = self._make()
+        self._stop.wait(self._backoff.next())
+
+    # -- one connection -------------------------------------------------------------------------------------------------------
+
+    def _stream(self) -> None:
+        with connect(self._conninfo, application_name="witnz capture") as sql:
+            self._hooks.connected(sql)
+            self._poll(sql)
+            acked = self._acked()
+            stream = ReplicationStream(
+                self._conninfo, self._slot, self._publication, start_lsn=acked, server_version_num=sql.info.server_version
+            )
+            try:
+                self._check_owned(sql, acked)
+                self._backoff.reset()
+                self.status.connected, self.status.since, self.status.error = True, time.monotonic(), ""
+                log.info("source was connected", slot=self._slot)
+                self._loop(stream, sql)
+            finally:
+                stream.close()
+
+    def _check_owned(self, sql: psycopg.Connection, acked: int) -> None:
+        """Now that the slot is ours nobody else can move it: it must not confirm more than was acknowledged."""
+        state = slots.slot_state(sql, self._slot)
+        if state is None:
+            raise SlotLost(f"replication slot {self._slot} disappeared while it was being used")
+        if state.confirmed_flush_lsn is not None and state.confirmed_flush_lsn > max(acked, self._acked()):
+            raise SlotLost(f"replication slot {self._slot} was moved while this node connected")
+
+    def _loop(self, stream: ReplicationStream, sql: psycopg.Connection) -> None:
+        decoder = Decoder()
+        self.recorder.reconnected()
+        while not self._stop.is_set():
+            recorder = self.recorder
+            if not recorder.dirty and not recorder.in_transaction:
+                self._hooks.between(recorder)
+            batch = stream.read(MAX_MESSAGES, 0.0 if recorder.dirty else IDLE_READ_S)
+            if batch.payloads:
+                self.status.last_event = time.monotonic()
+                recorder.apply(decoder.decode(batch.payloads))
+            self._settle_down(stream, batch)
+            if time.monotonic() - self._polled >= POLL_S and not recorder.in_transaction and not recorder.dirty:
+                self._poll(sql)
+        if self.recorder.dirty and not self.recorder.in_transaction:
+            self._commit(stream)
+        elif self.recorder.dirty:
+            self.recorder.abandon(DatabaseUnreachable("stopped within a transaction"))
+
+    def _settle_down(self, stream: ReplicationStream, batch: Batch) -> None:
+        """Commit when it is time, and acknowledge."""
+        recorder, now = self.recorder, time.monotonic()
+        if recorder.in_transaction:
+            return
+        if recorder.dirty:
+            drained = len(batch.payloads) < MAX_MESSAGES
+            if now - self._committed_at >= COMMIT_S or (drained and now - self._committed_at >= COMMIT_S / 2):
+                self._commit(stream)
+        elif batch.wal_end is not None and now - self._acked_at >= ACK_IDLE_S and batch.wal_end > self._acked():
+            with self._db.write() as conn:
+                meta.put(conn, "acked", str(batch.wal_end))
+            stream.ack(batch.wal_end, force=True)
+            self._acked_at = now
+
+    def _commit(self, stream: ReplicationStream) -> None:
+        recorder = self.recorder
+        meta.put(recorder.connection(), "acked", str(max(recorder.position, self._acked(recorder.connection()))))
+        outcome = recorder.commit()
+        self._committed_at = time.monotonic()
+        stream.ack(recorder.position)
+        for nonce in outcome.marks:
+            event = self._marks.get(nonce)
+            if event is not None:
+                event.set()
+        self._hooks.recorded(outcome)
+
+    def _acked(self, conn: object = None) -> int:
+        if conn is not None:
+            return int(meta.get(conn, "acked") or 0)  # type: ignore[arg-type]
+        with self._db.read() as reader:
+            return int(meta.get(reader, "acked") or 0)
+
+    # -- the horizon ----------------------------------------------------------------------------------------------------------
+
+    def _poll(self, sql: psycopg.Connection) -> None:
+        """Learn which transactions every new snapshot sees, and forget the undo of those nobody asks about any more."""
+        self._polled = time.monotonic()
+        row = sql.execute(
+            "SELECT pg_current_snapshot()::text, pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint,"
+            " pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint"
+            " FROM (SELECT 1) one LEFT JOIN pg_replication_slots ON slot_name = %s",
+            [self._slot],
+        ).fetchone()
+        if row is None:
+            return
+        snapshot = parse_snapshot(row[0])
+        self.status.lag_bytes, self.status.retained_bytes = row[1], row[2]
+        recorder = self.recorder
+        recorder.xid_near = max(recorder.xid_near, snapshot.xmax)
+        with self._hold_lock:
+            horizon = min([snapshot.xmin, *self._holds.values()])
+            if horizon <= recorder.horizon:
+                return
+            recorder.horizon = horizon
+        with self._db.write() as conn:
+            undo.settle(conn, horizon)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """While held, the horizon does not move (see :class:`witnz.verify.live.Stream`)."""
+        token = object()
+        with self._hold_lock:
+            self._holds[id(token)] = self.recorder.horizon
+        try:
+            yield
+        finally:
+            with self._hold_lock:
+                self._holds.pop(id(token), None)
+
+    def await_mark(self, nonce: bytes, timeout_s: float) -> bool:
+        """Emit a transactional marker and wait until the recorder stored the transaction that carries it."""
+        event = self._marks[nonce] = threading.Event()
+        deadline = time.monotonic() + timeout_s
+        try:
+            with connect(self._conninfo, application_name="witnz marker") as conn:
+                slots.emit_marker(conn, "witnz-mark", nonce.decode())
+            while not event.wait(0.2):
+                if time.monotonic() > deadline or self._stop.is_set():
+                    return False
+            return True
+        except (psycopg.Error, WitnzError):
+            return False
+        finally:
+            self._marks.pop(nonce, None)

@@ -1,0 +1,207 @@
+"""Bundles of a store: what a checkpoint covers, and what was recorded of a row, for people who trust nobody here (formats.md 6).
+
+Everything is read from the store in one moment and needs no running node.  The note of a bundle is the newest checkpoint, or the
+one asked for; every record is proved under it, every entry under the seal that covers it, a row's hash under the state root of a
+verification that found nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from witnz import __version__
+from witnz.core.bundle import BundledRow, BundledTable, RowState, build_bundle, bundle_row
+from witnz.core.checkpoint import parse_checkpoint
+from witnz.core.entry import parse_entry
+from witnz.core.keyplan import key_text
+from witnz.core.note import parse_note
+from witnz.core.policy import format_policy
+from witnz.core.record import Record, parse_record
+from witnz.core.rowline import row_blind
+from witnz.core.state import bucket_of
+from witnz.core.tiles import inclusion_proof
+from witnz.errors import Inconclusive, UsageError
+from witnz.store import checkpoints, tablelog, verified_states
+from witnz.store import journal as stored
+from witnz.store.database import Database
+from witnz.verify.expected import saved_state
+from witnz.verify.partition import Partitions, state_trees
+
+RowLine = Callable[[sqlite3.Connection, int, int], bytes | None]
+"""(conn, log, seq) -> the row line of an entry, from a retained image or from the live table; None if neither has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Journal:
+    """The journal up to a checkpoint, by what bundles look for."""
+
+    note: str
+    size: int
+    records: tuple[Record, ...]
+    conn: sqlite3.Connection
+
+    def newest(self, record_type: str, **members: Any) -> Record | None:
+        """The newest record of a type whose body has these members."""
+        for record in reversed(self.records):
+            if record.type == record_type and all(record.body.get(name) == value for name, value in members.items()):
+                return record
+        return None
+
+    def proof(self, record: Record) -> list[bytes]:
+        read = stored.tile_reader(self.conn, self.size)
+        return inclusion_proof(read, (record.seq or 1) - 1, self.size)
+
+    def seal_of(self, table: str, generation: int, seq: int) -> tuple[Record, int] | None:
+        """The first seal that covers an entry, and the log's size in it."""
+        for record in self.records:
+            if record.type == "seal":
+                for head in record.body["tables"]:
+                    if (head["table"], head["generation"]) == (table, generation) and head["size"] >= seq:
+                        return record, head["size"]
+        return None
+
+
+class Evidence:
+    """Builds bundles.  ``clock``: µs since the Unix epoch."""
+
+    def __init__(self, db: Database, clock: Callable[[], int]) -> None:
+        self._db, self._clock = db, clock
+
+    def checkpoint_bundle(self, size: int | None = None) -> bytes:
+        """The bundle of a checkpoint: genesis, and of every table its ``table`` record and newest seal."""
+        with self._db.read() as conn:
+            journal = self._journal(conn, size)
+            chosen: dict[int, Record] = {}
+            for record in journal.records:
+                if record.type == "genesis":
+                    chosen[record.seq or 0] = record
+            tables = {r.body["table"]: r for r in journal.records if r.type == "table"}
+            for record in tables.values():
+                chosen[record.seq or 0] = record
+                seal = self._newest_seal(journal, record.body["table"], record.body["generation"])
+                if seal is not None:
+                    chosen[seal.seq or 0] = seal
+            return self._build(journal, [chosen[seq] for seq in sorted(chosen)])
+
+    def row_bundle(self, table: str, key: bytes, *, seq: int | None = None, row_line: RowLine | None = None) -> bytes:
+        """The bundle of what was recorded under a key: its newest entry, or the one with this seq."""
+        with self._db.read() as conn:
+            journal = self._journal(conn, None)
+            record = journal.newest("table", table=table)
+            if record is None:
+                raise UsageError(f"{table} is not protected", hint="`witnz status` lists the protected tables")
+            generation = record.body["generation"]
+            log = tablelog.log_id(conn, table, generation)
+            found = seq if seq is not None else tablelog.newest_of_key(conn, log, key)
+            if found is None:
+                raise UsageError(f"nothing is recorded under key {key_text(key)!r} of {table}", hint="give the key as text")
+            return self._row(journal, record, log, found, row_line)
+
+    # -- parts ----------------------------------------------------------------------------------------------------------------
+
+    def _journal(self, conn: sqlite3.Connection, size: int | None) -> _Journal:
+        saved = checkpoints.latest(conn) if size is None else checkpoints.get(conn, size)
+        if saved is None:
+            what = "no checkpoint" if size is None else f"no checkpoint of size {size}"
+            raise UsageError(f"there is {what} yet", hint="`witnz checkpoint list` shows those there are; one is made at each seal")
+        at = parse_checkpoint(parse_note(saved.note).text).size
+        records = tuple(parse_record(leaf) for leaf in stored.records(conn, 1, at))
+        return _Journal(saved.note, at, records, conn)
+
+    def _newest_seal(self, journal: _Journal, table: str, generation: int) -> Record | None:
+        for record in reversed(journal.records):
+            if record.type == "seal":
+                for head in record.body["tables"]:
+                    if (head["table"], head["generation"]) == (table, generation):
+                        return record
+        return None
+
+    def _row(self, journal: _Journal, table: Record, log: int, seq: int, row_line: RowLine | None) -> bytes:
+        name, generation = table.body["table"], table.body["generation"]
+        sealed = journal.seal_of(name, generation, seq)
+        if sealed is None:
+            raise Inconclusive(f"entry {seq} of {name} is not under a checkpoint yet; try again after the next seal")
+        seal, size = sealed
+        conn = journal.conn
+        entry_line = tablelog.entry_at(conn, log, seq)
+        schema_seq = tablelog.schema_seq_before(conn, log, seq)
+        read = tablelog.tile_reader(conn, log, size)
+        entry = parse_entry(entry_line)
+        line = row_line(conn, log, seq) if row_line is not None and entry.row is not None else None
+        secret = tablelog.load_head(conn, log).secret
+        verify, state = self._state(journal, log, name, generation, seq, entry.row)
+        records = [r for r in (journal.newest("genesis"), table, seal, verify) if r is not None]
+        records = sorted({r.seq: r for r in records}.values(), key=lambda r: r.seq or 0)
+        place = {record.seq: index for index, record in enumerate(records)}
+        row = bundle_row(
+            table=name,
+            generation=generation,
+            seal=place[seal.seq],
+            schema_line=tablelog.entry_at(conn, log, schema_seq),
+            schema_proof=inclusion_proof(read, schema_seq - 1, size),
+            entry_line=entry_line,
+            proof=inclusion_proof(read, seq - 1, size),
+            line=line,
+            blind=row_blind(secret, line) if line is not None else None,
+            state=RowState(place[verify.seq], *state) if verify is not None and state is not None else None,
+        )
+        bundled = BundledTable(name, generation, None, place[verify.seq] if verify is not None else None)
+        return self._build(journal, records, rows=[row], tables=[bundled])
+
+    def _state(
+        self, journal: _Journal, log: int, table: str, generation: int, seq: int, row_hash: bytes | None
+    ) -> tuple[Record | None, tuple[tuple[bytes, ...], tuple[bytes, ...]] | None]:
+        """The newest verification that found nothing and covers the entry, and the row's place in its state root.
+
+        The store keeps which entries were alive in the newest such state; where the row is not among them, there is no place.
+        """
+        record = journal.newest("verify", table=table, generation=generation, verdict="VERIFIED", mode="snapshot")
+        if record is None or record.body["size"] < seq:
+            return None, None
+        if row_hash is None:
+            return record, None
+        return record, self._place(journal.conn, log, record, row_hash)
+
+    def _place(
+        self, conn: sqlite3.Connection, log: int, verify: Record, row_hash: bytes
+    ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]] | None:
+        """(bucket, proof) of a row hash in the state that a ``verify`` record names."""
+        saved = verified_states.get(conn, log)
+        if saved is None or saved.journal_seq != verify.seq:
+            return None
+        bucket, hashes = bucket_of(row_hash), Partitions(self._db.path.parent)
+        try:
+            for block in saved_state(conn, log, saved):
+                hashes.add(block)
+            members = tuple(member for member in hashes.sorted(row_hash[0]) if bucket_of(member) == bucket)
+            tree, _ = state_trees(hashes, hashes)
+        finally:
+            hashes.close()
+        if base64.b64encode(tree.root()).decode() != verify.body["state_expected"] or row_hash not in members:
+            return None
+        return members, tuple(tree.proof(bucket))
+
+    def _build(
+        self, journal: _Journal, records: list[Record], *, rows: list[BundledRow] | None = None, tables: list[BundledTable] | None = None
+    ) -> bytes:
+        return build_bundle(
+            checkpoint=journal.note,
+            records=[(record, journal.proof(record)) for record in records],
+            rows=rows or [],
+            tables=tables or [],
+            policy=policy_text(journal.records[0].body),
+            created=self._clock(),
+            tool=f"witnz {__version__}",
+        )
+
+
+def policy_text(genesis: Mapping[str, Any]) -> str:
+    """The policy that the cluster claims for itself: its log key, its members' cosigner keys, its quorum."""
+    return format_policy(
+        genesis["log_key"], [(member["id"], member["cosigner"]) for member in genesis["members"]], genesis["quorum"]
+    )
+

@@ -1,0 +1,350 @@
+"""Which generations exist, are being opened, and are due: the protected set of this node, kept in step with the catalog.
+
+The journal holds the protected set; the configuration is what the operator wishes.  Additions are applied when the node starts or
+when it is told to; a table whose definition changed gets a new generation; a leaf partition that appears is recorded at once and
+adopted at the next pause of the stream.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import psycopg
+import structlog
+
+from witnz.core.classify import Rules
+from witnz.core.names import log_origin
+from witnz.core.rowline import leaf_secret, secret_commitment
+from witnz.core.tiles import root_at
+from witnz.errors import ProofError, WitnzError
+from witnz.node.findings import FindingBook
+from witnz.node.opening import Opening, Plan, Surroundings
+from witnz.node.recorder import Recorder, has_overlay
+from witnz.node.spool import replay_spool
+from witnz.node.succession import Predecessor, RowsChanged
+from witnz.node.table_state import ACTIVE, ENDED, OPEN, PROVISIONAL, TableState
+from witnz.node.block import Transaction
+from witnz.postgres import catalog
+from witnz.postgres.catalog import TableInfo, schema_columns
+from witnz.postgres.pgoutput import Relation
+from witnz.postgres.xid import parse_snapshot
+from witnz.core.entry import parse_schema_hint
+from witnz.core.lsn import format_lsn
+from witnz.store import spool, tablelog
+
+log = structlog.get_logger(__name__)
+
+
+class Generations:
+    """Owns the openings; its ``between`` runs on the capture thread whenever the stream pauses between transactions."""
+
+    def __init__(self, around: Surroundings, book: FindingBook) -> None:
+        self._around, self._book = around, book
+        self._lock = threading.Lock()
+        self._openings: list[Opening] = []
+        self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
+
+    # -- loading --------------------------------------------------------------------------------------------------------------
+
+    def load(self) -> list[TableState]:
+        """The states to record into, from the store; what an interrupted opening left is taken back or completed."""
+        states = []
+        with self._lock:
+            opening = {o.state.head.id: o for o in self._openings if o.state is not None}
+        with self._around.db.read() as conn:
+            rows = [row for row in tablelog.list_logs(conn) if row.status in (OPEN, ACTIVE, PROVISIONAL)]
+        for row in rows:
+            if row.id in opening:
+                state = opening[row.id].state
+                if state is not None:
+                    state.take_block()
+                    states.append(state)
+            elif row.status == OPEN:
+                self._recover_open(row)
+            else:
+                states.append(self._state(row))
+        return states
+
+    def _recover_open(self, row: tablelog.LogSummary) -> None:
+        """A crash interrupted an opening that no ``table`` record adopted: as if it had never begun."""
+        newest = self._around.journal.state.newest_generation(row.table)
+        if newest is not None and newest.generation >= row.generation:
+            return  # adopted: the record stands, the replay of the spool is still due (see `between`)
+        if row.generation > 1 and row.table in self._around.journal.state.opened:
+            self._around.journal.propose(
+                "cancel", {"table": row.table, "generation": row.generation, "reason": "the node stopped meanwhile"}
+            )
+        with self._around.db.write() as conn:
+            spool.clear(conn, row.id)
+            tablelog.drop_log(conn, row.id)
+            if row.generation > 1:
+                tablelog.set_final_lsn(conn, tablelog.log_id(conn, row.table, row.generation - 1), None)
+        log.info("interrupted opening was taken back", table=row.table, generation=row.generation)
+
+    def _state(self, row: tablelog.LogSummary) -> TableState:
+        record = self._around.journal.state.newest_generation(row.table)
+        with self._around.db.read() as conn:
+            head = tablelog.load_head(conn, row.id)
+            hint = tablelog.schema_text(conn, row.id)
+            overlay = has_overlay(conn, row.id)
+        rules = record.rules if record is not None else self._rules_of_root(row.table)
+        schema = parse_schema_hint(hint) if hint else None
+        state = TableState(
+            head=head,
+            oid=row.oid,
+            rules=rules,
+            key_columns=tuple(row.key_columns),
+            hidden_keys=record.hidden_keys if record is not None else False,
+            columns=schema.columns if schema is not None else (),
+            identity=schema.identity if schema is not None else "d",
+            status=row.status,
+            snapshot=parse_snapshot(row.snapshot) if row.snapshot else None,
+            lsn=row.lsn,
+            final_lsn=row.final_lsn,
+            has_overlay=overlay,
+            excluded=frozenset(row.excluded),
+        )
+        state.logged_schema = hint
+        return state
+
+    def _rules_of_root(self, table: str) -> Rules:
+        raise ProofError(f"the store holds a log of {table}, but no table record of the journal names it")
+
+    # -- opening --------------------------------------------------------------------------------------------------------------
+
+    def open(self, plan: Plan) -> Opening | None:
+        """Queue a generation; None if one of that table is being opened already."""
+        with self._lock:
+            if any(o.plan.name == plan.name and o.phase not in ("done", "failed") for o in self._openings):
+                return None
+            opening = Opening(plan, self._around)
+            self._openings.append(opening)
+        log.info("generation was queued", table=plan.name, generation=plan.generation, reason=plan.reason)
+        return opening
+
+    def opening(self) -> list[Opening]:
+        with self._lock:
+            return [o for o in self._openings if o.phase not in ("done", "failed")]
+
+    def between(self, recorder: Recorder) -> None:
+        """Step every opening.  The recorder is clean; after an adoption it may be dirty, and its owner commits it."""
+        for opening in self.opening():
+            before = opening.state
+            try:
+                opening.step(time.monotonic())
+            except (WitnzError, psycopg.Error) as error:
+                opening.error = str(error).strip()
+                opening.phase = "failed"
+            if before is None and opening.state is not None:
+                recorder.add_table(opening.state)
+            if opening.phase == "ready":
+                self._adopt(opening, recorder)
+                return
+        for opening in [o for o in self._openings if o.phase == "failed"]:
+            self._give_up(opening, recorder)
+        for state in recorder.tables():
+            if state.status == PROVISIONAL and state.head.size:
+                self._adopt_leaf(state)
+
+    def _adopt(self, opening: Opening, recorder: Recorder) -> None:
+        state = opening.state
+        if state is None:
+            return
+        old = opening.plan.predecessor
+        previous = None
+        if old is not None:
+            with self._around.db.read() as conn:
+                size = tablelog.size_of(conn, old.state.head.id)
+                root = root_at(tablelog.tile_reader(conn, old.state.head.id, size), size)
+            previous = {"size": size, "root": base64.b64encode(root).decode(), "chain": old.state.head.chain.decode()}
+        self._around.journal.propose("table", opening.table_body(previous), at=opening.at)
+        conn = recorder.connection()
+        state.status = ACTIVE
+        tablelog.set_status(conn, state.head.id, ACTIVE)
+        if old is not None:
+            spool.clear(conn, old.state.head.id)
+            old.state.status = ENDED
+            tablelog.set_status(conn, old.state.head.id, ENDED)
+            recorder.remove_table(old.state)
+        for block in replay_spool(conn, state, self._around.box):
+            wanted, _ = block.split(lambda said: state.wants(said.tx))
+            if len(wanted):
+                recorder.record(state, wanted)
+        opening.phase = "done"
+        log.info("generation was adopted", table=state.name, generation=state.generation, entries=state.head.size)
+
+    def _give_up(self, opening: Opening, recorder: Recorder) -> None:
+        """Cancel: what was spooled for the old generation goes back into it."""
+        opening.cancel()
+        self._openings.remove(opening)
+        plan, state = opening.plan, opening.state
+        log.warning("generation was cancelled", table=plan.name, generation=plan.generation, reason=opening.error)
+        if state is None:
+            return
+        recorder.remove_table(state)
+        if plan.generation > 1:
+            self._around.journal.propose(
+                "cancel", {"table": plan.name, "generation": plan.generation, "reason": opening.error[:1000]}
+            )
+        opening.drop()
+        if plan.predecessor is not None:
+            self._give_back(plan.predecessor, recorder)
+        if opening.changed is not None:
+            self._rows_changed(plan, opening.changed)
+
+    def _give_back(self, old: Predecessor, recorder: Recorder) -> None:
+        conn = recorder.connection()
+        old.state.final_lsn = None
+        tablelog.set_final_lsn(conn, old.state.head.id, None)
+        for block in replay_spool(conn, old.state, self._around.box):
+            recorder.record(old.state, block)
+
+    def _rows_changed(self, plan: Plan, changed: RowsChanged) -> None:
+        """The definition changed and the rows with it: name them, and leave the decision to an operator."""
+        self._blocked.add(plan.name)
+        with self._around.db.write() as conn:
+            for difference in changed.differences:
+                self._book.open(
+                    conn,
+                    cls=difference.cls,
+                    table=plan.name,
+                    generation=plan.generation - 1,
+                    key=difference.key,
+                    seq=difference.seq,
+                    recorded=difference.recorded.hex() if difference.recorded else None,
+                    found=difference.found.hex() if difference.found else None,
+                    detail="the row changed together with the definition of its table; no event in the stream explains it",
+                )
+            self.schema_finding(conn, plan.name, plan.generation - 1, f"{plan.reason}; {changed.message}")
+
+    def schema_finding(self, conn: object, table: str, generation: int, detail: str) -> None:
+        self._book.open(conn, cls="schema.changed", table=table, generation=generation, detail=detail)  # type: ignore[arg-type]
+
+    # -- what is due ----------------------------------------------------------------------------------------------------------
+
+    def renew(self, state: TableState, info: TableInfo, reason: str) -> None:
+        """The definition of a table changed: open the generation that follows, or ask for a decision."""
+        if state.name in self._blocked or state.status != ACTIVE:
+            return
+        projection = self._projection(state, info)
+        if projection is None:
+            self._blocked.add(state.name)
+            with self._around.db.write() as conn:
+                self.schema_finding(
+                    conn, state.name, state.generation, f"{reason}: the recorded rows can not be recomputed from what is left"
+                )
+            return
+        self.open(self.successor(state, info, projection, reason))
+
+    def decided(self, state: TableState, info: TableInfo) -> None:
+        """An operator accepted the change of the definition: begin anew, without comparing."""
+        self._blocked.discard(state.name)
+        self.open(self.successor(state, info, None, "definition change approved"))
+
+    def successor(self, state: TableState, info: TableInfo, projection: tuple[int, ...] | None, reason: str) -> Plan:
+        return Plan(
+            name=state.name,
+            info=info,
+            rules=state.rules,
+            hidden_keys=state.hidden_keys,
+            generation=state.generation + 1,
+            reason=reason,
+            excluded=state.excluded,
+            predecessor=Predecessor(state, projection),
+        )
+
+    def _projection(self, state: TableState, info: TableInfo) -> tuple[int, ...] | None:
+        """Where the columns of the old baseline stand in a line of the new one; None if one of them is gone."""
+        with self._around.db.read() as conn:
+            attnums = tablelog.attnums(conn, state.head.id)
+        now = [column.attnum for column in info.replicated_columns if column.name not in state.excluded]
+        if not attnums or any(attnum not in now for attnum in attnums):
+            return None
+        return tuple(now.index(attnum) for attnum in attnums)
+
+    # -- leaf partitions ------------------------------------------------------------------------------------------------------
+
+    def unknown(self, connect: Callable[[], psycopg.Connection]) -> Callable[[Relation, Transaction], TableState | None]:
+        """What the recorder asks about a relation that no log is about: a leaf of a protected root begins one."""
+
+        def look(relation: Relation, tx: Transaction) -> TableState | None:
+            with connect() as conn:
+                info = catalog.table_by_oid(conn, relation.oid)
+                root = catalog.table_by_oid(conn, info.partition_root) if info is not None and info.partition_root else None
+            if info is None or root is None:
+                return None
+            record = self._around.journal.state.current_table(root.witnz_name)
+            return self._begin_leaf(info, root.witnz_name, relation, tx) if record is not None else None
+
+        return look
+
+    def _begin_leaf(self, info: TableInfo, root: str, relation: Relation, tx: Transaction) -> TableState:
+        around = self._around
+        record = around.journal.state.current_table(root)
+        if record is None:
+            raise ProofError(f"{root} is not protected")
+        snapshot = f"{tx.xid64}:{tx.xid64}:"
+        with around.db.read() as reader:
+            root_secret = tablelog.load_head(reader, tablelog.log_id(reader, root, record.generation)).secret
+        secret = leaf_secret(root_secret, info.oid)
+        conn = self.recorder_connection()
+        head = tablelog.create_log(
+            conn,
+            table=info.witnz_name,
+            generation=1,
+            origin=log_origin(around.cluster, info.witnz_name, 1),
+            oid=info.oid,
+            secret=secret,
+            status=PROVISIONAL,
+            keyed=bool(info.key_columns),
+            key_columns=info.key_columns,
+            attnums=[column.attnum for column in info.replicated_columns],
+            root=root,
+        )
+        tablelog.set_baseline(conn, head.id, snapshot=snapshot, lsn=tx.final_lsn, at=tx.at)
+        log.info("leaf partition appeared", table=info.witnz_name, root=root)
+        return TableState(
+            head=head,
+            oid=info.oid,
+            rules=record.rules,
+            key_columns=info.key_columns,
+            hidden_keys=record.hidden_keys,
+            columns=schema_columns(info),
+            identity=info.identity,
+            status=PROVISIONAL,
+            snapshot=parse_snapshot(snapshot),
+            lsn=tx.final_lsn,
+        )
+
+    def _adopt_leaf(self, state: TableState) -> None:
+        """The ``table`` record of a leaf that appeared: empty in its snapshot, recorded since."""
+        rules = state.rules
+        self._around.journal.propose(
+            "table",
+            {
+                "table": state.name,
+                "generation": 1,
+                "mode": rules.mode,
+                "on_change": rules.on_change,
+                "rules": {"inserts_only": rules.inserts_only, "require_intent": rules.require_intent, "retain": rules.retain},
+                "keys": {"columns": list(state.key_columns), "form": "hidden" if state.hidden_keys else "plain"},
+                "oid": state.oid,
+                "snapshot": state.snapshot.text if state.snapshot is not None else "",
+                "lsn": format_lsn(state.lsn),
+                "secret_sha256": secret_commitment(state.head.secret),
+                "previous": None,
+                "reason": "a leaf partition appeared",
+            },
+        )
+        with self._around.db.write() as conn:
+            tablelog.set_status(conn, state.head.id, ACTIVE)
+        state.status = ACTIVE
+
+    recorder_connection: Callable[[], object]
+
+
+def names(states: Iterable[TableState]) -> set[str]:
+    return {state.name for state in states}

@@ -1,0 +1,387 @@
+"""The running sidecar: one data directory, one capture, one journal, and the chores around them.
+
+Threads: *capture* owns the stream and writes entries; *chores* seals, signs checkpoints, journals findings, watches the catalog
+and delivers alerts; *verify* runs the schedule.  The HTTP interface calls the methods of :class:`Node` from threads of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+
+from witnz import __version__
+from witnz.alert.service import AlertService
+from witnz.alert.sinks import sinks_from
+from witnz.cluster.engine import LocalEngine
+from witnz.config import Config
+from witnz.core.classify import Rules
+from witnz.core.finding import Finding
+from witnz.core.names import parse_table_name
+from witnz.errors import ConfigError, Inconclusive, UsageError, WitnzError
+from witnz.metrics import Metrics
+from witnz.node.approval import Approvals
+from witnz.node.capture import Capture, Hooks
+from witnz.node.findings import FindingBook
+from witnz.node.generations import Generations
+from witnz.node.images import ImageBox
+from witnz.node.intents import IntentJudge
+from witnz.node.journal import Journal
+from witnz.node.keyring import Keyring, load_keyring
+from witnz.node.opening import Plan, Surroundings
+from witnz.node.recorder import Outcome, Recorder, stored_position
+from witnz.node.sealer import Sealer
+from witnz.node.source import SourceGuard
+from witnz.node.table_state import ACTIVE, OPEN, TableState
+from witnz.node.verification import Verification, Verified
+from witnz.node.watch import CatalogWatch
+from witnz.postgres import catalog
+from witnz.postgres.catalog import TableInfo
+from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
+from witnz.postgres.publication import publication_names
+from witnz.postgres.scan import SnapshotScan
+from witnz.postgres.session import Conninfo, classify_error, connect
+from witnz.store import meta
+from witnz.store.database import Database
+from witnz.store.datadir import DataDir, StoreLock
+from witnz.verify.live import LiveVerifier, Progress, Target
+
+log = structlog.get_logger(__name__)
+
+CHORE_S = 0.2
+WATCH_S = 2.0
+
+
+def now_us() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+class Node:
+    """One node.  ``open`` takes the data directory's lock; ``start`` begins to work; ``stop`` drains and lets go."""
+
+    def __init__(self, config: Config, *, clock: Callable[[], int] = now_us) -> None:
+        self.config, self.clock = config, clock
+        self.data = DataDir(config.data_dir)
+        self.data.check()
+        self._lock: StoreLock = self.data.lock()
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        config = self.config
+        self.db = Database.open(self.data.database)
+        with self.db.read() as conn:
+            cluster, node_id = meta.get(conn, "cluster"), meta.get(conn, "node")
+            self.cluster_id = meta.get(conn, "cluster_id") or ""
+        if (cluster, node_id) != (config.cluster, config.node_id):
+            raise ConfigError(
+                f"{self.data.path} belongs to node {node_id} of {cluster}, the configuration says {config.node_id} of {config.cluster}",
+                hint="use the data directory that `witnz init` made for this configuration",
+                code="store.foreign",
+            )
+        self.keys: Keyring = load_keyring(self.data.keys_dir, config.cluster, config.node_id)
+        self.conninfo = Conninfo.from_conninfo(config.database.conninfo())
+        self.metrics = Metrics()
+        self.engine = LocalEngine(config.node_id)
+        self.journal = Journal(self.db, self.engine, config.node_id, self.keys.identity, self.clock, self.cluster_id)
+        self.alerts = AlertService(self.db, sinks_from(config), metrics=self.metrics)
+        self.book = FindingBook(self.cluster_id, self.clock, self.alerts.enqueue)
+        self.approvals = Approvals(self.db, self.journal, self.book)
+        self.sealer = Sealer(self.db, self.journal, self.keys, config.cluster, self.clock)
+        self.box = ImageBox(self.keys.retain)
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._progress: dict[str, int] = {}
+        self._sealed_at = time.monotonic()
+        self._watched_at = 0.0
+        self._watch_conn: psycopg.Connection[Any] | None = None
+        self.capture: Capture = None  # type: ignore[assignment]  made two lines on; the openings need it as their stream
+        around = Surroundings(
+            db=self.db, journal=self.journal, stream=_StreamOf(self), cluster=config.cluster, clock=self.clock, box=self.box,
+            connect=lambda: connect(self.conninfo, scan=True, application_name="witnz baseline"),
+            scan=self._scan, progress=self._progress.__setitem__,
+        )  # fmt: skip
+        self.generations = Generations(around, self.book)
+        self.generations.recorder_connection = lambda: self.capture.recorder.connection()
+        self.source = SourceGuard(self.db, self.journal, self.book, self.conninfo, config.slot_name, self._table_names)
+        self.watch = CatalogWatch(self.db, self.book, self.generations, config.publication, self.states)
+        hooks = Hooks(
+            between=self.generations.between, recorded=self._recorded, connected=self._connected, unreachable=self._unreachable
+        )
+        self.capture = Capture(
+            self.db, self.conninfo, config.slot_name, ",".join(publication_names(config.publication)), self._make_recorder, hooks
+        )
+        spill = self.data.path / "tmp"
+        spill.mkdir(mode=0o700, exist_ok=True)
+        self.verification = Verification(
+            self.db, LiveVerifier(self.db, self.capture, spill), self.journal, self.book, self.clock
+        )
+
+    def _make_recorder(self) -> Recorder:
+        with self.db.read() as conn:
+            position, last_final = stored_position(conn)
+        return Recorder(
+            self.db,
+            self.generations.load(),
+            book=self.book,
+            intents=IntentJudge(self.journal.state),
+            box=self.box,
+            position=position,
+            last_final_lsn=last_final,
+            xid_near=0,
+            unknown=self.generations.unknown(lambda: connect(self.conninfo, application_name="witnz catalog")),
+        )
+
+    # -- life -----------------------------------------------------------------------------------------------------------------
+
+    def start(self, *, chores: bool = True, schedule: bool = True) -> None:
+        """Check the source, queue what the configuration adds, and begin."""
+        with self._catalog() as conn:
+            self.source.check(conn)
+            self.protect_configured(conn)
+        self.capture.start()
+        if chores:
+            self._spawn("chores", self._chores)
+            self._spawn("alerts", lambda: self.alerts.run(self._stop))
+        if schedule:
+            self._spawn("verify", self._schedule)
+        log.info("node was started", node=self.config.node_id, cluster=self.config.cluster, version=__version__)
+
+    def stop(self) -> None:
+        """Drain: commit what was received, seal, sign, close."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self.capture.stop()
+        for opening in self.generations.opening():
+            opening.cancel()
+        try:
+            self.seal_now()
+        except WitnzError as error:
+            log.warning("last seal was not made", reason=error.message)
+        self.close()
+        log.info("node was stopped", node=self.config.node_id)
+
+    def close(self) -> None:
+        if self._watch_conn is not None:
+            self._watch_conn.close()
+        self.db.close()
+        self._lock.release()
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Until every table that is being opened is active.  Raises Inconclusive with the reason if that takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self.capture.fatal is not None:
+                raise self.capture.fatal
+            openings = self.generations.opening()
+            if self.capture.status.connected and not openings:
+                return
+            if time.monotonic() > deadline:
+                reasons = [f"{o.plan.name}: {o.error or o.phase}" for o in openings] or [self.capture.status.error or "not connected"]
+                raise Inconclusive("not ready: " + "; ".join(reasons))
+            time.sleep(0.05)
+
+    def _spawn(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    # -- chores ---------------------------------------------------------------------------------------------------------------
+
+    def _chores(self) -> None:
+        while not self._stop.wait(CHORE_S):
+            try:
+                self.chore()
+            except (WitnzError, psycopg.Error) as error:
+                log.warning("chore failed", reason=str(error).strip())
+                self._drop_watch_connection()
+
+    def chore(self) -> None:
+        """One round: findings into the journal, a seal and a checkpoint when due, a look at the catalog when due."""
+        self.approvals.journal_all()
+        now = time.monotonic()
+        if now - self._sealed_at >= self.config.seal_interval_s:
+            self._sealed_at = now
+            self.seal_now()
+        if now - self._watched_at >= WATCH_S and self.capture.status.connected:
+            self._watched_at = now
+            self.watch.look(self._watch_connection())
+
+    def seal_now(self) -> None:
+        """Seal what moved and sign the journal."""
+        self.approvals.journal_all()
+        self.sealer.seal()
+        self.sealer.checkpoint()
+
+    def _schedule(self) -> None:
+        """Verify each table when its interval has passed; the first time soon after the start."""
+        due: dict[str, float] = {}
+        while not self._stop.wait(0.5):
+            for state in self.states():
+                if state.status != ACTIVE or not self.capture.status.connected:
+                    continue
+                interval = self.interval_of(state.name)
+                if interval <= 0:
+                    continue
+                now = time.monotonic()
+                if now >= due.setdefault(state.name, now + 1.0):
+                    self.verify_table(state.name)
+                    due[state.name] = time.monotonic() + interval
+
+    def interval_of(self, table: str) -> float:
+        configured = self.config.table(table)
+        return configured.verify_interval_s if configured is not None else 300.0
+
+    # -- hooks of the capture ---------------------------------------------------------------------------------------------------
+
+    def _connected(self, conn: psycopg.Connection[Any]) -> None:
+        self.source.check(conn)
+
+    def _recorded(self, outcome: Outcome) -> None:
+        for finding in outcome.findings:
+            log.warning("finding was opened", finding=finding)
+        if outcome.findings:
+            self.alerts.wake()
+
+    def _unreachable(self, reason: str) -> None:
+        with self.db.write() as conn:
+            self.book.open(conn, cls="source.unreachable", detail=reason)
+
+    # -- tables ---------------------------------------------------------------------------------------------------------------
+
+    def states(self) -> list[TableState]:
+        return self.capture.recorder.tables()
+
+    def state(self, table: str) -> TableState:
+        """Raises UsageError for a table that is not protected."""
+        found = [state for state in self.states() if state.name == table and state.status != OPEN]
+        if not found:
+            raise UsageError(f"{table} is not protected", hint="`witnz status` lists the protected tables")
+        return found[-1]
+
+    def _table_names(self) -> list[str]:
+        return sorted(self.journal.state.tables())
+
+    def protect_configured(self, conn: psycopg.Connection[Any]) -> None:
+        """Queue a first generation for every table that the configuration names and the journal does not."""
+        for table in self.config.protected_tables:
+            rules = Rules(table.mode, table.on_change, table.inserts_only, table.require_intent, table.retain == "rows")
+            self.protect(conn, table.name, rules, hidden=table.keys == "hidden", excluded=frozenset(table.exclude_columns))
+
+    def protect(
+        self, conn: psycopg.Connection[Any], name: str, rules: Rules, *, hidden: bool = False, excluded: frozenset[str] = frozenset()
+    ) -> None:
+        """Open the first generation of a table, and of every leaf it has; what is protected already stays as it is."""
+        info = require_table(conn, *parse_table_name(name))
+        known = self.journal.state.tables()
+        if info.witnz_name not in known:
+            raise_fatal(
+                table_problems(conn, info, mode=rules.mode, inserts_only=rules.inserts_only, excluded_columns=excluded)
+            )
+        leaves = catalog.leaf_partitions(conn, info.oid) if info.is_partitioned else []
+        for table in [info, *leaves]:
+            if table.witnz_name not in known:
+                newest = self.journal.state.newest_generation(table.witnz_name)
+                generation = newest.generation + 1 if newest is not None else 1
+                self.generations.open(Plan(table.witnz_name, table, rules, hidden, generation, "protected", excluded))
+
+    # -- verification -----------------------------------------------------------------------------------------------------------
+
+    def verify_table(self, table: str, progress: Progress = lambda rows: None) -> Verified:
+        """Verify one table now and record the result."""
+        target = self.target(self.state(table))
+        verified = self.verification.run(target, progress)
+        self.approvals.journal_all()
+        self.metrics.verified(table, verified.verdict.value, verified.result.seconds, verified.result.rows)
+        return verified
+
+    def target(self, state: TableState) -> Target:
+        return Target(
+            log=state.head.id,
+            table=state.name,
+            generation=state.generation,
+            oid=state.oid,
+            plan=state.plan,
+            open_scan=lambda: self._open_scan(state),
+        )
+
+    def _open_scan(self, state: TableState) -> SnapshotScan:
+        """A scan of what stands under the recorded OID, or, if that has gone, of what stands under its name now."""
+        try:
+            conn = connect(self.conninfo, scan=True, application_name="witnz verify")
+        except WitnzError as error:
+            raise Inconclusive(f"the database cannot be read: {error.message}") from None
+        info = catalog.table_by_oid(conn, state.oid)
+        if info is None or info.witnz_name != state.name:
+            info = catalog.find_table(conn, *parse_table_name(state.name))
+        if info is None:
+            conn.close()
+            raise Inconclusive(f"{state.name} does not exist any more")
+        shape = [(c.name, c.typoid, c.typmod) for c in info.replicated_columns if c.name not in state.excluded]
+        if shape != [(c.name, c.typoid, c.typmod) for c in state.columns]:
+            conn.close()
+            raise Inconclusive(f"the columns of {state.name} changed; a new generation is due")
+        return self._scan(conn, info, state.excluded, close=True)
+
+    def _scan(
+        self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str], *, close: bool = False
+    ) -> SnapshotScan:
+        return SnapshotScan(conn, info, exclude=excluded, close=close)
+
+    # -- findings ---------------------------------------------------------------------------------------------------------------
+
+    def approve(self, body: dict[str, Any]) -> Finding:
+        """Accept what a finding is about, as signed by an operator; a definition that changed begins a new generation."""
+        finding = self.approvals.approve(body)
+        if finding.cls == "schema.changed" and finding.table is not None:
+            with self._catalog() as conn:
+                state = self.state(finding.table)
+                info = catalog.table_by_oid(conn, state.oid)
+                if info is not None:
+                    self.generations.decided(state, info)
+        return finding
+
+    # -- connections ------------------------------------------------------------------------------------------------------------
+
+    def _catalog(self) -> psycopg.Connection[Any]:
+        try:
+            return connect(self.conninfo, application_name="witnz catalog")
+        except psycopg.Error as error:
+            raise classify_error(error) from error
+
+    def _watch_connection(self) -> psycopg.Connection[Any]:
+        if self._watch_conn is None or self._watch_conn.closed:
+            self._watch_conn = connect(self.conninfo, application_name="witnz watch")
+        return self._watch_conn
+
+    def _drop_watch_connection(self) -> None:
+        if self._watch_conn is not None:
+            self._watch_conn.close()
+            self._watch_conn = None
+
+    @property
+    def path(self) -> Path:
+        return self.data.path
+
+
+class _StreamOf:
+    """The node's capture, looked up when it is asked: the openings are made before it."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def hold(self) -> Any:
+        return self._node.capture.hold()
+
+    def await_mark(self, nonce: bytes, timeout_s: float) -> bool:
+        return self._node.capture.await_mark(nonce, timeout_s)

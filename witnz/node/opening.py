@@ -1,0 +1,289 @@
+"""Opening a generation: how the stream and one snapshot of a table become one log (formats.md 2, "Generations").
+
+    queued     the log exists, its secret is drawn, its changes are spooled; X0 is taken
+    waiting    snapshots are tried until one has xmin >= X0, so that no transaction older than the slot straddles it
+    reading    S and L are fixed, the table is locked ACCESS SHARE, the stream has passed L, the baseline is copied
+    ready      the baseline is stored; the ``table`` record is due, then the spool is replayed and the generation is active
+    failed     cancelled: the new log goes, what was spooled for the old generation is given back to it
+
+Everything that must not race with the stream (taking S and L, adopting) happens in :meth:`Opening.step`, which the capture thread
+calls between transactions; only the copying runs on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import psycopg
+import structlog
+
+from witnz.core import hashing
+from witnz.core.classify import BASELINE, Rules
+from witnz.core.entry import entry_suffix, schema_hint
+from witnz.core.keyplan import NO_KEY, keyless_state_key
+from witnz.core.lsn import format_lsn
+from witnz.core.names import log_origin
+from witnz.core.rowline import secret_commitment
+from witnz.errors import Inconclusive, WitnzError
+from witnz.node.images import ImageBox
+from witnz.node.journal import Journal
+from witnz.node.succession import Predecessor
+from witnz.node.table_state import OPEN, TableState
+from witnz.postgres.catalog import TableInfo, schema_columns
+from witnz.postgres.scan import SnapshotScan
+from witnz.postgres.xid import parse_snapshot
+from witnz.store import images, live, spool, tablelog
+from witnz.store.database import Database
+from witnz.verify.live import Stream
+
+log = structlog.get_logger(__name__)
+
+Phase = Literal["queued", "waiting", "reading", "ready", "done", "failed"]
+RETRY_S = 0.2
+BASELINE_ROWS = 8192
+MARK_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be opened: the table as the catalog shows it, its rules, and what it follows."""
+
+    name: str
+    info: TableInfo
+    rules: Rules
+    hidden_keys: bool
+    generation: int
+    reason: str
+    excluded: frozenset[str] = frozenset()
+    predecessor: Predecessor | None = None
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """The parts of the node that an opening works with."""
+
+    db: Database
+    journal: Journal
+    stream: Stream
+    cluster: str
+    clock: Callable[[], int]
+    box: ImageBox | None
+    connect: Callable[[], psycopg.Connection]
+    scan: Callable[[psycopg.Connection, TableInfo, frozenset[str]], SnapshotScan]
+    progress: Callable[[str, int], None]
+
+
+@dataclass(slots=True)
+class Opening:
+    """One generation being opened.  ``state`` is what the recorder spools into until it is adopted."""
+
+    plan: Plan
+    around: Surroundings
+    phase: Phase = "queued"
+    state: TableState | None = None
+    error: str = ""
+    rows: int = 0
+    _x0: int = 0
+    _at: int = 0
+    _next_try: float = 0.0
+    _snapshot_text: str = ""
+    _scan: SnapshotScan | None = None
+    _conn: psycopg.Connection | None = None
+    _thread: threading.Thread | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def step(self, now_s: float) -> None:
+        """Move on if something is due.  Called by the capture thread between transactions, with nothing uncommitted."""
+        if self.phase == "queued":
+            self._start()
+        elif self.phase == "waiting" and now_s >= self._next_try:
+            self._next_try = now_s + RETRY_S
+            self._try_snapshot()
+
+    def cancel(self) -> None:
+        """Stop the copying; the log is dropped by whoever collects the failed opening."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._close()
+
+    # -- queued -> waiting ----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        plan, around = self.plan, self.around
+        secret = os.urandom(32)
+        self._conn = around.connect()
+        row = self._conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+        if plan.generation > 1:
+            around.journal.propose(
+                "open", {"table": plan.name, "generation": plan.generation, "secret_sha256": secret_commitment(secret)}
+            )
+            row = self._conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+        self._x0 = int(row[0]) if row else 0
+        columns = tuple(column for column in schema_columns(plan.info) if column.name not in plan.excluded)
+        with around.db.write() as conn:
+            head = tablelog.create_log(
+                conn,
+                table=plan.name,
+                generation=plan.generation,
+                origin=log_origin(around.cluster, plan.name, plan.generation),
+                oid=plan.info.oid,
+                secret=secret,
+                status=OPEN,
+                keyed=bool(plan.info.key_columns),
+                key_columns=plan.info.key_columns,
+                attnums=[column.attnum for column in plan.info.replicated_columns if column.name not in plan.excluded],
+            )
+        self.state = TableState(
+            head=head,
+            oid=plan.info.oid,
+            rules=plan.rules,
+            key_columns=plan.info.key_columns,
+            hidden_keys=plan.hidden_keys,
+            columns=columns,
+            identity=plan.info.identity,
+            status=OPEN,
+            excluded=plan.excluded,
+        )
+        self.phase = "waiting"
+
+    # -- waiting -> reading ---------------------------------------------------------------------------------------------------
+
+    def _try_snapshot(self) -> None:
+        if self._conn is None or self.state is None:
+            return
+        scan = self.around.scan(self._conn, self.plan.info, self.plan.excluded)
+        try:
+            scan.begin()
+        except Inconclusive as busy:
+            self.error = busy.message  # DDL holds the table; never queue behind it
+            return
+        if scan.snapshot.xmin < self._x0:
+            scan.end()
+            self.error = "a transaction older than the replication slot is still running"
+            return
+        self.error = ""
+        state, at = self.state, self.around.clock()
+        state.snapshot, state.lsn = parse_snapshot(scan.snapshot_text), scan.lsn
+        self._scan, self._at, self._snapshot_text = scan, at, scan.snapshot_text
+        with self.around.db.write() as conn:
+            tablelog.set_baseline(conn, state.head.id, snapshot=scan.snapshot_text, lsn=scan.lsn, at=at)
+            if self.plan.predecessor is not None:
+                tablelog.set_final_lsn(conn, self.plan.predecessor.state.head.id, scan.lsn)
+        if self.plan.predecessor is not None:
+            self.plan.predecessor.state.final_lsn = scan.lsn
+        self.phase = "reading"
+        self._thread = threading.Thread(target=self._read, name=f"baseline {self.plan.name}", daemon=True)
+        self._thread.start()
+
+    # -- reading -> ready -----------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            if not self.around.stream.await_mark(os.urandom(16).hex().encode(), MARK_TIMEOUT_S):
+                raise Inconclusive("the replication stream did not reach the baseline's position")
+            self._copy()
+        except WitnzError as error:
+            self.error, self.phase = error.message, "failed"
+        except psycopg.Error as error:
+            self.error, self.phase = str(error).strip(), "failed"
+        else:
+            self.phase = "ready"
+        finally:
+            self._close()
+
+    def _copy(self) -> None:
+        scan, state, plan = self._scan, self.state, self.plan
+        if scan is None or state is None:
+            raise Inconclusive("the baseline has no snapshot")
+        started = time.monotonic()
+        self._write_schema(state)
+        if plan.predecessor is not None:
+            plan.predecessor.begin(self.around.db, scan)
+        for lines in scan.lines(BASELINE_ROWS):
+            if self._stop.is_set():
+                raise Inconclusive("the node stopped while the baseline was being read")
+            self._write_rows(state, lines)
+            if plan.predecessor is not None:
+                plan.predecessor.compare(lines)
+            self.rows += len(lines)
+            self.around.progress(plan.name, self.rows)
+        scan.end()
+        if plan.predecessor is not None:
+            plan.predecessor.finish()
+        log.info("baseline was read", table=plan.name, rows=self.rows, seconds=round(time.monotonic() - started, 3))
+
+    def _write_schema(self, state: TableState) -> None:
+        hint = schema_hint(state.columns, state.identity, state.oid)
+        suffix = entry_suffix(state.lsn, 0, self._at, None, hint, None)
+        with self.around.db.write() as conn:
+            tablelog.append(conn, state.head, [b"schema"], [NO_KEY], [None], [suffix])
+        state.logged_schema = hint
+
+    def _write_rows(self, state: TableState, lines: list[bytes]) -> None:
+        count, plan = len(lines), state.plan
+        hashes = hashing.row_hashes(plan.secret, lines)
+        suffix = entry_suffix(state.lsn, 0, self._at, None, None, None)
+        keys, fields = plan.state_keys(lines) if plan.keyed else ([], [NO_KEY] * count)
+        with self.around.db.write() as conn:
+            first = tablelog.append(conn, state.head, [BASELINE] * count, fields, hashes, [suffix] * count)
+            if not plan.keyed:
+                keys = [keyless_state_key(row, seq) for seq, row in enumerate(hashes, first) if row is not None]
+            items = [(key, seq) for seq, key in enumerate(keys, first)]
+            if not live.insert_fresh(conn, state.head.id, items):
+                # Two rows with one primary key: the database's own constraint is broken, and a scan will say so.
+                live.set_accepted(conn, state.head.id, items)
+            if state.rules.retain and self.around.box is not None:
+                for seq, (line, row) in enumerate(zip(lines, hashes, strict=True), first):
+                    if row is not None:
+                        images.put(conn, state.head.id, seq, self.around.box.seal(state.head.origin, row, line))
+
+    def _close(self) -> None:
+        if self._scan is not None and self._thread is not threading.current_thread() and self._thread is None:
+            self._scan.end()
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    # -- ready -> done --------------------------------------------------------------------------------------------------------
+
+    def table_body(self, previous: dict[str, object] | None) -> dict[str, object]:
+        """The body of the ``table`` record that adopts this generation."""
+        plan, state = self.plan, self.state
+        if state is None:
+            raise Inconclusive("nothing was opened")
+        return {
+            "table": plan.name,
+            "generation": plan.generation,
+            "mode": plan.rules.mode,
+            "on_change": plan.rules.on_change,
+            "rules": {
+                "inserts_only": plan.rules.inserts_only,
+                "require_intent": plan.rules.require_intent,
+                "retain": plan.rules.retain,
+            },
+            "keys": {"columns": list(plan.info.key_columns), "form": "hidden" if plan.hidden_keys else "plain"},
+            "oid": plan.info.oid,
+            "snapshot": self._snapshot_text,
+            "lsn": format_lsn(state.lsn),
+            "secret_sha256": secret_commitment(state.head.secret),
+            "previous": previous,
+            "reason": plan.reason,
+        }
+
+    @property
+    def at(self) -> int:
+        """The time of the ``table`` record, which the baseline entries carry, µs since the Unix epoch."""
+        return self._at
+
+    def drop(self) -> None:
+        """Forget a failed opening's log."""
+        if self.state is not None:
+            with self.around.db.write() as conn:
+                spool.clear(conn, self.state.head.id)
+                tablelog.drop_log(conn, self.state.head.id)

@@ -1,0 +1,104 @@
+"""Seals and checkpoints: what makes the table logs part of the journal, and the journal a thing to show (formats.md 4, 5).
+
+Every ``seal_interval`` one seal fixes *all* table logs that moved, at the final LSN of the last transaction recorded; then the
+journal's root is signed with the log key and cosigned.  What is signed is durable before the signature can leave the node, and
+no smaller size and no second root for a size is ever signed.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from witnz.core.checkpoint import Checkpoint, cosign, format_checkpoint
+from witnz.core.lsn import format_lsn
+from witnz.core.merkle import verify_consistency
+from witnz.core.note import Note, format_note, sign_note
+from witnz.core.tiles import consistency_proof, root_at
+from witnz.errors import StoreCorrupt
+from witnz.node.journal import Journal
+from witnz.node.keyring import Keyring
+from witnz.store import checkpoints, meta, tablelog
+from witnz.store import journal as stored
+from witnz.store.database import Database
+
+SEAL_TABLES = 200  # table heads that surely fit into one record
+
+
+class Sealer:
+    """Makes seals and checkpoints of one node.  ``clock``: µs since the Unix epoch."""
+
+    def __init__(self, db: Database, journal: Journal, keys: Keyring, cluster: str, clock: Callable[[], int]) -> None:
+        self._db, self._journal, self._keys, self._cluster, self._clock = db, journal, keys, cluster, clock
+
+    def seal(self) -> bool:
+        """Seal every log that moved since its last seal; True if there was one."""
+        with self._db.read() as conn:
+            lsn = int(meta.get(conn, "last_final_lsn") or 0)
+            moved = [self._head(conn, log) for log in tablelog.sealable(conn) if self._moved(log)]
+        if not moved:
+            return False
+        if lsn <= self._journal.state.last_seal_lsn:
+            return False  # a marker will move the stream on, and the seal with it
+        for body in _bodies(format_lsn(lsn), moved):
+            self._journal.propose("seal", body)
+        return True
+
+    def checkpoint(self) -> str | None:
+        """Sign and cosign the journal's head if it grew; the note's text with signatures, None if nothing is new."""
+        with self._db.read() as conn:
+            size = stored.size(conn)
+            last = checkpoints.load_cosigned(conn)
+            if last is not None and last.size == size:
+                return None
+            read = stored.tile_reader(conn, size)
+            root = root_at(read, size)
+            if last is not None:
+                proof = consistency_proof(read, last.size, size) if last.size < size else []
+                if last.size > size or not verify_consistency(last.size, size, last.root, root, proof):
+                    raise StoreCorrupt(
+                        f"the journal at size {size} does not extend the checkpoint of size {last.size} this node signed",
+                        hint="the store was rolled back or changed; run `witnz verify --store` and restore it from a peer or backup",
+                    )
+        text = format_checkpoint(Checkpoint(self._cluster, size, root))
+        note = sign_note(text, [self._keys.log])
+        now_s = self._clock() // 1_000_000
+        signed = Note(text, (*note.signatures, cosign(text, self._keys.cosigner, now_s)))
+        with self._db.write() as conn:
+            checkpoints.save_cosigned(conn, size, root, format_note(signed))
+            checkpoints.save_checkpoint(conn, size, format_note(signed), at=self._clock(), final=True)
+        return format_note(signed)
+
+    def _moved(self, log: tablelog.LogSummary) -> bool:
+        sealed = self._sealed_size(log)
+        return log.size > sealed and self._journalled(log)
+
+    def _sealed_size(self, log: tablelog.LogSummary) -> int:
+        sealed = self._journal.state.last_sealed(log.table, log.generation)
+        return sealed.size if sealed is not None else 0
+
+    def _journalled(self, log: tablelog.LogSummary) -> bool:
+        """A generation is sealed once a ``table`` record adopted it."""
+        newest = self._journal.state.newest_generation(log.table)
+        return newest is not None and log.generation <= newest.generation
+
+    def _head(self, conn: Any, log: tablelog.LogSummary) -> dict[str, Any]:
+        root = root_at(tablelog.tile_reader(conn, log.id, log.size), log.size)
+        return {
+            "table": log.table,
+            "generation": log.generation,
+            "size": log.size,
+            "root": base64.b64encode(root).decode(),
+            "chain": log.chain,
+        }
+
+
+def _bodies(lsn: str, heads: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One seal body, or several parts of one LSN where the list is too long for a record."""
+    parts = [heads[i : i + SEAL_TABLES] for i in range(0, len(heads), SEAL_TABLES)]
+    for number, part in enumerate(parts, 1):
+        body: dict[str, Any] = {"lsn": lsn, "tables": list(part)}
+        if len(parts) > 1:
+            body |= {"part": number, "parts": len(parts)}
+        yield body

@@ -1,0 +1,127 @@
+"""One generation of one protected table, as the running node sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from witnz.core.classify import Rules
+from witnz.core.entry import SchemaColumn, schema_hint
+from witnz.errors import FormatError
+from witnz.node.block import Block, Said, Transaction
+from witnz.core.keyplan import KeyPlan
+from witnz.postgres.pgoutput import Relation, Rows
+from witnz.postgres.xid import Snapshot
+from witnz.store.tablelog import LogHead
+
+UNKNOWN_CELL = b"\\U"  # an unchanged TOAST value whose text nobody sent
+
+OPEN, ACTIVE, ENDED, PROVISIONAL = "open", "active", "ended", "provisional"
+
+
+@dataclass(slots=True)
+class TableState:
+    """Everything the recorder needs to turn this table's row messages into entries.
+
+    ``status``    open: its baseline is being read and its changes are spooled; active: entries are appended; provisional: a leaf
+                  partition that appeared, recorded at once and not yet adopted by a ``table`` record; ended: history.
+    ``snapshot``  the baseline's S: a transaction visible in it is part of the baseline and is skipped (formats.md 2).
+    ``lsn``       the baseline's L; a transaction with a final LSN at or above it can not be visible in S.
+    ``final_lsn`` set once a newer generation has its L: transactions from there on belong to the newer one.
+    """
+
+    head: LogHead
+    oid: int
+    rules: Rules
+    key_columns: tuple[str, ...]
+    hidden_keys: bool
+    columns: tuple[SchemaColumn, ...]
+    identity: str
+    status: str
+    snapshot: Snapshot | None = None
+    lsn: int = 0
+    final_lsn: int | None = None
+    has_overlay: bool = False
+    pending_schema: str | None = None
+    stale: str | None = None  # why a new generation is due
+    excluded: frozenset[str] = frozenset()  # columns the configuration leaves out by name (formats.md 1)
+    logged_schema: str = ""  # the description in the log's newest schema entry; empty: none is there yet
+    plan: KeyPlan = field(init=False)
+    block: Block = field(init=False)
+    keep: tuple[int, ...] | None = field(init=False, default=None)  # cells of the stream's line that are recorded; None: all
+
+    def __post_init__(self) -> None:
+        self.plan = self._plan_for(self.columns)
+        self.block = Block()
+
+    @property
+    def name(self) -> str:
+        return self.head.table
+
+    @property
+    def generation(self) -> int:
+        return self.head.generation
+
+    def wants(self, tx: Transaction) -> bool:
+        """Whether a transaction's rows belong to this generation."""
+        if self.final_lsn is not None and tx.final_lsn >= self.final_lsn and self.status != OPEN:
+            return False
+        return self.snapshot is None or tx.final_lsn >= self.lsn or not self.snapshot.visible(tx.xid64)
+
+    def describe(self, relation: Relation) -> None:
+        """Take note of a Relation message; a schema entry is due before the next row if it says something new."""
+        columns = relation.columns
+        if self.excluded:
+            self.keep = tuple(i for i, column in enumerate(columns) if column.name not in self.excluded)
+            columns = tuple(columns[i] for i in self.keep)
+        hint = schema_hint(columns, relation.identity, relation.oid)
+        if _shape(columns) != _shape(self.columns):
+            self.stale = "columns changed"
+            self.plan = self._plan_for(columns)
+        self.columns, self.identity = columns, relation.identity
+        self.pending_schema = hint if hint != self.logged_schema else None
+
+    def add_rows(self, rows: Rows, said: Said) -> None:
+        self._add_pending_schema(said.tx)
+        if self.keep is not None:
+            rows = _project(rows, self.keep)
+        self.block.add_rows(rows, self.plan, said, retain=self.rules.retain)
+
+    def add_truncate(self, said: Said) -> None:
+        self._add_pending_schema(said.tx)
+        self.block.add_truncate(said)
+
+    def take_block(self) -> Block:
+        block, self.block = self.block, Block()
+        return block
+
+    def _add_pending_schema(self, tx: Transaction) -> None:
+        if self.pending_schema is not None:
+            self.block.add_schema(self.pending_schema, tx)
+            self.logged_schema, self.pending_schema = self.pending_schema, None
+
+    def _plan_for(self, columns: tuple[SchemaColumn, ...]) -> KeyPlan:
+        names = [column.name for column in columns]
+        try:
+            return KeyPlan.of(self.key_columns, names, self.head.secret, hidden=self.hidden_keys)
+        except FormatError:
+            # A key column has gone: rows are told apart by hash until the new generation, which is already due.
+            self.stale = "key columns changed"
+            return KeyPlan((), self.head.secret, self.hidden_keys)
+
+
+def _shape(columns: tuple[SchemaColumn, ...]) -> tuple[tuple[str, int, int], ...]:
+    """Names and types without the identity's key flags: what decides how a row line reads."""
+    return tuple((column.name, column.typoid, column.typmod) for column in columns)
+
+
+def _project(rows: Rows, keep: tuple[int, ...]) -> Rows:
+    """The run with only the cells at ``keep``."""
+
+    def cut(line: bytes) -> bytes:
+        cells = line.split(b"\t")
+        return b"\t".join([cells[i] for i in keep])
+
+    new = [cut(line) for line in rows.new]
+    old = [None if line is None else cut(line) for line in rows.old]
+    unresolved = tuple(i for i in rows.unresolved if UNKNOWN_CELL in new[i].split(b"\t"))
+    return replace(rows, new=new, old=old, unresolved=unresolved)

@@ -1,0 +1,167 @@
+"""What a verification run leads to: findings for what the stream does not explain, a ``verify`` record, a line in the store.
+
+A difference that the stream explains is not a second finding: the violation or unapproved change that is open for the row stands.
+A table with such an open finding is TAMPERED even where the rows equal the record again (changed and changed back), and one with
+an open coverage gap is INCONCLUSIVE, until somebody has decided.
+"""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from witnz.core.finding import CLASSES, Finding
+from witnz.core.lsn import format_lsn
+from witnz.core.timestamp import format_time
+from witnz.core.verdict import Verdict
+from witnz.errors import WitnzError
+from witnz.node.findings import CLOSED, FindingBook, last_good
+from witnz.node.journal import Journal
+from witnz.store import findings, verifications
+from witnz.store.database import Database
+from witnz.verify.live import Difference, LiveVerifier, Progress, TableResult, Target
+
+log = structlog.get_logger(__name__)
+
+TAMPER_GROUPS = frozenset({"silent", "stream"})
+COVERAGE = frozenset({"slot.lost", "coverage.gap", "epoch.restored", "visibility.changed", "schema.changed"})
+REPLACED = frozenset({"table.replaced", "table.dropped"})
+MAX_LISTED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A recorded run: the raw result, the verdict after open findings were weighed, and the findings it rests on."""
+
+    result: TableResult
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    not_checked: tuple[str, ...]
+    journal_seq: int | None
+    at: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The per-table part of ``witnz.verify/1``."""
+        result = self.result
+        return {
+            "table": result.table,
+            "generation": result.generation,
+            "verdict": self.verdict.value,
+            "snapshot": result.snapshot,
+            "snapshot_lsn": format_lsn(result.lsn),
+            "rows": result.rows,
+            "unresolved": result.unresolved,
+            "expected_root": _b64(result.expected_root),
+            "found_root": _b64(result.found_root),
+            "seconds": round(result.seconds, 3),
+            "findings": [finding.id for finding in self.findings],
+            "not_checked": list(self.not_checked),
+            "journal_seq": self.journal_seq,
+            "at": format_time(self.at),
+        }
+
+
+class Verification:
+    """Runs and records verifications of one node, one at a time."""
+
+    def __init__(self, db: Database, verifier: LiveVerifier, journal: Journal, book: FindingBook, clock: Callable[[], int]):
+        self._db, self._verifier, self._journal, self._book, self._clock = db, verifier, journal, book, clock
+        self._lock = threading.Lock()
+
+    def run(self, target: Target, progress: Progress = lambda rows: None) -> Verified:
+        with self._lock:
+            result = self._verifier.verify(target, progress)
+            verified = self._weigh(result)
+            self._record(verified)
+        return verified
+
+    def _weigh(self, result: TableResult) -> Verified:
+        """Open what is new, gather what is open, and say what it all means for the table."""
+        with self._db.write() as conn:
+            window = (last_good(conn, result.table), format_time(self._clock()))
+            for difference in result.differences:
+                if not difference.explained:
+                    self._open(conn, result, difference, window)
+            still_open = [f for f in findings.list_findings(conn, table=result.table) if f.state not in CLOSED]
+            cluster_wide = [f for f in findings.list_findings(conn) if f.table is None and f.state not in CLOSED]
+        tampering = [f for f in still_open if CLASSES[f.cls].group in TAMPER_GROUPS or f.cls in REPLACED]
+        coverage = [f for f in (*still_open, *cluster_wide) if f.cls in COVERAGE]
+        verdict, not_checked = result.verdict, list(result.not_checked)
+        if tampering:
+            verdict = Verdict.TAMPERED
+        elif coverage and verdict is Verdict.VERIFIED:
+            verdict = Verdict.INCONCLUSIVE
+        if coverage:
+            not_checked += [f"{f.cls} {f.id} is open: {f.detail}" for f in coverage]
+        listed = tuple((*tampering, *coverage)[:MAX_LISTED])
+        return Verified(result, verdict, listed, tuple(not_checked), None, self._clock())
+
+    def _open(
+        self, conn: sqlite3.Connection, result: TableResult, difference: Difference, window: tuple[str | None, str | None]
+    ) -> None:
+        self._book.open(
+            conn,
+            cls=difference.cls,
+            table=result.table,
+            generation=result.generation,
+            key=difference.key,
+            seq=difference.seq,
+            lsn=format_lsn(result.lsn),
+            recorded=difference.recorded.hex() if difference.recorded else None,
+            found=difference.found.hex() if difference.found else None,
+            window=window,
+            detail="no event in the replication stream explains what the scan found",
+        )
+
+    def _record(self, verified: Verified) -> None:
+        result, seq = verified.result, None
+        if result.snapshot:
+            try:
+                seq = self._journal.propose("verify", _body(verified))
+            except WitnzError as error:
+                log.warning("verification was not journalled", table=result.table, reason=error.message)
+        document = verified.to_json() | {"journal_seq": seq}
+        object.__setattr__(verified, "journal_seq", seq)
+        with self._db.write() as conn:
+            verifications.save(
+                conn,
+                table=result.table,
+                generation=result.generation,
+                at=verified.at,
+                verdict=verified.verdict.value,
+                journal_seq=seq,
+                doc=document,
+            )
+        log.info("table was verified", table=result.table, verdict=verified.verdict.value, rows=result.rows, seconds=round(result.seconds, 2))
+
+
+def _body(verified: Verified) -> dict[str, Any]:
+    result = verified.result
+    return {
+        "table": result.table,
+        "generation": result.generation,
+        "size": result.size,
+        "journal_size": result.journal_size,
+        "snapshot": result.snapshot,
+        "lsn": format_lsn(result.lsn),
+        "rows": result.rows,
+        "unresolved": result.unresolved,
+        "state_expected": _b64(result.expected_root),
+        "state_found": _b64(result.found_root),
+        "verdict": verified.verdict.value,
+        "findings": [finding.id for finding in verified.findings],
+        "not_checked": [text[:1000] for text in verified.not_checked[:20]],
+        "mode": "snapshot",
+        "range": None,
+        "seconds": round(result.seconds),
+    }
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

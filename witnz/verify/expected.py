@@ -1,0 +1,167 @@
+"""The state that a scan under a given snapshot must find, from the store alone (formats.md 3, accepted state).
+
+The store holds the accepted state as of the newest transaction it recorded.  What a snapshot could not see yet is taken back key
+by key, to the value before the first such transaction: per key the visible transactions are a prefix of commit order
+(architecture.md 7).  Row hashes are read from the log's hash blocks in one pass, never row by row.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+
+from witnz.core.keyplan import state_key_of_entry
+from witnz.core.state import bucket_of, split_hashes
+from witnz.postgres.xid import Snapshot
+from witnz.store import granted, live, tablelog, undo
+from witnz.store.verified_states import VerifiedState
+from witnz.verify.partition import Partitions
+
+ABSENT = bytes(32)  # stands in a hash block for an entry without a row hash
+
+Undone = dict[bytes, tuple[int | None, int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedRow:
+    """One accepted row: its state key, the entry that it comes from (negative: granted by an operator), its hash."""
+
+    key: bytes
+    seq: int
+    row_hash: bytes | None
+
+
+class ExpectedState:
+    """The accepted state of one log under one snapshot.
+
+    ``conn`` must be one consistent read of the store, begun after the stream passed the snapshot's marker.
+    """
+
+    def __init__(self, conn: sqlite3.Connection, log: int, size: int, snapshot: Snapshot, *, keyed: bool) -> None:
+        self.conn, self._log, self._size, self._keyed = conn, log, size, keyed
+        self.undone: Undone = undo.invisible(conn, log, snapshot.visible)
+        self._flags, self._granted = self._live_versions()
+        self.unresolved = 0
+
+    def _live_versions(self) -> tuple[bytearray, list[int]]:
+        """One flag per entry that is somebody's accepted version; and the granted ones (negative seqs)."""
+        flags = bytearray(self._size + 1)
+        extra: set[int] = set()
+
+        def mark(seq: int | None, flag: int) -> None:
+            if seq is None:
+                return
+            if seq > 0:
+                flags[seq] = flag
+            elif flag:
+                extra.add(seq)
+            else:
+                extra.discard(seq)
+
+        for seq in live.live_seqs(self.conn, self._log):
+            if seq > 0:
+                flags[seq] = 1
+            else:
+                extra.add(seq)
+        now = live.accepted_many(self.conn, self._log, list(self.undone))
+        for key, (before, _) in self.undone.items():
+            mark(now.get(key), 0)
+            mark(before, 1)
+        return flags, sorted(extra)
+
+    @property
+    def count(self) -> int:
+        return self._flags.count(1) + len(self._granted)
+
+    def alive(self) -> tuple[bytes, list[int]]:
+        """Which entries are accepted versions, one byte each and compressed, and the granted ones: what `saved_state` reads."""
+        return zlib.compress(bytes(self._flags), 1), self._granted
+
+    def hashes(self, spill_dir: Path) -> Partitions:
+        """All accepted row hashes; counts the rows that have none in ``unresolved``."""
+        out = Partitions(spill_dir)
+        self.unresolved = 0
+        for block in self._blocks():
+            if ABSENT in block:
+                self.unresolved += block.count(ABSENT)
+                block = [row_hash for row_hash in block if row_hash != ABSENT]
+            out.add(block)
+        return out
+
+    def rows_in(self, buckets: set[int]) -> Iterator[ExpectedRow]:
+        """The accepted rows whose hashes fall into these buckets, and all unresolved ones."""
+        for first, block, flags in self._flagged_blocks():
+            for offset, row_hash in enumerate(block):
+                if flags[offset] and (row_hash == ABSENT or bucket_of(row_hash) in buckets):
+                    yield self._row(first + offset, row_hash)
+        for seq in self._granted:
+            key, row_hash = granted.get(self.conn, self._log, seq)
+            if bucket_of(row_hash) in buckets:
+                yield ExpectedRow(key, seq, row_hash)
+
+    def by_keys(self, keys: Iterable[bytes]) -> dict[bytes, ExpectedRow]:
+        """The accepted rows under these state keys; a key without one is absent."""
+        wanted = list(keys)
+        seqs = live.accepted_many(self.conn, self._log, wanted)
+        for key in wanted:
+            if key in self.undone:
+                before = self.undone[key][0]
+                if before is None:
+                    seqs.pop(key, None)
+                else:
+                    seqs[key] = before
+        return self._rows(seqs)
+
+    def applied(self, keys: Iterable[bytes]) -> dict[bytes, ExpectedRow]:
+        """What the stream left under these keys, accepted or not."""
+        wanted = list(keys)
+        seqs = live.applied_many(self.conn, self._log, wanted)
+        for key in wanted:
+            if key in self.undone:
+                before = self.undone[key][1]
+                if before is None:
+                    seqs.pop(key, None)
+                else:
+                    seqs[key] = before
+        return self._rows(seqs)
+
+    def _rows(self, seqs: dict[bytes, int]) -> dict[bytes, ExpectedRow]:
+        hashes = tablelog.row_hashes_at(self.conn, self._log, [seq for seq in seqs.values() if seq > 0])
+        return {
+            key: ExpectedRow(key, seq, hashes[seq] if seq > 0 else granted.get(self.conn, self._log, seq)[1])
+            for key, seq in seqs.items()
+        }
+
+    def _row(self, seq: int, row_hash: bytes) -> ExpectedRow:
+        known = None if row_hash == ABSENT else row_hash
+        line = tablelog.entry_at(self.conn, self._log, seq)
+        return ExpectedRow(state_key_of_entry(line, seq, known, keyed=self._keyed), seq, known)
+
+    def _blocks(self) -> Iterator[list[bytes]]:
+        for _, block, flags in self._flagged_blocks():
+            yield block if flags.count(1) == len(block) else list(compress(block, flags))
+        if self._granted:
+            yield [granted.get(self.conn, self._log, seq)[1] for seq in self._granted]
+
+    def _flagged_blocks(self) -> Iterator[tuple[int, list[bytes], bytearray]]:
+        flags = self._flags
+        for first, count, data in tablelog.iter_hash_blocks(self.conn, self._log):
+            if first > self._size:
+                return
+            part = flags[first : first + count]
+            if 1 in part:
+                yield first, split_hashes(data)[: len(part)], part
+
+
+def saved_state(conn: sqlite3.Connection, log: int, saved: VerifiedState) -> Iterator[list[bytes]]:
+    """The row hashes of a state that a verification found and the store remembers."""
+    flags = zlib.decompress(saved.alive)
+    for first, count, data in tablelog.iter_hash_blocks(conn, log):
+        part = flags[first : first + count]
+        if 1 in part:
+            yield [row for row in compress(split_hashes(data), part) if row != ABSENT]
+    yield [granted.get(conn, log, seq)[1] for seq in saved.granted]
