@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
 
 from tests.support.config_files import MINIMAL, SECRET, Load, loader, refusal
@@ -184,8 +185,15 @@ def test_connection_params_are_what_libpq_calls_them(load: Load) -> None:
     ).database.connection_params()
     assert params["dbname"] == "app"
     assert params["password"] == SECRET
-    assert params["connect_timeout"] == "10"
     assert "sslcert" not in params
+
+
+def test_conninfo_is_read_by_libpq_as_it_was_meant(load: Load) -> None:
+    hostile = r"it's \ 'quoted'"
+    database = load("database: {host: /tmp, database: 'my db', user: \"o'neil\", password: '${P}'}\n", {"P": hostile}).database
+    read = {name: str(value) for name, value in conninfo_to_dict(database.conninfo()).items()}
+    assert read == database.connection_params()
+    assert (read["dbname"], read["user"], read["password"]) == ("my db", "o'neil", hostile)
 
 
 def test_a_config_cannot_be_changed(load: Load) -> None:

@@ -89,6 +89,15 @@ def test_timed_observes_also_what_failed() -> None:
     assert metrics.value("witnz_verify_seconds_count", table="public.t") == 1
 
 
+def test_a_verification_is_noted_in_all_its_metrics() -> None:
+    metrics = Metrics()
+    metrics.verified("public.t", "VERIFIED", 2.5, 1000)
+    assert metrics.value("witnz_verify_runs_total", table="public.t", verdict="VERIFIED") == 1
+    assert metrics.value("witnz_verify_seconds_sum", table="public.t") == 2.5
+    assert metrics.value("witnz_verify_rows", table="public.t") == 1000
+    assert metrics.value("witnz_verify_last_timestamp_seconds", table="public.t")
+
+
 def test_what_the_table_does_not_have_is_refused() -> None:
     metrics = Metrics()
     with pytest.raises(KeyError):

@@ -7,6 +7,7 @@ not (``verify_interval: 5m`` is ``table.verify_interval_s == 300.0``).  Aliases 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -59,9 +60,6 @@ class DatabaseConfig(Section):
     sslrootcert: PathValue | None = setting("Certificates that may sign the server's.", "/etc/witnz/db-ca.pem", None)
     sslcert: PathValue | None = setting("Client certificate.", "/etc/witnz/db.crt", None)
     sslkey: PathValue | None = setting("Key of the client certificate.", "/etc/witnz/db.key", None)
-    connect_timeout_s: Annotated[float, kinds.duration(1, 600)] = setting(
-        "How long one attempt to connect may take.", "10s", 10.0, name="connect_timeout"
-    )
 
     def connection_params(self) -> dict[str, str]:
         """libpq's keyword parameters, the password in clear among them: for connecting, never for showing.
@@ -78,9 +76,13 @@ class DatabaseConfig(Section):
             "sslrootcert": self.sslrootcert,
             "sslcert": self.sslcert,
             "sslkey": self.sslkey,
-            "connect_timeout": max(2, round(self.connect_timeout_s)),  # libpq counts whole seconds, and one as two
         }
         return {name: str(value) for name, value in given.items() if value is not None}
+
+    def conninfo(self) -> str:
+        escaped = {name: re.sub(r"(['\\])", r"\\\1", value) for name, value in self.connection_params().items()}
+        escaped = {name: re.sub(r"(['\\\\])", r"\\\1", value) for name, value in self.connection_params().items()}
+        return " ".join(f"{name}='{value}'" for name, value in escaped.items())
 
 
 class NodeConfig(Section):

@@ -128,6 +128,13 @@ class Metrics:
         finally:
             self.observe(name, time.perf_counter() - started, **labels)
 
+    def verified(self, table: str, verdict: str, seconds: float, rows: int) -> None:
+        """Note one verification of a table in the four metrics about that."""
+        self.count("witnz_verify_runs_total", table=table, verdict=verdict)
+        self.observe("witnz_verify_seconds", seconds, table=table)
+        self.set("witnz_verify_rows", rows, table=table)
+        self.set("witnz_verify_last_timestamp_seconds", time.time(), table=table)
+
     def clear(self, name: str) -> None:
         """Forget every labelled value of a metric: before setting those that still exist."""
         if self._by_name[name].labels:
