@@ -1,6 +1,7 @@
 """Rows that an operator accepted although no entry of the log has their hash (formats.md 3, ``accept`` with a null seq).
 
-Such a row gets a negative seq of its own, which stands in the live state where the seq of an entry would.
+Such a row gets a negative seq of its own, which stands in the live state where the seq of an entry would.  They count down from
+-2^62, so that their magnitude, which stands in the state key of a row without a key, is no entry's seq either.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import sqlite3
 
 from witnz.errors import StoreCorrupt
 
+_ABOVE_FIRST = -(1 << 62)
+
 
 def grant(conn: sqlite3.Connection, log: int, key: bytes, row_hash: bytes) -> int:
     """Remember an accepted row; its negative seq."""
-    row = conn.execute("SELECT coalesce(min(seq), 0) - 1 FROM granted WHERE log = ?", (log,)).fetchone()
+    row = conn.execute("SELECT coalesce(min(seq), ?) - 1 FROM granted WHERE log = ?", (_ABOVE_FIRST, log)).fetchone()
     seq = int(row[0])
     conn.execute("INSERT INTO granted (log, seq, k, hash) VALUES (?, ?, ?, ?)", (log, seq, key, row_hash))
     return seq
