@@ -12,14 +12,14 @@ from tests.support.postgres import Database
 from witnz.core.entry import SchemaColumn
 from witnz.postgres.catalog import find_table, leaf_partitions, schema_columns, table_by_oid
 from witnz.postgres.fingerprint import TableFingerprint, fingerprint
-from witnz.postgres.session import connect
+from witnz.postgres.session import Conninfo, connect
 
 HOSTILE = ('Mixed Case."quoted" 表', 'na\tme.with\n"every"\'thing\\ é 😀 %s {x}')
 
 
 def watcher(database: Database) -> psycopg.Connection[Any]:
     """As a node connects: no superuser, no owner, pinned settings."""
-    connection = connect(database.witnz_dsn)
+    connection = connect(Conninfo.from_conninfo(database.witnz_dsn))
     database._open.append(connection)
     return connection
 

@@ -100,6 +100,8 @@ class TableInfo:
     columns: tuple[Column, ...]
     replicated_columns: tuple[Column, ...]
     key_columns: tuple[str, ...]
+    primary_key: tuple[str, ...]
+    """The columns of a primary key that is not deferrable, in attnum order; partitions have their parent's."""
     row_security: bool
     row_security_forced: bool
     filters_role: bool
@@ -172,7 +174,8 @@ def load_tables(connection: Connection[Any], oids: Sequence[int]) -> dict[int, T
         key = chosen.get(oid, ()) if identity == "i" else primary.get(oid, ())
         mine = tuple(_column(values, identity, identifying) for values in columns.get(oid, []))
         carried = tuple(c for c in mine if not c.generated or (c.generated == "s" and stored_are_carried))
-        tables[oid] = _table(row, mine, carried, tuple(c.name for c in mine if c.attnum in key))
+        names = [tuple(c.name for c in mine if c.attnum in numbers) for numbers in (key, primary.get(oid, ()))]
+        tables[oid] = _table(row, mine, carried, *names)
     return tables
 
 
@@ -198,7 +201,11 @@ def _column(values: tuple[Any, ...], identity: str, identifying: tuple[int, ...]
 
 
 def _table(
-    row: tuple[Any, ...], columns: tuple[Column, ...], carried: tuple[Column, ...], key_columns: tuple[str, ...]
+    row: tuple[Any, ...],
+    columns: tuple[Column, ...],
+    carried: tuple[Column, ...],
+    key_columns: tuple[str, ...],
+    primary_key: tuple[str, ...],
 ) -> TableInfo:
     (oid, schema, name, relkind, persistence, identity, security, forced, filters, owner, is_partition, root, filenode) = row[
         :13
@@ -214,6 +221,7 @@ def _table(
         columns=columns,
         replicated_columns=carried,
         key_columns=key_columns,
+        primary_key=primary_key,
         row_security=security,
         row_security_forced=forced,
         filters_role=filters,
