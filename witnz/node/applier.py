@@ -19,7 +19,7 @@ from witnz.core.classify import INSERT, SCHEMA, TRUNCATE, UPDATE, judge
 from witnz.node.block import Block, Said
 from witnz.core.keyplan import keyless_state_key
 from witnz.node.table_state import TableState
-from witnz.store import live, tablelog, undo
+from witnz.store import entries, live, undo
 
 Intended = Callable[[Said, str], bool]
 
@@ -51,25 +51,31 @@ def apply_block(
     ``horizon``: transactions with a smaller 64-bit xid are visible in every snapshot from now on and need no undo.
     ``intended(said, table_name)``: whether a valid intent covers the entry.
     """
-    if block.only_inserts and table.plan.keyed and table.rules.accepts_new_keys and not table.has_overlay:
-        items = [(key, seq) for seq, key in enumerate(block.keys, first_seq)]
-        if live.insert_fresh(conn, table.head.id, items):  # type: ignore[arg-type]
-            _undo_inserts(conn, table, block, first_seq, horizon)
+    if block.only_inserts and table.rules.accepts_new_keys and not table.has_overlay:
+        items = _fresh_items(table, block, first_seq)
+        if live.insert_fresh(conn, table.head.id, items):
+            _undo_inserts(conn, table, block, items, horizon)
             return Applied()
     return _Replay(conn, table, block, first_seq, horizon, intended).run()
 
 
-def _undo_inserts(conn: sqlite3.Connection, table: TableState, block: Block, first_seq: int, horizon: int) -> None:
-    if block.said[-1].tx.xid64 < horizon and block.said[0].tx.xid64 < horizon and all(s.tx.xid64 < horizon for s in block.said):
-        return
-    undo.add_many(
-        conn,
-        [
-            (said.tx.xid64, table.head.id, seq, key, None, None)
-            for seq, (said, key) in enumerate(zip(block.said, block.keys, strict=True), first_seq)
-            if said.tx.xid64 >= horizon
-        ],
-    )
+def _fresh_items(table: TableState, block: Block, first_seq: int) -> list[tuple[bytes, int]]:
+    """(state key, seq) of a block of inserts."""
+    if table.plan.keyed:
+        return [(key or b"", seq) for seq, key in enumerate(block.keys, first_seq)]
+    return [(keyless_state_key(row or bytes(32), seq), seq) for seq, row in enumerate(block.hashes, first_seq)]
+
+
+def _undo_inserts(
+    conn: sqlite3.Connection, table: TableState, block: Block, items: list[tuple[bytes, int]], horizon: int
+) -> None:
+    rows = [
+        (said.tx.xid64, table.head.id, seq, key, None, None)
+        for said, (key, seq) in zip(block.said, items, strict=True)
+        if said.tx.xid64 >= horizon
+    ]
+    if rows:
+        undo.add_many(conn, rows)
 
 
 class _Replay:
@@ -140,12 +146,11 @@ class _Replay:
             return keyless_state_key(row_hash or bytes(32), seq)
         if row_hash is None:
             return keyless_state_key(bytes(32), seq)
-        here = [k for k, s in self.applied.items() if s is not None and k[:32] == row_hash]
-        stored = [k for k in live.keyless_applied(self.conn, self.log, row_hash) if k not in self.applied]
-        for key in sorted(here + stored):
-            if key not in self.applied:
-                self.accepted[key] = live.accepted_many(self.conn, self.log, [key]).get(key)
-                self.applied[key] = live.applied_many(self.conn, self.log, [key]).get(key)
+        self._write_back()
+        key = live.keyless_find(self.conn, self.log, row_hash, applied=True)
+        if key is not None:
+            self.accepted[key] = live.accepted_many(self.conn, self.log, [key]).get(key)
+            self.applied[key] = live.applied_many(self.conn, self.log, [key]).get(key)
             return key
         # Nothing recorded equals the row that went: the old image itself was tampered with before.
         self.result.drafts.append(Draft("row.modified", seq, seq - self.first_seq, None, row_hash))
@@ -191,7 +196,7 @@ class _Replay:
             return None
         if seq >= self.first_seq:
             return self.block.hashes[seq - self.first_seq]
-        return tablelog.row_hash_at(self.conn, self.log, seq)
+        return entries.row_hash_at(self.conn, self.log, seq)
 
     def _check_old_images(self) -> None:
         """Under REPLICA IDENTITY FULL the stream shows what was there: it must be what was recorded (architecture.md 2)."""

@@ -23,8 +23,9 @@ from witnz.core.rowline import unescape
 from witnz.errors import UsageError
 from witnz.node.findings import ACKNOWLEDGED, APPROVED, CLOSED, FindingBook
 from witnz.node.journal import Journal
-from witnz.store import findings, granted, live, tablelog
+from witnz.store import entries, findings, granted, live, logs
 from witnz.store.database import Database
+from witnz.store.logs import LogRow
 
 MAX_ROWS = 300  # what surely fits into one record; an approval of more is refused with the way out
 
@@ -105,7 +106,7 @@ class Approvals:
             return []
         group = CLASSES[finding.cls].group
         if group == "stream" and finding.entry_seq is not None:
-            log = tablelog.log_id(conn, finding.table, finding.generation)
+            log = _log(conn, finding).id
             return [self._entry_row(conn, log, seq) for seq in self._entries(conn, log, finding)]
         if finding.cls.startswith("row."):
             return [{"key": finding.key, "row": finding.found, "seq": finding.entry_seq if finding.key is None else None}]
@@ -114,11 +115,11 @@ class Approvals:
     def _entries(self, conn: sqlite3.Connection, log: int, finding: Finding) -> list[int]:
         """The entries that a stream finding is about: one, or, for a flood, all further ones of its transaction."""
         first = finding.entry_seq or 0
-        start = parse_entry(tablelog.entry_at(conn, log, first))
+        start = parse_entry(entries.entry_at(conn, log, first))
         if finding.key is not None or start.op == "truncate":
             return [first]
-        seqs = []
-        for line in tablelog.entries(conn, log, first, tablelog.size_of(conn, log)):
+        seqs: list[int] = []
+        for line in entries.entries(conn, log, first):
             entry = parse_entry(line)
             if entry.lsn != start.lsn or len(seqs) > MAX_ROWS:
                 break
@@ -132,7 +133,7 @@ class Approvals:
         return seqs
 
     def _entry_row(self, conn: sqlite3.Connection, log: int, seq: int) -> dict[str, Any]:
-        entry = parse_entry(tablelog.entry_at(conn, log, seq))
+        entry = parse_entry(entries.entry_at(conn, log, seq))
         if entry.op in ("insert", "update") and entry.row is None:
             raise UsageError(
                 f"entry {seq} has no row hash (an unchanged TOAST value), so nothing can be accepted by it",
@@ -144,8 +145,8 @@ class Approvals:
     def _accept(self, conn: sqlite3.Connection, finding: Finding, rows: list[dict[str, Any]]) -> None:
         if not rows or finding.table is None or finding.generation is None:
             return
-        log = tablelog.log_id(conn, finding.table, finding.generation)
-        keyed = tablelog.is_keyed(conn, log)
+        log = _log(conn, finding).id
+        keyed = _log(conn, finding).keyed
         for row in rows:
             if row["seq"] is not None and CLASSES[finding.cls].group == "stream":
                 self._accept_entry(conn, log, row["seq"], keyed)
@@ -153,16 +154,16 @@ class Approvals:
                 self._accept_found(conn, log, finding, row, keyed)
 
     def _accept_entry(self, conn: sqlite3.Connection, log: int, seq: int, keyed: bool) -> None:
-        line = tablelog.entry_at(conn, log, seq)
+        line = entries.entry_at(conn, log, seq)
         entry = parse_entry(line)
         if entry.op == "truncate":
-            live.accept_truncate(conn, log, seq)
+            _accept_truncate(conn, log, seq)
             return
         if not keyed and entry.op == "delete":
-            keys = live.keyless_accepted(conn, log, entry.row or bytes(32))
-            if keys:
-                live.set_accepted(conn, log, [(keys[0], None)])
-                live.clear_overlay(conn, log, [keys[0]])
+            gone = live.keyless_find(conn, log, entry.row or bytes(32))
+            if gone is not None:
+                live.set_accepted(conn, log, [(gone, None)])
+                live.clear_overlay(conn, log, [gone])
             return
         key = state_key_of_entry(line, seq, entry.row, keyed=keyed)
         after = seq if entry.op in ("insert", "update") else None
@@ -175,16 +176,33 @@ class Approvals:
         if not keyed:
             name = bytes.fromhex(finding.key or "")
             if found is None:
-                gone = live.keyless_accepted(conn, log, name)[:1]
-                live.set_accepted(conn, log, [(key, None) for key in gone])
+                gone = live.keyless_find(conn, log, name)
+                live.set_accepted(conn, log, [(gone, None)] if gone is not None else [])
             else:
-                seq = granted.grant(conn, log, b"", found)
-                live.set_accepted(conn, log, [(keyless_state_key(found, -seq), seq)])
+                new = granted.grant(conn, log, b"", found)
+                live.set_accepted(conn, log, [(keyless_state_key(found, -new), new)])
             return
-        key = finding.key.encode() if (finding.key or "").startswith("\\H") else unescape((finding.key or "").encode())
+        text = (finding.key or "").encode()
+        key = text if text.startswith(b"\\H") else unescape(text)
         seq = granted.grant(conn, log, key, found) if found is not None else None
         live.set_accepted(conn, log, [(key, seq)])
         live.clear_overlay(conn, log, [key])
+
+
+def _log(conn: sqlite3.Connection, finding: Finding) -> LogRow:
+    row = logs.find_log(conn, finding.table or "", finding.generation)
+    if row is None:
+        raise UsageError(f"finding {finding.id} is about a log that this store does not have")
+    return row
+
+
+def _accept_truncate(conn: sqlite3.Connection, log: int, seq: int) -> None:
+    """No row that was accepted before the truncate is accepted any more."""
+    gone = [key for key, at in live.accepted_items(conn, log) if at < seq]
+    live.set_accepted(conn, log, [(key, None) for key in gone])
+    left = [key for key, at in live.overlay_items(conn, log) if at is None]
+    still = live.accepted_many(conn, log, left)
+    live.clear_overlay(conn, log, [key for key in left if key not in still])
 
 
 def key_name(entry: Entry) -> str | None:

@@ -131,11 +131,11 @@ class Block:
         self.hashes += hashes
         self.said += [said] * count
         self.old_hashes += [None] * count
-        self.lines += lines if retain else [None] * count
+        self.lines += list(lines) if retain else [None] * count
 
     def _add_deletes(self, rows: Rows, plan: KeyPlan, said: Said) -> None:
         old = [line if line is not None else b"" for line in rows.old]
-        hashes: Sequence[bytes | None] = hashing.row_hashes(plan.secret, old) if rows.whole else [None] * len(old)
+        hashes: list[bytes | None] = hashing.row_hashes(plan.secret, old) if rows.whole else [None] * len(old)
         keys, fields = plan.state_keys(old) if plan.keyed else ([], [])
         for i, row_hash in enumerate(hashes):
             if plan.keyed:

@@ -12,6 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -182,13 +183,13 @@ class Capture:
                 self._commit(stream)
         elif batch.wal_end is not None and now - self._acked_at >= ACK_IDLE_S and batch.wal_end > self._acked():
             with self._db.write() as conn:
-                meta.put(conn, "acked", str(batch.wal_end))
+                meta.save_value(conn, "acked", str(batch.wal_end))
             stream.ack(batch.wal_end, force=True)
             self._acked_at = now
 
     def _commit(self, stream: ReplicationStream) -> None:
         recorder = self.recorder
-        meta.put(recorder.connection(), "acked", str(max(recorder.position, self._acked(recorder.connection()))))
+        meta.save_value(recorder.connection(), "acked", str(max(recorder.position, self._acked(recorder.connection()))))
         outcome = recorder.commit()
         self._committed_at = time.monotonic()
         stream.ack(recorder.position)
@@ -198,11 +199,11 @@ class Capture:
                 event.set()
         self._hooks.recorded(outcome)
 
-    def _acked(self, conn: object = None) -> int:
+    def _acked(self, conn: sqlite3.Connection | None = None) -> int:
         if conn is not None:
-            return int(meta.get(conn, "acked") or 0)  # type: ignore[arg-type]
+            return meta.load_number(conn, "acked") or 0
         with self._db.read() as reader:
-            return int(meta.get(reader, "acked") or 0)
+            return meta.load_number(reader, "acked") or 0
 
     # -- the horizon ----------------------------------------------------------------------------------------------------------
 

@@ -21,11 +21,11 @@ from witnz.core.keyplan import key_text
 from witnz.core.note import parse_note
 from witnz.core.policy import format_policy
 from witnz.core.record import Record, parse_record
-from witnz.core.rowline import row_blind
+from witnz.core.rowline import escape, row_blind
 from witnz.core.state import bucket_of
 from witnz.core.tiles import inclusion_proof
-from witnz.errors import Inconclusive, UsageError
-from witnz.store import checkpoints, tablelog, verified_states
+from witnz.errors import Inconclusive, StoreCorrupt, UsageError
+from witnz.store import checkpoints, entries, logs, verified_states
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.verify.expected import saved_state
@@ -95,8 +95,8 @@ class Evidence:
             if record is None:
                 raise UsageError(f"{table} is not protected", hint="`witnz status` lists the protected tables")
             generation = record.body["generation"]
-            log = tablelog.log_id(conn, table, generation)
-            found = seq if seq is not None else tablelog.newest_of_key(conn, log, key)
+            log = self._log(conn, table, generation)
+            found = seq if seq is not None else newest_of_key(conn, log, key)
             if found is None:
                 raise UsageError(f"nothing is recorded under key {key_text(key)!r} of {table}", hint="give the key as text")
             return self._row(journal, record, log, found, row_line)
@@ -111,6 +111,12 @@ class Evidence:
         at = parse_checkpoint(parse_note(saved.note).text).size
         records = tuple(parse_record(leaf) for leaf in stored.records(conn, 1, at))
         return _Journal(saved.note, at, records, conn)
+
+    def _log(self, conn: sqlite3.Connection, table: str, generation: int) -> int:
+        row = logs.find_log(conn, table, generation)
+        if row is None:
+            raise StoreCorrupt(f"the journal names {table}, generation {generation}, and the store has no such log")
+        return row.id
 
     def _newest_seal(self, journal: _Journal, table: str, generation: int) -> Record | None:
         for record in reversed(journal.records):
@@ -127,12 +133,12 @@ class Evidence:
             raise Inconclusive(f"entry {seq} of {name} is not under a checkpoint yet; try again after the next seal")
         seal, size = sealed
         conn = journal.conn
-        entry_line = tablelog.entry_at(conn, log, seq)
-        schema_seq = tablelog.schema_seq_before(conn, log, seq)
-        read = tablelog.tile_reader(conn, log, size)
+        entry_line = entries.entry_at(conn, log, seq)
+        schema_seq = schema_seq_before(conn, log, seq)
+        read = entries.tile_reader(conn, log, size)
         entry = parse_entry(entry_line)
         line = row_line(conn, log, seq) if row_line is not None and entry.row is not None else None
-        secret = tablelog.load_head(conn, log).secret
+        secret = logs.get_log(conn, log).secret
         verify, state = self._state(journal, log, name, generation, seq, entry.row)
         records = [r for r in (journal.newest("genesis"), table, seal, verify) if r is not None]
         records = sorted({r.seq: r for r in records}.values(), key=lambda r: r.seq or 0)
@@ -141,7 +147,7 @@ class Evidence:
             table=name,
             generation=generation,
             seal=place[seal.seq],
-            schema_line=tablelog.entry_at(conn, log, schema_seq),
+            schema_line=entries.entry_at(conn, log, schema_seq),
             schema_proof=inclusion_proof(read, schema_seq - 1, size),
             entry_line=entry_line,
             proof=inclusion_proof(read, seq - 1, size),
@@ -205,3 +211,24 @@ def policy_text(genesis: Mapping[str, Any]) -> str:
         genesis["log_key"], [(member["id"], member["cosigner"]) for member in genesis["members"]], genesis["quorum"]
     )
 
+
+
+def newest_of_key(conn: sqlite3.Connection, log: int, key: bytes) -> int | None:
+    """The seq of the newest entry under a state key; of a row that is gone, that of its deletion."""
+    field = key if key.startswith(b"\\H") else escape(key)
+    newest = None
+    for line in entries.entries_with_key(conn, log, field):
+        newest = parse_entry(line).seq
+    return newest
+
+
+def schema_seq_before(conn: sqlite3.Connection, log: int, seq: int) -> int:
+    """The seq of the schema entry in force for an entry."""
+    newest = logs.get_log(conn, log).schema_seq
+    if newest < seq:
+        return newest
+    found = 1
+    for line in entries.entries(conn, log, 1, seq - 1):
+        if line.split(b"\t", 3)[2] == b"schema":
+            found = parse_entry(line).seq
+    return found

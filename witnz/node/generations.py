@@ -8,19 +8,20 @@ adopted at the next pause of the stream.
 from __future__ import annotations
 
 import base64
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import psycopg
 import structlog
 
-from witnz.core.classify import Rules
 from witnz.core.names import log_origin
 from witnz.core.rowline import leaf_secret, secret_commitment
 from witnz.core.tiles import root_at
-from witnz.errors import ProofError, WitnzError
+from witnz.errors import ProofError, StoreCorrupt, WitnzError
 from witnz.node.findings import FindingBook
+from witnz.node.log_notes import LogNotes
 from witnz.node.opening import Opening, Plan, Surroundings
 from witnz.node.recorder import Recorder, has_overlay
 from witnz.node.spool import replay_spool
@@ -30,10 +31,11 @@ from witnz.node.block import Transaction
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo, schema_columns
 from witnz.postgres.pgoutput import Relation
-from witnz.postgres.xid import parse_snapshot
+from witnz.postgres.xid import format_snapshot, parse_snapshot
 from witnz.core.entry import parse_schema_hint
 from witnz.core.lsn import format_lsn
-from witnz.store import spool, tablelog
+from witnz.store import entries, logs, spool, tablelog
+from witnz.store.logs import LogRow
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +57,7 @@ class Generations:
         with self._lock:
             opening = {o.state.head.id: o for o in self._openings if o.state is not None}
         with self._around.db.read() as conn:
-            rows = [row for row in tablelog.list_logs(conn) if row.status in (OPEN, ACTIVE, PROVISIONAL)]
+            rows = [row for row in logs.list_logs(conn) if row.status in (OPEN, ACTIVE, PROVISIONAL)]
         for row in rows:
             if row.id in opening:
                 state = opening[row.id].state
@@ -68,7 +70,7 @@ class Generations:
                 states.append(self._state(row))
         return states
 
-    def _recover_open(self, row: tablelog.LogSummary) -> None:
+    def _recover_open(self, row: LogRow) -> None:
         """A crash interrupted an opening that no ``table`` record adopted: as if it had never begun."""
         newest = self._around.journal.state.newest_generation(row.table)
         if newest is not None and newest.generation >= row.generation:
@@ -79,25 +81,29 @@ class Generations:
             )
         with self._around.db.write() as conn:
             spool.clear(conn, row.id)
-            tablelog.drop_log(conn, row.id)
+            logs.drop_log(conn, row.id)
             if row.generation > 1:
-                tablelog.set_final_lsn(conn, tablelog.log_id(conn, row.table, row.generation - 1), None)
+                self._unlimit(conn, row.table, row.generation - 1)
         log.info("interrupted opening was taken back", table=row.table, generation=row.generation)
 
-    def _state(self, row: tablelog.LogSummary) -> TableState:
-        record = self._around.journal.state.newest_generation(row.table)
+    def _state(self, row: LogRow) -> TableState:
+        notes = LogNotes.of(row)
+        record = self._around.journal.state.newest_generation(row.table) or (
+            self._around.journal.state.newest_generation(notes.root) if notes.root else None
+        )
+        if record is None:
+            raise ProofError(f"the store holds a log of {row.table}, but no table record of the journal names it")
         with self._around.db.read() as conn:
             head = tablelog.load_head(conn, row.id)
-            hint = tablelog.schema_text(conn, row.id)
+            hint = row.columns
             overlay = has_overlay(conn, row.id)
-        rules = record.rules if record is not None else self._rules_of_root(row.table)
         schema = parse_schema_hint(hint) if hint else None
         state = TableState(
             head=head,
             oid=row.oid,
-            rules=rules,
-            key_columns=tuple(row.key_columns),
-            hidden_keys=record.hidden_keys if record is not None else False,
+            rules=record.rules,
+            key_columns=row.key_columns,
+            hidden_keys=record.hidden_keys,
             columns=schema.columns if schema is not None else (),
             identity=schema.identity if schema is not None else "d",
             status=row.status,
@@ -105,13 +111,13 @@ class Generations:
             lsn=row.lsn,
             final_lsn=row.final_lsn,
             has_overlay=overlay,
-            excluded=frozenset(row.excluded),
+            excluded=frozenset(notes.excluded),
         )
         state.logged_schema = hint
         return state
 
-    def _rules_of_root(self, table: str) -> Rules:
-        raise ProofError(f"the store holds a log of {table}, but no table record of the journal names it")
+    def _unlimit(self, conn: sqlite3.Connection, table: str, generation: int) -> None:
+        logs.set_final_lsn(conn, logs_of(conn, table, generation).id, None)
 
     # -- opening --------------------------------------------------------------------------------------------------------------
 
@@ -157,17 +163,17 @@ class Generations:
         previous = None
         if old is not None:
             with self._around.db.read() as conn:
-                size = tablelog.size_of(conn, old.state.head.id)
-                root = root_at(tablelog.tile_reader(conn, old.state.head.id, size), size)
+                size = logs.log_size(conn, old.state.head.id)
+                root = root_at(entries.tile_reader(conn, old.state.head.id, size), size)
             previous = {"size": size, "root": base64.b64encode(root).decode(), "chain": old.state.head.chain.decode()}
         self._around.journal.propose("table", opening.table_body(previous), at=opening.at)
         conn = recorder.connection()
         state.status = ACTIVE
-        tablelog.set_status(conn, state.head.id, ACTIVE)
+        logs.set_status(conn, state.head.id, ACTIVE)
         if old is not None:
             spool.clear(conn, old.state.head.id)
             old.state.status = ENDED
-            tablelog.set_status(conn, old.state.head.id, ENDED)
+            logs.set_status(conn, old.state.head.id, ENDED)
             recorder.remove_table(old.state)
         for block in replay_spool(conn, state, self._around.box):
             wanted, _ = block.split(lambda said: state.wants(said.tx))
@@ -198,7 +204,7 @@ class Generations:
     def _give_back(self, old: Predecessor, recorder: Recorder) -> None:
         conn = recorder.connection()
         old.state.final_lsn = None
-        tablelog.set_final_lsn(conn, old.state.head.id, None)
+        logs.set_final_lsn(conn, old.state.head.id, None)
         for block in replay_spool(conn, old.state, self._around.box):
             recorder.record(old.state, block)
 
@@ -220,8 +226,8 @@ class Generations:
                 )
             self.schema_finding(conn, plan.name, plan.generation - 1, f"{plan.reason}; {changed.message}")
 
-    def schema_finding(self, conn: object, table: str, generation: int, detail: str) -> None:
-        self._book.open(conn, cls="schema.changed", table=table, generation=generation, detail=detail)  # type: ignore[arg-type]
+    def schema_finding(self, conn: sqlite3.Connection, table: str, generation: int, detail: str) -> None:
+        self._book.open(conn, cls="schema.changed", table=table, generation=generation, detail=detail)
 
     # -- what is due ----------------------------------------------------------------------------------------------------------
 
@@ -259,7 +265,7 @@ class Generations:
     def _projection(self, state: TableState, info: TableInfo) -> tuple[int, ...] | None:
         """Where the columns of the old baseline stand in a line of the new one; None if one of them is gone."""
         with self._around.db.read() as conn:
-            attnums = tablelog.attnums(conn, state.head.id)
+            attnums = LogNotes.of(logs.get_log(conn, state.head.id)).attnums
         now = [column.attnum for column in info.replicated_columns if column.name not in state.excluded]
         if not attnums or any(attnum not in now for attnum in attnums):
             return None
@@ -288,7 +294,7 @@ class Generations:
             raise ProofError(f"{root} is not protected")
         snapshot = f"{tx.xid64}:{tx.xid64}:"
         with around.db.read() as reader:
-            root_secret = tablelog.load_head(reader, tablelog.log_id(reader, root, record.generation)).secret
+            root_secret = logs_of(reader, root, record.generation).secret
         secret = leaf_secret(root_secret, info.oid)
         conn = self.recorder_connection()
         head = tablelog.create_log(
@@ -299,12 +305,11 @@ class Generations:
             oid=info.oid,
             secret=secret,
             status=PROVISIONAL,
-            keyed=bool(info.key_columns),
             key_columns=info.key_columns,
-            attnums=[column.attnum for column in info.replicated_columns],
-            root=root,
+            mode=LogNotes(attnums=tuple(c.attnum for c in info.replicated_columns), root=root).to_json(),
+            snapshot=snapshot,
+            lsn=tx.final_lsn,
         )
-        tablelog.set_baseline(conn, head.id, snapshot=snapshot, lsn=tx.final_lsn, at=tx.at)
         log.info("leaf partition appeared", table=info.witnz_name, root=root)
         return TableState(
             head=head,
@@ -332,7 +337,7 @@ class Generations:
                 "rules": {"inserts_only": rules.inserts_only, "require_intent": rules.require_intent, "retain": rules.retain},
                 "keys": {"columns": list(state.key_columns), "form": "hidden" if state.hidden_keys else "plain"},
                 "oid": state.oid,
-                "snapshot": state.snapshot.text if state.snapshot is not None else "",
+                "snapshot": format_snapshot(state.snapshot) if state.snapshot is not None else "",
                 "lsn": format_lsn(state.lsn),
                 "secret_sha256": secret_commitment(state.head.secret),
                 "previous": None,
@@ -340,11 +345,15 @@ class Generations:
             },
         )
         with self._around.db.write() as conn:
-            tablelog.set_status(conn, state.head.id, ACTIVE)
+            logs.set_status(conn, state.head.id, ACTIVE)
         state.status = ACTIVE
 
-    recorder_connection: Callable[[], object]
+    recorder_connection: Callable[[], sqlite3.Connection]
 
 
-def names(states: Iterable[TableState]) -> set[str]:
-    return {state.name for state in states}
+def logs_of(conn: sqlite3.Connection, table: str, generation: int) -> LogRow:
+    """The register's row of a log that the journal says is there."""
+    row = logs.find_log(conn, table, generation)
+    if row is None:
+        raise StoreCorrupt(f"the journal names {table}, generation {generation}, and the store has no such log")
+    return row

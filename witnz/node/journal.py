@@ -39,7 +39,15 @@ class Journal:
     """The journal as this node knows it.  Thread-safe; ``state`` is read without a lock and only grows."""
 
     def __init__(
-        self, db: Database, engine: Engine, node_id: str, identity: Signer, clock: Callable[[], int], cluster_id: str
+        self,
+        db: Database,
+        engine: Engine,
+        node_id: str,
+        identity: Signer,
+        clock: Callable[[], int],
+        *,
+        cluster: str,
+        cluster_id: str,
     ) -> None:
         self._db, self._engine, self._node_id, self._identity, self._clock = db, engine, node_id, identity, clock
         self._cluster_id = cluster_id
@@ -91,7 +99,7 @@ class Journal:
                 self._applied = (record, refusal)
                 return
             with self._db.write() as conn:
-                head = self.head.copy()
+                head = stored.JournalHead(self.head.size, self.head.chain, self.head.tree.copy())
                 stored.append_record(conn, head, format_record(record))
             self.head = head
             self.state.apply(record, verify_signatures=False)

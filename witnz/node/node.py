@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import structlog
 
 from witnz import __version__
 from witnz.alert.service import AlertService
-from witnz.alert.sinks import sinks_from
 from witnz.cluster.engine import LocalEngine
 from witnz.config import Config
 from witnz.core.classify import Rules
@@ -35,6 +35,7 @@ from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring, load_keyring
 from witnz.node.opening import Plan, Surroundings
 from witnz.node.recorder import Outcome, Recorder, stored_position
+from witnz.node.rootscan import RootScan
 from witnz.node.sealer import Sealer
 from witnz.node.source import SourceGuard
 from witnz.node.table_state import ACTIVE, OPEN, TableState
@@ -80,8 +81,8 @@ class Node:
         config = self.config
         self.db = Database.open(self.data.database)
         with self.db.read() as conn:
-            cluster, node_id = meta.get(conn, "cluster"), meta.get(conn, "node")
-            self.cluster_id = meta.get(conn, "cluster_id") or ""
+            cluster, node_id = meta.load_value(conn, "cluster"), meta.load_value(conn, "node")
+            self.cluster_id = meta.load_value(conn, "cluster_id") or ""
         if (cluster, node_id) != (config.cluster, config.node_id):
             raise ConfigError(
                 f"{self.data.path} belongs to node {node_id} of {cluster}, the configuration says {config.node_id} of {config.cluster}",
@@ -92,8 +93,10 @@ class Node:
         self.conninfo = Conninfo.from_conninfo(config.database.conninfo())
         self.metrics = Metrics()
         self.engine = LocalEngine(config.node_id)
-        self.journal = Journal(self.db, self.engine, config.node_id, self.keys.identity, self.clock, self.cluster_id)
-        self.alerts = AlertService(self.db, sinks_from(config), metrics=self.metrics)
+        self.journal = Journal(
+            self.db, self.engine, config.node_id, self.keys.identity, self.clock, cluster=config.cluster, cluster_id=self.cluster_id
+        )
+        self.alerts = AlertService.from_config(config, self.db, self.clock, self.metrics)
         self.book = FindingBook(self.cluster_id, self.clock, self.alerts.enqueue)
         self.approvals = Approvals(self.db, self.journal, self.book)
         self.sealer = Sealer(self.db, self.journal, self.keys, config.cluster, self.clock)
@@ -104,7 +107,6 @@ class Node:
         self._sealed_at = time.monotonic()
         self._watched_at = 0.0
         self._watch_conn: psycopg.Connection[Any] | None = None
-        self.capture: Capture = None  # type: ignore[assignment]  made two lines on; the openings need it as their stream
         around = Surroundings(
             db=self.db, journal=self.journal, stream=_StreamOf(self), cluster=config.cluster, clock=self.clock, box=self.box,
             connect=lambda: connect(self.conninfo, scan=True, application_name="witnz baseline"),
@@ -315,28 +317,31 @@ class Node:
             open_scan=lambda: self._open_scan(state),
         )
 
-    def _open_scan(self, state: TableState) -> SnapshotScan:
+    @contextmanager
+    def _open_scan(self, state: TableState) -> Iterator[SnapshotScan | RootScan]:
         """A scan of what stands under the recorded OID, or, if that has gone, of what stands under its name now."""
         try:
             conn = connect(self.conninfo, scan=True, application_name="witnz verify")
         except WitnzError as error:
             raise Inconclusive(f"the database cannot be read: {error.message}") from None
-        info = catalog.table_by_oid(conn, state.oid)
-        if info is None or info.witnz_name != state.name:
-            info = catalog.find_table(conn, *parse_table_name(state.name))
-        if info is None:
-            conn.close()
-            raise Inconclusive(f"{state.name} does not exist any more")
-        shape = [(c.name, c.typoid, c.typmod) for c in info.replicated_columns if c.name not in state.excluded]
-        if shape != [(c.name, c.typoid, c.typmod) for c in state.columns]:
-            conn.close()
-            raise Inconclusive(f"the columns of {state.name} changed; a new generation is due")
-        return self._scan(conn, info, state.excluded, close=True)
+        with conn:
+            info = catalog.table_by_oid(conn, state.oid)
+            if info is None or info.witnz_name != state.name:
+                info = catalog.find_table(conn, *parse_table_name(state.name))
+            if info is None:
+                raise Inconclusive(f"{state.name} does not exist any more")
+            shape = [(c.name, c.typoid, c.typmod) for c in info.replicated_columns if c.name not in state.excluded]
+            if shape != [(c.name, c.typoid, c.typmod) for c in state.columns]:
+                raise Inconclusive(f"the columns of {state.name} changed; a new generation is due")
+            with self._scan(conn, info, state.excluded) as scan:
+                yield scan
 
     def _scan(
-        self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str], *, close: bool = False
-    ) -> SnapshotScan:
-        return SnapshotScan(conn, info, exclude=excluded, close=close)
+        self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str]
+    ) -> SnapshotScan | RootScan:
+        if info.relkind == "p":
+            return RootScan(conn)
+        return SnapshotScan(conn, info, columns=[c.name for c in info.replicated_columns if c.name not in excluded])
 
     # -- findings ---------------------------------------------------------------------------------------------------------------
 

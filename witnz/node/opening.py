@@ -32,12 +32,14 @@ from witnz.core.rowline import secret_commitment
 from witnz.errors import Inconclusive, WitnzError
 from witnz.node.images import ImageBox
 from witnz.node.journal import Journal
-from witnz.node.succession import Predecessor
+from witnz.node.log_notes import LogNotes
+from witnz.node.rootscan import RootScan
+from witnz.node.succession import Predecessor, RowsChanged
 from witnz.node.table_state import OPEN, TableState
 from witnz.postgres.catalog import TableInfo, schema_columns
 from witnz.postgres.scan import SnapshotScan
 from witnz.postgres.xid import parse_snapshot
-from witnz.store import images, live, spool, tablelog
+from witnz.store import images, live, logs, spool, tablelog
 from witnz.store.database import Database
 from witnz.verify.live import Stream
 
@@ -74,7 +76,7 @@ class Surroundings:
     clock: Callable[[], int]
     box: ImageBox | None
     connect: Callable[[], psycopg.Connection]
-    scan: Callable[[psycopg.Connection, TableInfo, frozenset[str]], SnapshotScan]
+    scan: Callable[[psycopg.Connection, TableInfo, frozenset[str]], SnapshotScan | RootScan]
     progress: Callable[[str, int], None]
 
 
@@ -88,11 +90,12 @@ class Opening:
     state: TableState | None = None
     error: str = ""
     rows: int = 0
+    changed: RowsChanged | None = None
     _x0: int = 0
     _at: int = 0
     _next_try: float = 0.0
     _snapshot_text: str = ""
-    _scan: SnapshotScan | None = None
+    _scan: SnapshotScan | RootScan | None = None
     _conn: psycopg.Connection | None = None
     _thread: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -135,9 +138,11 @@ class Opening:
                 oid=plan.info.oid,
                 secret=secret,
                 status=OPEN,
-                keyed=bool(plan.info.key_columns),
                 key_columns=plan.info.key_columns,
-                attnums=[column.attnum for column in plan.info.replicated_columns if column.name not in plan.excluded],
+                mode=LogNotes(
+                    attnums=tuple(c.attnum for c in plan.info.replicated_columns if c.name not in plan.excluded),
+                    excluded=tuple(sorted(plan.excluded)),
+                ).to_json(),
             )
         self.state = TableState(
             head=head,
@@ -159,12 +164,12 @@ class Opening:
             return
         scan = self.around.scan(self._conn, self.plan.info, self.plan.excluded)
         try:
-            scan.begin()
+            scan.__enter__()
         except Inconclusive as busy:
             self.error = busy.message  # DDL holds the table; never queue behind it
             return
         if scan.snapshot.xmin < self._x0:
-            scan.end()
+            scan.__exit__(None, None, None)
             self.error = "a transaction older than the replication slot is still running"
             return
         self.error = ""
@@ -172,9 +177,9 @@ class Opening:
         state.snapshot, state.lsn = parse_snapshot(scan.snapshot_text), scan.lsn
         self._scan, self._at, self._snapshot_text = scan, at, scan.snapshot_text
         with self.around.db.write() as conn:
-            tablelog.set_baseline(conn, state.head.id, snapshot=scan.snapshot_text, lsn=scan.lsn, at=at)
+            logs.set_snapshot(conn, state.head.id, scan.snapshot_text, scan.lsn)
             if self.plan.predecessor is not None:
-                tablelog.set_final_lsn(conn, self.plan.predecessor.state.head.id, scan.lsn)
+                logs.set_final_lsn(conn, self.plan.predecessor.state.head.id, scan.lsn)
         if self.plan.predecessor is not None:
             self.plan.predecessor.state.final_lsn = scan.lsn
         self.phase = "reading"
@@ -188,6 +193,8 @@ class Opening:
             if not self.around.stream.await_mark(os.urandom(16).hex().encode(), MARK_TIMEOUT_S):
                 raise Inconclusive("the replication stream did not reach the baseline's position")
             self._copy()
+        except RowsChanged as changed:
+            self.changed, self.error, self.phase = changed, changed.message, "failed"
         except WitnzError as error:
             self.error, self.phase = error.message, "failed"
         except psycopg.Error as error:
@@ -213,7 +220,10 @@ class Opening:
                 plan.predecessor.compare(lines)
             self.rows += len(lines)
             self.around.progress(plan.name, self.rows)
-        scan.end()
+        self._scan = None
+        scan.__exit__(None, None, None)
+        if changed := scan.changed_during():
+            raise Inconclusive(f"the definition of {plan.name} changed while the baseline was read ({', '.join(changed)})")
         if plan.predecessor is not None:
             plan.predecessor.finish()
         log.info("baseline was read", table=plan.name, rows=self.rows, seconds=round(time.monotonic() - started, 3))
@@ -222,7 +232,8 @@ class Opening:
         hint = schema_hint(state.columns, state.identity, state.oid)
         suffix = entry_suffix(state.lsn, 0, self._at, None, hint, None)
         with self.around.db.write() as conn:
-            tablelog.append(conn, state.head, [b"schema"], [NO_KEY], [None], [suffix])
+            seq = tablelog.append(conn, state.head, [b"schema"], [NO_KEY], [None], [suffix])
+            logs.set_schema(conn, state.head.id, hint, seq)
         state.logged_schema = hint
 
     def _write_rows(self, state: TableState, lines: list[bytes]) -> None:
@@ -244,8 +255,6 @@ class Opening:
                         images.put(conn, state.head.id, seq, self.around.box.seal(state.head.origin, row, line))
 
     def _close(self) -> None:
-        if self._scan is not None and self._thread is not threading.current_thread() and self._thread is None:
-            self._scan.end()
         if self._conn is not None:
             self._conn.close()
             self._conn = None
@@ -286,4 +295,4 @@ class Opening:
         if self.state is not None:
             with self.around.db.write() as conn:
                 spool.clear(conn, self.state.head.id)
-                tablelog.drop_log(conn, self.state.head.id)
+                logs.drop_log(conn, self.state.head.id)

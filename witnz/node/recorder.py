@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from witnz.core.classify import SCHEMA
 from witnz.core.message import parse_message
 from witnz.node.applier import Draft, apply_block
-from witnz.node.block import NO_MESSAGE, Block, Said, Transaction
+from witnz.node.block import Block, Said, Transaction
 from witnz.node.findings import FindingBook
 from witnz.node.images import ImageBox
 from witnz.node.intents import IntentJudge
@@ -27,7 +28,7 @@ from witnz.node.spool import spool_block
 from witnz.node.table_state import OPEN, TableState
 from witnz.postgres.pgoutput import Begin, Commit, Event, LogicalMessage, Relation, Rows, Truncate
 from witnz.postgres.xid import widen
-from witnz.store import images, live, meta, tablelog
+from witnz.store import images, live, logs, meta, tablelog
 from witnz.store.database import Database
 
 CLAIM_PREFIX, MARK_PREFIX = "witnz", "witnz-mark"
@@ -119,8 +120,8 @@ class Recorder:
         if self._writer is not None:
             self._flush()
             conn, writer = self.connection(), self._writer
-            meta.put(conn, "position", str(self.position))
-            meta.put(conn, "last_final_lsn", str(self.last_final_lsn))
+            meta.save_value(conn, "position", str(self.position))
+            meta.save_value(conn, "last_final_lsn", str(self.last_final_lsn))
             self._writer = self._conn = None
             writer.__exit__(None, None, None)
         self._flood.clear()
@@ -247,6 +248,8 @@ class Recorder:
             self._spool_beyond(conn, table, block)
             return
         first = tablelog.append(conn, table.head, block.ops, block.fields, block.hashes, [s.suffix for s in block.said])
+        if SCHEMA in block.ops:
+            logs.set_schema(conn, table.head.id, table.logged_schema, first + _last(block.ops, SCHEMA))
         applied = apply_block(conn, table, block, first, self.horizon, self._intended(conn))
         if table.rules.retain and self.box is not None:
             for seq, (line, row_hash) in enumerate(zip(block.lines, block.hashes, strict=True), first):
@@ -287,11 +290,13 @@ class Recorder:
 
 def stored_position(conn: sqlite3.Connection) -> tuple[int, int]:
     """(position, last final LSN) as last committed; zeros before the first commit."""
-    return int(meta.get(conn, "position") or 0), int(meta.get(conn, "last_final_lsn") or 0)
+    return meta.load_number(conn, "position") or 0, meta.load_number(conn, "last_final_lsn") or 0
 
 
 def has_overlay(conn: sqlite3.Connection, log: int) -> bool:
-    return live.overlay_count(conn, log) > 0
+    """Whether the applied state of a log differs from its accepted one anywhere."""
+    return next(live.overlay_items(conn, log), None) is not None
 
 
-__all__ = ["FLUSH_ROWS", "NO_MESSAGE", "Outcome", "Recorder", "has_overlay", "stored_position"]
+def _last(ops: Sequence[bytes], op: bytes) -> int:
+    return len(ops) - 1 - list(reversed(ops)).index(op)

@@ -19,9 +19,10 @@ from witnz.core.tiles import consistency_proof, root_at
 from witnz.errors import StoreCorrupt
 from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring
-from witnz.store import checkpoints, meta, tablelog
+from witnz.store import checkpoints, entries, logs, meta
 from witnz.store import journal as stored
 from witnz.store.database import Database
+from witnz.store.logs import LogRow
 
 SEAL_TABLES = 200  # table heads that surely fit into one record
 
@@ -35,8 +36,8 @@ class Sealer:
     def seal(self) -> bool:
         """Seal every log that moved since its last seal; True if there was one."""
         with self._db.read() as conn:
-            lsn = int(meta.get(conn, "last_final_lsn") or 0)
-            moved = [self._head(conn, log) for log in tablelog.sealable(conn) if self._moved(log)]
+            lsn = meta.load_number(conn, "last_final_lsn") or 0
+            moved = [self._head(conn, log) for log in logs.list_logs(conn) if self._moved(log)]
         if not moved:
             return False
         if lsn <= self._journal.state.last_seal_lsn:
@@ -48,7 +49,7 @@ class Sealer:
     def checkpoint(self) -> str | None:
         """Sign and cosign the journal's head if it grew; the note's text with signatures, None if nothing is new."""
         with self._db.read() as conn:
-            size = stored.size(conn)
+            size = stored.journal_size(conn)
             last = checkpoints.load_cosigned(conn)
             if last is not None and last.size == size:
                 return None
@@ -67,24 +68,24 @@ class Sealer:
         signed = Note(text, (*note.signatures, cosign(text, self._keys.cosigner, now_s)))
         with self._db.write() as conn:
             checkpoints.save_cosigned(conn, size, root, format_note(signed))
-            checkpoints.save_checkpoint(conn, size, format_note(signed), at=self._clock(), final=True)
+            checkpoints.save_checkpoint(conn, size, format_note(signed), self._clock(), final=True)
         return format_note(signed)
 
-    def _moved(self, log: tablelog.LogSummary) -> bool:
+    def _moved(self, log: LogRow) -> bool:
         sealed = self._sealed_size(log)
         return log.size > sealed and self._journalled(log)
 
-    def _sealed_size(self, log: tablelog.LogSummary) -> int:
+    def _sealed_size(self, log: LogRow) -> int:
         sealed = self._journal.state.last_sealed(log.table, log.generation)
         return sealed.size if sealed is not None else 0
 
-    def _journalled(self, log: tablelog.LogSummary) -> bool:
+    def _journalled(self, log: LogRow) -> bool:
         """A generation is sealed once a ``table`` record adopted it."""
         newest = self._journal.state.newest_generation(log.table)
         return newest is not None and log.generation <= newest.generation
 
-    def _head(self, conn: Any, log: tablelog.LogSummary) -> dict[str, Any]:
-        root = root_at(tablelog.tile_reader(conn, log.id, log.size), log.size)
+    def _head(self, conn: Any, log: LogRow) -> dict[str, Any]:
+        root = root_at(entries.tile_reader(conn, log.id, log.size), log.size)
         return {
             "table": log.table,
             "generation": log.generation,

@@ -71,13 +71,13 @@ class SourceGuard:
                 hint="point database.host at the recorded server; a restored copy needs a new epoch",
             )
         with self._db.read() as reader:
-            known = int(meta.get(reader, "timeline") or state.timeline)
+            known = meta.load_number(reader, "timeline") or state.timeline
         if identity.timeline != known:
             with self._db.write() as store:
                 self._book.open(
                     store, cls="epoch.restored", detail=f"timeline {known} was left for {identity.timeline}: a restore or a failover"
                 )
-                meta.put(store, "timeline", str(identity.timeline))
+                meta.save_value(store, "timeline", str(identity.timeline))
 
     def _gap(self, cls: str, from_lsn: int, to_lsn: int, reason: str) -> None:
         tables = self._tables()
@@ -103,11 +103,11 @@ class SourceGuard:
     def _adopt(self, confirmed: int | None) -> None:
         """From here on: what the slot confirms is what this node stands for."""
         with self._db.write() as store:
-            meta.put(store, "acked", str(confirmed or 0))
+            meta.save_value(store, "acked", str(confirmed or 0))
 
     def _acked(self) -> int:
         with self._db.read() as reader:
-            return int(meta.get(reader, "acked") or 0)
+            return meta.load_number(reader, "acked") or 0
 
     @staticmethod
     def _insert_lsn(conn: psycopg.Connection[Any]) -> int:

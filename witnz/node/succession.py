@@ -15,9 +15,10 @@ from witnz.core import hashing
 from witnz.core.keyplan import key_text
 from witnz.core.rowline import escape
 from witnz.errors import WitnzError
+from witnz.node.rootscan import RootScan
 from witnz.node.table_state import TableState
 from witnz.postgres.scan import SnapshotScan
-from witnz.store import tablelog
+from witnz.store import logs
 from witnz.store.database import Database
 from witnz.verify.expected import ExpectedState
 from witnz.verify.live import MAX_DIFFERENCES, Difference
@@ -47,13 +48,13 @@ class Predecessor:
     _seen: set[bytes] = field(default_factory=set)
     _differences: list[Difference] = field(default_factory=list)
 
-    def begin(self, db: Database, scan: SnapshotScan) -> None:
+    def begin(self, db: Database, scan: SnapshotScan | RootScan) -> None:
         """The stream has passed L: take the old generation's accepted state under the snapshot."""
         if self.projection is None:
             return
         conn = self._stack.enter_context(db.read())
         log = self.state.head.id
-        size = tablelog.size_of(conn, log)
+        size = logs.log_size(conn, log)
         self._expected = ExpectedState(conn, log, size, scan.snapshot, keyed=self.state.plan.keyed)
 
     def compare(self, lines: list[bytes]) -> None:

@@ -11,11 +11,15 @@ from witnz.node.block import Block, Said, Transaction
 from witnz.core.keyplan import KeyPlan
 from witnz.postgres.pgoutput import Relation, Rows
 from witnz.postgres.xid import Snapshot
+from witnz.store.logs import Status
 from witnz.store.tablelog import LogHead
 
 UNKNOWN_CELL = b"\\U"  # an unchanged TOAST value whose text nobody sent
 
-OPEN, ACTIVE, ENDED, PROVISIONAL = "open", "active", "ended", "provisional"
+OPEN: Status = "open"
+ACTIVE: Status = "active"
+ENDED: Status = "ended"
+PROVISIONAL: Status = "provisional"
 
 
 @dataclass(slots=True)
@@ -36,7 +40,7 @@ class TableState:
     hidden_keys: bool
     columns: tuple[SchemaColumn, ...]
     identity: str
-    status: str
+    status: Status
     snapshot: Snapshot | None = None
     lsn: int = 0
     final_lsn: int | None = None

@@ -11,7 +11,7 @@ import base64
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -23,8 +23,9 @@ from witnz.core.verdict import Verdict
 from witnz.errors import WitnzError
 from witnz.node.findings import CLOSED, FindingBook, last_good
 from witnz.node.journal import Journal
-from witnz.store import findings, verifications
+from witnz.store import findings, logs, verifications, verified_states
 from witnz.store.database import Database
+from witnz.store.verified_states import VerifiedState
 from witnz.verify.live import Difference, LiveVerifier, Progress, TableResult, Target
 
 log = structlog.get_logger(__name__)
@@ -77,9 +78,7 @@ class Verification:
     def run(self, target: Target, progress: Progress = lambda rows: None) -> Verified:
         with self._lock:
             result = self._verifier.verify(target, progress)
-            verified = self._weigh(result)
-            self._record(verified)
-        return verified
+            return self._record(self._weigh(result))
 
     def _weigh(self, result: TableResult) -> Verified:
         """Open what is new, gather what is open, and say what it all means for the table."""
@@ -119,16 +118,19 @@ class Verification:
             detail="no event in the replication stream explains what the scan found",
         )
 
-    def _record(self, verified: Verified) -> None:
+    def _record(self, verified: Verified) -> Verified:
+        """Journal and keep the run; the same with the seq of its record."""
         result, seq = verified.result, None
         if result.snapshot:
             try:
                 seq = self._journal.propose("verify", _body(verified))
             except WitnzError as error:
                 log.warning("verification was not journalled", table=result.table, reason=error.message)
-        document = verified.to_json() | {"journal_seq": seq}
-        object.__setattr__(verified, "journal_seq", seq)
+        verified = replace(verified, journal_seq=seq)
         with self._db.write() as conn:
+            row = logs.find_log(conn, result.table, result.generation)
+            if row is not None and seq is not None and result.alive is not None and verified.verdict is Verdict.VERIFIED:
+                verified_states.save(conn, row.id, VerifiedState(seq, *result.alive))
             verifications.save(
                 conn,
                 table=result.table,
@@ -136,9 +138,10 @@ class Verification:
                 at=verified.at,
                 verdict=verified.verdict.value,
                 journal_seq=seq,
-                doc=document,
+                doc=verified.to_json(),
             )
         log.info("table was verified", table=result.table, verdict=verified.verdict.value, rows=result.rows, seconds=round(result.seconds, 2))
+        return verified
 
 
 def _body(verified: Verified) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from typing import Any
 import psycopg
 import structlog
 
+from witnz.core.names import parse_table_name
 from witnz.node.findings import FindingBook
 from witnz.node.generations import Generations
 from witnz.node.table_state import ACTIVE, TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
-from witnz.postgres.publication import PublicationState, differences, expected_publications, publication_state
+from witnz.postgres.publication import ExpectedPublication, PublicationState, differences, expected_publications, publication_state
 from witnz.store import meta
 from witnz.store.database import Database
 
@@ -89,27 +90,23 @@ class CatalogWatch:
         return self._find(state, "schema.changed", f"the table was renamed to {info.witnz_name}")
 
     def by_name(self, conn: psycopg.Connection[Any], name: str) -> TableInfo | None:
-        from witnz.core.names import parse_table_name
-
         return catalog.find_table(conn, *parse_table_name(name))
 
     # -- publication ----------------------------------------------------------------------------------------------------------
 
     def _publications(self, conn: psycopg.Connection[Any], states: list[TableState]) -> list[str | None]:
-        published = {s.oid: self._split(s.name) for s in states if not s.rules.inserts_only}
-        inserts = {s.oid: self._split(s.name) for s in states if s.rules.inserts_only}
+        published = {s.oid: parse_table_name(s.name) for s in states if not s.rules.inserts_only}
+        inserts = {s.oid: parse_table_name(s.name) for s in states if s.rules.inserts_only}
         opened = []
         for expected in expected_publications(self._publication, published, inserts):
             state = publication_state(conn, expected.name)
-            if state is None and not expected.tables:
-                continue
             wrong = [text for text in differences(expected, state) if not self._of_partitions(text, conn, expected, state)]
             moved = self._moved(expected.name, state)
             if wrong or moved:
                 opened.append(self._publication_finding(expected.name, "; ".join([*wrong, *moved])))
         return opened
 
-    def _of_partitions(self, text: str, conn: Any, expected: Any, state: PublicationState | None) -> bool:
+    def _of_partitions(self, text: str, conn: psycopg.Connection[Any], expected: ExpectedPublication, state: PublicationState | None) -> bool:
         """Leaves are published through their root, so neither their absence nor the root's presence is a difference."""
         if state is None:
             return False
@@ -128,7 +125,7 @@ class CatalogWatch:
         now = {"": f"{state.oid}/{state.row_xmin}"} | {str(oid): str(table.row_oid) for oid, table in state.tables.items()}
         if now != before:
             with self._db.write() as conn:
-                meta.put(conn, f"publication/{name}", json.dumps(now))
+                meta.save_value(conn, f"publication/{name}", json.dumps(now))
         moved = [
             f"{state.tables[int(oid)].schema}.{state.tables[int(oid)].name} was taken out and put back"
             for oid, row in now.items()
@@ -152,13 +149,8 @@ class CatalogWatch:
             log.warning("definition was changed", table=state.name, finding=cls, detail=detail)
         return opened
 
-    @staticmethod
-    def _split(name: str) -> tuple[str, str]:
-        from witnz.core.names import parse_table_name
-
-        return parse_table_name(name)
 
 
 def _load(conn: sqlite3.Connection, name: str) -> dict[str, str]:
-    text = meta.get(conn, f"publication/{name}")
+    text = meta.load_value(conn, f"publication/{name}")
     return dict(json.loads(text)) if text else {}

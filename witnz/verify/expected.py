@@ -17,7 +17,7 @@ from pathlib import Path
 from witnz.core.keyplan import state_key_of_entry
 from witnz.core.state import bucket_of, split_hashes
 from witnz.postgres.xid import Snapshot
-from witnz.store import granted, live, tablelog, undo
+from witnz.store import entries, granted, live, undo
 from witnz.store.verified_states import VerifiedState
 from witnz.verify.partition import Partitions
 
@@ -49,8 +49,8 @@ class ExpectedState:
 
     def _live_versions(self) -> tuple[bytearray, list[int]]:
         """One flag per entry that is somebody's accepted version; and the granted ones (negative seqs)."""
-        flags = bytearray(self._size + 1)
-        extra: set[int] = set()
+        flags = live.live_flags(self.conn, self._log)
+        extra = set(live.granted_seqs(self.conn, self._log))
 
         def mark(seq: int | None, flag: int) -> None:
             if seq is None:
@@ -62,11 +62,6 @@ class ExpectedState:
             else:
                 extra.discard(seq)
 
-        for seq in live.live_seqs(self.conn, self._log):
-            if seq > 0:
-                flags[seq] = 1
-            else:
-                extra.add(seq)
         now = live.accepted_many(self.conn, self._log, list(self.undone))
         for key, (before, _) in self.undone.items():
             mark(now.get(key), 0)
@@ -77,9 +72,9 @@ class ExpectedState:
     def count(self) -> int:
         return self._flags.count(1) + len(self._granted)
 
-    def alive(self) -> tuple[bytes, list[int]]:
+    def alive(self) -> tuple[bytes, tuple[int, ...]]:
         """Which entries are accepted versions, one byte each and compressed, and the granted ones: what `saved_state` reads."""
-        return zlib.compress(bytes(self._flags), 1), self._granted
+        return zlib.compress(bytes(self._flags), 1), tuple(self._granted)
 
     def hashes(self, spill_dir: Path) -> Partitions:
         """All accepted row hashes; counts the rows that have none in ``unresolved``."""
@@ -130,7 +125,7 @@ class ExpectedState:
         return self._rows(seqs)
 
     def _rows(self, seqs: dict[bytes, int]) -> dict[bytes, ExpectedRow]:
-        hashes = tablelog.row_hashes_at(self.conn, self._log, [seq for seq in seqs.values() if seq > 0])
+        hashes = entries.row_hashes_at(self.conn, self._log, [seq for seq in seqs.values() if seq > 0])
         return {
             key: ExpectedRow(key, seq, hashes[seq] if seq > 0 else granted.get(self.conn, self._log, seq)[1])
             for key, seq in seqs.items()
@@ -138,7 +133,7 @@ class ExpectedState:
 
     def _row(self, seq: int, row_hash: bytes) -> ExpectedRow:
         known = None if row_hash == ABSENT else row_hash
-        line = tablelog.entry_at(self.conn, self._log, seq)
+        line = entries.entry_at(self.conn, self._log, seq)
         return ExpectedRow(state_key_of_entry(line, seq, known, keyed=self._keyed), seq, known)
 
     def _blocks(self) -> Iterator[list[bytes]]:
@@ -149,7 +144,7 @@ class ExpectedState:
 
     def _flagged_blocks(self) -> Iterator[tuple[int, list[bytes], bytearray]]:
         flags = self._flags
-        for first, count, data in tablelog.iter_hash_blocks(self.conn, self._log):
+        for first, count, data in entries.iter_hash_blocks(self.conn, self._log):
             if first > self._size:
                 return
             part = flags[first : first + count]
@@ -160,7 +155,7 @@ class ExpectedState:
 def saved_state(conn: sqlite3.Connection, log: int, saved: VerifiedState) -> Iterator[list[bytes]]:
     """The row hashes of a state that a verification found and the store remembers."""
     flags = zlib.decompress(saved.alive)
-    for first, count, data in tablelog.iter_hash_blocks(conn, log):
+    for first, count, data in entries.iter_hash_blocks(conn, log):
         part = flags[first : first + count]
         if 1 in part:
             yield [row for row in compress(split_hashes(data), part) if row != ABSENT]

@@ -30,8 +30,8 @@ from witnz.core.rowline import escape
 from witnz.core.state import EMPTY_STATE_ROOT, bucket_of, differing_buckets
 from witnz.core.verdict import Verdict
 from witnz.errors import Inconclusive
-from witnz.postgres.scan import SnapshotScan
-from witnz.store import meta, tablelog
+from witnz.postgres.xid import Snapshot
+from witnz.store import journal, live, logs
 from witnz.store.database import Database
 from witnz.verify.expected import ExpectedRow, ExpectedState
 from witnz.verify.partition import Partitions, state_trees
@@ -54,6 +54,20 @@ class Stream(Protocol):
         """Emit the marker and wait until it is recorded durably; False if it does not come back in time."""
 
 
+class Scan(Protocol):
+    """What verification needs of a scan (:class:`witnz.postgres.scan.SnapshotScan`)."""
+
+    snapshot_text: str
+    lsn: int
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+    def lines(self, batch: int = 4096) -> Iterator[list[bytes]]: ...
+
+    def changed_during(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One generation of one table, as the store knows it."""
@@ -63,7 +77,7 @@ class Target:
     generation: int
     oid: int
     plan: KeyPlan
-    open_scan: Callable[[], SnapshotScan]
+    open_scan: Callable[[], AbstractContextManager[Scan]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +111,14 @@ class TableResult:
     seconds: float = 0.0
     differences: list[Difference] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
-    alive: tuple[bytes, list[int]] | None = None  # of a VERIFIED run: what `prove` needs to show a row in its state root
+    alive: tuple[bytes, tuple[int, ...]] | None = None  # of a VERIFIED run: what `prove` needs to show a row in its state root
 
 
 @dataclass(slots=True)
 class _Pass:
     """One scan with the expected state that belongs to it."""
 
-    scan: SnapshotScan
+    scan: Scan
     expected: ExpectedState
     size: int
     journal_size: int
@@ -227,7 +241,7 @@ class LiveVerifier:
             for row in seen.expected.rows_in({bucket_of(row) for row in hashes}):
                 if row.row_hash in hashes:
                     accepted.setdefault(row.row_hash, []).append(row)
-            applied = Counter({row: tablelog.count_applied_hash(seen.expected.conn, target.log, row) for row in hashes})
+            applied = Counter({row: live.keyless_count(seen.expected.conn, target.log, row, applied=True) for row in hashes})
         differences: list[Difference] = []
         for row_hash in sorted(hashes):
             recorded = accepted.get(row_hash, [])
@@ -248,21 +262,21 @@ class LiveVerifier:
             with target.open_scan() as scan:
                 for lines in scan.lines(BATCH_ROWS):
                     take(lines)
-            if scan.fingerprint_before != scan.fingerprint_after:
-                raise Inconclusive(f"the definition of {target.table} or of one of its types changed during the scan")
+            if changed := scan.changed_during():
+                raise Inconclusive(f"the definition of {target.table} changed during the scan ({', '.join(changed)})")
             if not self._stream.await_mark(os.urandom(16).hex().encode(), MARK_TIMEOUT_S):
                 raise Inconclusive(
                     f"the replication stream did not reach the snapshot's position {format_lsn(scan.lsn)} "
                     f"within {MARK_TIMEOUT_S:.0f} s"
                 )
             with self._db.read() as conn:
-                size, keyed = tablelog.size_of(conn, target.log), target.plan.keyed
+                size, keyed = logs.log_size(conn, target.log), target.plan.keyed
                 expected = ExpectedState(conn, target.log, size, scan.snapshot, keyed=keyed)
-                yield _Pass(scan, expected, size, meta.journal_size(conn))
+                yield _Pass(scan, expected, size, journal.journal_size(conn))
 
 
 def _add(found: Partitions, plan: KeyPlan, lines: list[bytes], progress: Progress) -> None:
-    found.add(hashing.row_hashes(plan.secret, lines))  # type: ignore[arg-type]  lines from a scan are never None
+    found.add([row for row in hashing.row_hashes(plan.secret, lines) if row is not None])
     progress(found.rows)
 
 

@@ -1,0 +1,204 @@
+"""``witnz init``: a data directory, keys, the journal's first record, the publication and the slot.
+
+Every step looks first whether it is done already, so that ``init`` can be run again: after a DBA has created the publication, or
+after a mistake in the configuration.  Nothing here keeps the administrator's connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from witnz.cluster.engine import LocalEngine
+from witnz.config import Config
+from witnz.core.keys import Signer
+from witnz.errors import ReplicationImpossible
+from witnz.node.journal import Journal
+from witnz.node.keyring import Keyring, create_keyring, create_person_key, load_person_key
+from witnz.postgres import slot as slots
+from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
+from witnz.postgres.publication import apply, differences, expected_publications, publication_sql, publication_state, repair_sql
+from witnz.postgres.session import Conninfo, Identity, connect, server_identity
+from witnz.store import meta
+from witnz.store.database import Database
+from witnz.store.datadir import DataDir
+
+Tables = dict[int, tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Made:
+    """What ``init`` did, for people and for ``--json``."""
+
+    data_dir: Path
+    operator_key: Path | None = None
+    created: list[str] = field(default_factory=list)
+    log_key: str = ""
+    cosigner_key: str = ""
+    identity: str = ""
+    policy: str = ""
+    sql: list[str] = field(default_factory=list)
+
+
+def conninfo_of(config: Config) -> Conninfo:
+    return Conninfo.from_conninfo(config.database.conninfo())
+
+
+def initialise(config: Config, *, admin: Conninfo | None, clock: Callable[[], int], operator: str | None = None) -> Made:
+    """Do whatever of ``init`` is not done yet.
+
+    Raises ReplicationImpossible (exit 14) with the SQL for the DBA where the publication is not right and no ``admin`` is given.
+    """
+    data = DataDir(config.data_dir)
+    made = Made(config.data_dir)
+    with connect(conninfo_of(config), application_name="witnz init") as conn:
+        identity = server_identity(conn)
+        if identity.in_recovery:
+            raise ReplicationImpossible("the server is a standby", hint="connect witnz to the primary")
+        published, inserts = configured_tables(conn, config)
+        _make_store(config, data, identity, made, clock, operator)
+        ensure_publication(conn, config, published, inserts, admin, made)
+        if slots.slot_state(conn, config.slot_name) is None and _never_connected(data):
+            with connect(conninfo_of(config), replication=True, application_name="witnz init") as walsender:
+                slots.create_slot(walsender, config.slot_name)
+            made.created.append(f"replication slot {config.slot_name}")
+    return made
+
+
+def configured_tables(conn: psycopg.Connection[Any], config: Config) -> tuple[Tables, Tables]:
+    """(fully published, inserts only) tables of the configuration by OID.  Raises the error of the first that is unfit."""
+    published: Tables = {}
+    inserts: Tables = {}
+    for table in config.protected_tables:
+        info = require_table(conn, *table.relation)
+        raise_fatal(
+            table_problems(
+                conn, info, mode=table.mode, inserts_only=table.inserts_only, excluded_columns=table.exclude_columns
+            )
+        )
+        (inserts if table.inserts_only else published)[info.oid] = (info.schema, info.name)
+    return published, inserts
+
+
+def ensure_publication(
+    conn: psycopg.Connection[Any], config: Config, published: Tables, inserts: Tables, admin: Conninfo | None, made: Made
+) -> None:
+    """The publication of exactly these tables: made by ``admin``, or its SQL for whoever may."""
+    wanted = expected_publications(config.publication, published, inserts)
+    states = [(expected, publication_state(conn, expected.name)) for expected in wanted]
+    if not any(differences(expected, state) for expected, state in states):
+        return
+    if admin is not None:
+        with connect(admin, application_name="witnz init") as owner:
+            made.created += apply(owner, config.publication, published, inserts_only_tables=inserts)
+        return
+    if all(state is None for _, state in states):
+        made.sql = publication_sql(
+            config.publication,
+            list(published.values()),
+            inserts_only_tables=list(inserts.values()),
+            version=conn.info.server_version,
+        )
+    else:
+        made.sql = [
+            text for expected, state in states for text in repair_sql(expected, state, version=conn.info.server_version)
+        ]
+    raise PublicationMissing(made)
+
+
+class PublicationMissing(ReplicationImpossible):
+    """Only the tables' owner can publish them; ``made.sql`` is what has to be run."""
+
+    code = "publication.missing"
+
+    def __init__(self, made: Made) -> None:
+        super().__init__(
+            "the publication is not there yet, and only the owner of the tables can create it",
+            hint="have the DBA run the SQL that is printed, or give --admin-url once, and run the command again",
+        )
+        self.made = made
+
+
+def _never_connected(data: DataDir) -> bool:
+    """A slot is made by ``init`` only before the first start; afterwards a missing slot is a gap, for the node to record."""
+    with Database.open(data.database, read_only=True) as db, db.read() as conn:
+        return meta.load_number(conn, "acked") is None
+
+
+def _make_store(
+    config: Config, data: DataDir, identity: Identity, made: Made, clock: Callable[[], int], operator: str | None
+) -> None:
+    data.create()
+    keys = create_keyring(data.keys_dir, config.cluster, config.node_id)
+    made.log_key, made.cosigner_key, made.identity = keys.log_key, keys.cosigner_key, keys.identity_b64
+    name = operator or _login_name()
+    path = data.path / f"operator-{name}.key"
+    if not data.database.exists():
+        if path.exists():
+            _, signer = load_person_key(path, "operator")
+        else:
+            signer = create_person_key(path, "operator", name)
+            made.created.append(f"operator key {path}")
+        db = Database.create(data.database)
+        with db:
+            _genesis(db, config, keys, identity, name, signer, clock)
+        made.created.append(f"store {data.database}")
+    made.operator_key = path if path.exists() else None
+    made.policy = policy_of(data, config)
+
+
+def policy_of(data: DataDir, config: Config) -> str:
+    """The policy text that verifiers should keep, from the journal's first record."""
+    from witnz.core.record import parse_record
+    from witnz.node.evidence import policy_text
+    from witnz.store import journal
+
+    with Database.open(data.database, read_only=True) as db, db.read() as conn:
+        return policy_text(parse_record(journal.record_at(conn, 1)).body)
+
+
+def _genesis(
+    db: Database, config: Config, keys: Keyring, identity: Identity, operator: str, signer: Signer, clock: Callable[[], int]
+) -> None:
+    cluster_id = os.urandom(16).hex()
+    with db.write() as conn:
+        meta.save_value(conn, "cluster", config.cluster)
+        meta.save_value(conn, "cluster_id", cluster_id)
+        meta.save_value(conn, "node", config.node_id)
+    journal = Journal(
+        db, LocalEngine(config.node_id), config.node_id, keys.identity, clock, cluster=config.cluster, cluster_id=cluster_id
+    )
+    journal.propose(
+        "genesis",
+        {
+            "cluster": config.cluster,
+            "members": [
+                {
+                    "id": config.node_id,
+                    "addr": config.node.bind_addr or "local",
+                    "identity": keys.identity_b64,
+                    "cosigner": keys.cosigner_key,
+                }
+            ],
+            "operators": [{"name": operator, "key": base64.b64encode(signer.public).decode()}],
+            "quorum": 1,
+            "log_key": keys.log_key,
+            "database": {"system": identity.system, "timeline": identity.timeline, "name": identity.dbname},
+        },
+    )
+
+
+def _login_name() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "operator"
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)[:64] or "operator"
+

@@ -1,0 +1,344 @@
+"""The node's store as documents: what ``status``, ``log``, ``findings``, ``checkpoint`` and the HTTP interface show.
+
+Everything is read from the store in one moment, changes nothing, and is plain JSON with the members of interface.md 4.  A view
+works inside the running node, beside it (on the same files, opened read-only), and on the store of a node that has stopped.
+Row contents are nowhere in it: keys, hashes and what was said about a change are.
+"""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from witnz.config import Config
+from witnz.core.checkpoint import checkpoint_digest, parse_checkpoint
+from witnz.core.entry import Entry, audit_id, chain_hash, content_hash, key_cell, parse_entry
+from witnz.core.finding import CLASSES, STATES, Finding
+from witnz.core.journal import JournalState
+from witnz.core.keyplan import key_text
+from witnz.core.lsn import format_lsn
+from witnz.core.note import cosignature_time, parse_note
+from witnz.core.record import parse_record
+from witnz.core.rowline import escape
+from witnz.core.timestamp import format_time
+from witnz.errors import UsageError
+from witnz.node.export import export_log, log_summary
+from witnz.node.keytext import parse_key
+from witnz.node.status import CLOSED, Live, Moment, checkpoint_summary, judged, status_document
+from witnz.store import checkpoints, entries, findings, journal, live, logs, meta, verifications
+from witnz.store.database import Database
+from witnz.store.logs import LogRow
+from witnz.store.verifications import StoredVerification
+
+MAX_LISTED: Final = 10_000
+MAX_ENTRIES: Final = 1_000
+NOT_FOUND: Final = "not-found"
+
+
+def now_us() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+class StoreView:
+    """Documents of one store.  ``journal_state``: the journal in it, the running node's own or :func:`load_journal_state`.
+
+    ``clock``: µs since the Unix epoch.  Every method raises UsageError, with the code ``not-found``, for what is not there.
+    """
+
+    def __init__(
+        self, db: Database, journal_state: JournalState, config: Config | None, *, clock: Callable[[], int] = now_us
+    ) -> None:
+        self._db, self._state, self._config, self._clock = db, journal_state, config, clock
+
+    @classmethod
+    def of_store(cls, db: Database, config: Config | None) -> StoreView:
+        """The view of a store that no node of this process runs on."""
+        return cls(db, load_journal_state(db), config)
+
+    @contextmanager
+    def _moment(self, live_node: Live | None = None) -> Iterator[Moment]:
+        with self._db.read() as conn:
+            yield Moment(conn, self._state, self._config, self._clock(), live_node)
+
+    # -- status and tables ----------------------------------------------------------------------------------------------------
+
+    def status(self, live_node: Live | None = None) -> dict[str, Any]:
+        """``witnz.status/1``; without the running node its state is "stopped" and what only it knows is null."""
+        with self._moment(live_node) as moment:
+            node_id = meta.load_value(moment.conn, "node")
+            tables = [_table(moment, row) for row in self._current_logs(moment.conn)]
+            still_open = findings.list_findings(moment.conn, states=["open", "acknowledged"])
+            return status_document(moment, node_id, tables, still_open)
+
+    def tables(self) -> list[dict[str, Any]]:
+        """The protected tables, and those whose first generation is being opened, by name."""
+        with self._moment() as moment:
+            return [_table(moment, row) for row in self._current_logs(moment.conn)]
+
+    def table(self, name: str) -> dict[str, Any]:
+        """One table with its rules, columns and generations; also one that is protected no longer."""
+        with self._moment() as moment:
+            row = self._log(moment.conn, name)
+            generations = [r for r in logs.list_logs(moment.conn) if r.table == row.table]
+            newest = verifications.latest(moment.conn, row.table)
+            return _table(moment, row) | {
+                "origin": row.origin,
+                "oid": row.oid,
+                "key_columns": list(row.key_columns),
+                "schema_seq": row.schema_seq,
+                "generations": [_generation(moment, r) for r in generations],
+                "last_verification": None if newest is None else _verification(newest),
+            }
+
+    def _current_logs(self, conn: sqlite3.Connection) -> list[LogRow]:
+        """The newest log of each table that is protected or about to be."""
+        newest = {row.table: row for row in logs.list_logs(conn) if row.status != "ended"}
+        decided = {row.table: row for row in logs.list_logs(conn) if row.status in ("active", "provisional")}
+        protected = self._state.tables()
+        current = newest | decided
+        return [
+            current[name] for name in sorted(current) if name in protected or current[name].status in ("open", "provisional")
+        ]
+
+    def _log(self, conn: sqlite3.Connection, name: str, generation: int | None = None) -> LogRow:
+        """The log of a table: of this generation, or of the newest that is decided."""
+        rows = [row for row in logs.list_logs(conn) if row.table == name]
+        if generation is not None:
+            rows = [row for row in rows if row.generation == generation]
+        if not rows:
+            what = f"{name[:200]} was never protected" if generation is None else f"{name[:200]} has no generation {generation}"
+            raise UsageError(what, hint="`witnz status` lists the protected tables", code=NOT_FOUND)
+        return next((row for row in reversed(rows) if row.status != "open"), rows[-1])
+
+    # -- findings -------------------------------------------------------------------------------------------------------------
+
+    def findings(self, state: str | None = None, table: str | None = None) -> list[dict[str, Any]]:
+        """Findings, the newest first, at most 10,000; ``state``: open, acknowledged, approved, repaired."""
+        if state is not None and state not in STATES:
+            raise UsageError(f"state: expected {', '.join(STATES)}, found {state[:40]!r}")
+        states = None if state is None else [state]
+        with self._db.read() as conn:
+            found = findings.list_findings(conn, states=states, table=table, limit=MAX_LISTED)  # type: ignore[arg-type]
+        return [finding.to_json() for finding in found]
+
+    def finding(self, finding_id: str) -> dict[str, Any]:
+        """One finding with what its class means, what to do first, and its journal record."""
+        with self._db.read() as conn:
+            finding = findings.get(conn, finding_id)
+        if finding is None:
+            raise UsageError(f"no finding {finding_id[:40]}", hint="`witnz findings list` shows them all", code=NOT_FOUND)
+        return self._explained(finding)
+
+    def _explained(self, finding: Finding) -> dict[str, Any]:
+        about, recorded = CLASSES[finding.cls], self._state.finding_state(finding.id)
+        return finding.to_json() | {
+            "meaning": about.meaning,
+            "action": about.action,
+            "closed": finding.state in CLOSED,
+            "journal_seq": None if recorded is None else recorded.seq,
+        }
+
+    # -- checkpoints and verifications ----------------------------------------------------------------------------------------
+
+    def checkpoints(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest checkpoints, newest first."""
+        with self._moment() as moment:
+            stored = checkpoints.list_checkpoints(moment.conn, limit=_bounded(limit, MAX_ENTRIES))
+            return [checkpoint_summary(moment, one) for one in stored]
+
+    def checkpoint(self, size: int | None = None) -> dict[str, Any]:
+        """The checkpoint of a size, or the newest, with its note and who signed it when."""
+        with self._moment() as moment:
+            conn = moment.conn
+            stored = checkpoints.latest_checkpoint(conn) if size is None else checkpoints.get_checkpoint(conn, size)
+            if stored is None:
+                what = "there is no checkpoint yet" if size is None else f"there is no checkpoint of size {size}"
+                raise UsageError(what, hint="`witnz checkpoint list` shows those there are", code=NOT_FOUND)
+            note, result = parse_note(stored.note), judged(self._state, stored)
+            times = {signature.name: cosignature_time(signature) for signature in note.signatures}
+            cosigners = {member.id: member.cosigner.split("+", 1)[0] for member in self._state.members.values()}
+            at = {name: times.get(cosigners[name]) for name in result.cosigned_by}
+            return checkpoint_summary(moment, stored) | {
+                "origin": parse_checkpoint(note.text).origin,
+                "digest": checkpoint_digest(note.text).hex(),
+                "log_signed": result.log_ok,
+                "cosignatures": [
+                    {"node": name, "at": None if when is None else format_time(when * 1_000_000)} for name, when in at.items()
+                ],
+                "detail": result.detail,
+                "note": stored.note,
+            }
+
+    def verifications(self, table: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Results of verifications, newest first."""
+        with self._db.read() as conn:
+            found = verifications.list_verifications(conn, table=table, limit=_bounded(limit, MAX_ENTRIES))
+        return [_verification(one) for one in found]
+
+    # -- entries --------------------------------------------------------------------------------------------------------------
+
+    def log_entries(
+        self,
+        table: str,
+        from_seq: int = 1,
+        to_seq: int | None = None,
+        key: str | None = None,
+        limit: int = 100,
+        generation: int | None = None,
+    ) -> dict[str, Any]:
+        """Entries of a table log, oldest first, at most ``limit``; ``next_seq`` is where the next ones begin, null at the end.
+
+        ``key``: only those of a row, named as :func:`witnz.node.keytext.parse_key` reads it.  Without a key every entry comes
+        with its chain hash and audit id.
+        """
+        limit = _bounded(limit, MAX_ENTRIES)
+        if from_seq < 1:
+            raise UsageError(f"from: expected a seq from 1 on, found {from_seq}")
+        with self._db.read() as conn:
+            row = self._log(conn, table, generation)
+            last = row.size if to_seq is None else min(to_seq, row.size)
+            take = self._by_key(conn, row, key, from_seq, last) if key is not None else _in_order(conn, row, from_seq, last)
+            shown: list[dict[str, Any]] = []
+            next_seq = None
+            for document in take:
+                if len(shown) == limit:
+                    next_seq = document["seq"]
+                    break
+                shown.append(document)
+            return {
+                "schema": "witnz.log/1",
+                "table": row.table,
+                "generation": row.generation,
+                "origin": row.origin,
+                "size": row.size,
+                "entries": shown,
+                "next_seq": next_seq,
+            }
+
+    def _by_key(self, conn: sqlite3.Connection, row: LogRow, key: str, first: int, last: int) -> Iterator[dict[str, Any]]:
+        state_key = self.state_key(row, key)
+        field = state_key if state_key.startswith(b"\\H") else escape(state_key)
+        for line in entries.entries_with_key(conn, row.id, field):
+            entry = parse_entry(line)
+            if first <= entry.seq <= last:
+                yield entry_document(entry)
+
+    def state_key(self, row: LogRow, key: str) -> bytes:
+        """The state key under which a row named by people is recorded; of a long or hidden key its hash."""
+        record = self._state.newest_generation(row.table)
+        hidden = record is not None and record.hidden_keys
+        return recorded_key(row, key, hidden=hidden)
+
+    def key_of(self, table: str, key: str) -> bytes:
+        """:meth:`state_key` of the current generation of a table."""
+        with self._db.read() as conn:
+            return self.state_key(self._log(conn, table), key)
+
+    def export_log(self, table: str, directory: Path, fmt: str, generation: int | None = None) -> dict[str, Any]:
+        """Write a log's entries below a directory (:mod:`witnz.node.export`); tiles up to the newest seal, if there is one."""
+        with self._db.read() as conn:
+            row = self._log(conn, table, generation)
+            sealed = self._state.last_sealed(row.table, row.generation)
+            size = min(sealed.size, row.size) if fmt == "tiles" and sealed is not None else row.size
+            files = export_log(conn, row, size, directory, fmt)
+            return {"schema": "witnz.log-export/1", **log_summary(conn, row, size), "format": fmt, "files": files}
+
+
+def load_journal_state(db: Database) -> JournalState:
+    """The journal in a store, its records taken as valid: the node that wrote them checked each one."""
+    state = JournalState()
+    with db.read() as conn:
+        for leaf in journal.records(conn):
+            state.apply(parse_record(leaf), verify_signatures=False)
+    return state
+
+
+def entry_document(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON: hashes in hex, LSN and time as text, the key as findings show it."""
+    return {
+        "seq": entry.seq,
+        "op": entry.op,
+        "key": key_text(key_cell(entry)),
+        "row": None if entry.row is None else entry.row.hex(),
+        "lsn": format_lsn(entry.lsn),
+        "xid": entry.xid,
+        "at": format_time(entry.at),
+        "by": entry.by,
+        "hint": entry.hint,
+        "intent": entry.intent,
+    }
+
+
+def _in_order(conn: sqlite3.Connection, row: LogRow, first: int, last: int) -> Iterator[dict[str, Any]]:
+    if first > last:
+        return
+    chain = entries.chain_at(conn, row.id, first - 1)
+    for line in entries.entries(conn, row.id, first, last):
+        chain = chain_hash(chain, content_hash(line))
+        yield entry_document(parse_entry(line)) | {"chain_hash": chain, "audit_id": audit_id(chain)}
+
+
+def _table(moment: Moment, row: LogRow) -> dict[str, Any]:
+    record = moment.state.newest_generation(row.table)
+    newest = verifications.latest(moment.conn, row.table)
+    rules = None if record is None else asdict(record.rules)
+    return {
+        "name": row.table,
+        "generation": row.generation,
+        "status": row.status,
+        "protected": moment.state.current_table(row.table) is not None,
+        "mode": None if record is None else record.rules.mode,
+        "rules": rules,
+        "entries": row.size,
+        "live_rows": live.count(moment.conn, row.id),
+        "root": base64.b64encode(entries.root_at(moment.conn, row.id, row.size)).decode(),
+        "chain": row.chain,
+        "lsn": format_lsn(row.lsn),
+        "sealed": _sealed_size(moment, row),
+        "last_verified_s": None if newest is None else moment.age_s(newest.at),
+        "verdict": None if newest is None else newest.verdict,
+        "findings_open": findings.count_open(moment.conn, row.table),
+    }
+
+
+def _generation(moment: Moment, row: LogRow) -> dict[str, Any]:
+    return {
+        "generation": row.generation,
+        "status": row.status,
+        "origin": row.origin,
+        "entries": row.size,
+        "chain": row.chain,
+        "sealed": _sealed_size(moment, row),
+    }
+
+
+def _sealed_size(moment: Moment, row: LogRow) -> int:
+    sealed = moment.state.last_sealed(row.table, row.generation)
+    return 0 if sealed is None else sealed.size
+
+
+def _verification(stored: StoredVerification) -> dict[str, Any]:
+    return {"id": stored.id, **stored.doc, "journal_seq": stored.journal_seq}
+
+
+def _bounded(limit: int, most: int) -> int:
+    if not 1 <= limit <= most:
+        raise UsageError(f"limit: expected 1 to {most}, found {limit}")
+    return limit
+
+
+def recorded_key(row: LogRow, key: str, *, hidden: bool) -> bytes:
+    """The state key of a row that people name by ``key``, in the form in which this log records it."""
+    from witnz.core.entry import MAX_KEY, hide_key
+
+    line = parse_key(key, row.key_columns)
+    if not line.startswith(b"\\H") and (hidden or len(line) > MAX_KEY):
+        return b"\\H" + hide_key(line, row.secret).encode("ascii")
+    return line
