@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from witnz.core.bundle import BundledRow, RowState, bundle_row
@@ -20,7 +21,7 @@ from witnz.core.policy import format_policy
 from witnz.core.record import Record, operator_bytes, record_leaf_hash, sign_record, vote_bytes
 from witnz.core.record_bodies import AUTHORISED, VOTED
 from witnz.core.rowline import row_blind, row_hash, secret_commitment
-from witnz.core.state import bucket_of, build_state_tree
+from witnz.core.state import StateTree, bucket_of, build_state_tree
 
 CLUSTER = "vectors.example/app"
 CLUSTER_ID = "0123456789abcdef0123456789abcdef"
@@ -228,15 +229,20 @@ class PaperLog:
         )
 
 
+@lru_cache(maxsize=8)
+def _state_tree(rows: tuple[bytes, ...]) -> StateTree:
+    return build_state_tree([row_hash(SECRET, line) for line in rows])
+
+
 def state_of(rows: Sequence[bytes], row: bytes, verify: int) -> RowState:
     """That ``row`` is one of ``rows`` (row lines), proved in their state root."""
-    tree, hashes = build_state_tree([row_hash(SECRET, line) for line in rows]), [row_hash(SECRET, line) for line in rows]
     bucket = bucket_of(row_hash(SECRET, row))
-    return RowState(verify, tuple(sorted(h for h in hashes if bucket_of(h) == bucket)), tuple(tree.proof(bucket)))
+    members = sorted(h for h in (row_hash(SECRET, line) for line in rows) if bucket_of(h) == bucket)
+    return RowState(verify, tuple(members), tuple(_state_tree(tuple(rows)).proof(bucket)))
 
 
 def root_of_rows(rows: Sequence[bytes]) -> bytes:
-    return build_state_tree([row_hash(SECRET, line) for line in rows]).root()
+    return _state_tree(tuple(rows)).root()
 
 
 def table_body(generation: int = 1, previous: Mapping[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
