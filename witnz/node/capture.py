@@ -68,8 +68,8 @@ class Hooks:
 class Capture:
     """Runs until stopped.  Also what verification calls the stream: ``hold`` and ``await_mark``."""
 
-    def __init__(self, db: Database, conninfo: Conninfo, slot: str, publication: str, make: Callable[[], Recorder], hooks: Hooks):
-        self._db, self._conninfo, self._slot, self._publication = db, conninfo, slot, publication
+    def __init__(self, db: Database, conninfo: Conninfo, slot: str, publications: tuple[str, ...], make: Callable[[], Recorder], hooks: Hooks):
+        self._db, self._conninfo, self._slot, self._publications = db, conninfo, slot, publications
         self._make, self._hooks = make, hooks
         self.recorder = make()
         self.status = SourceStatus()
@@ -134,7 +134,7 @@ class Capture:
             self._poll(sql)
             acked = self._acked()
             stream = ReplicationStream(
-                self._conninfo, self._slot, self._publication, start_lsn=acked, server_version_num=sql.info.server_version
+                self._conninfo, self._slot, self._publications, start_lsn=acked, server_version_num=sql.info.server_version
             )
             try:
                 self._check_owned(sql, acked)

@@ -120,7 +120,7 @@ class Node:
             between=self.generations.between, recorded=self._recorded, connected=self._connected, unreachable=self._unreachable
         )
         self.capture = Capture(
-            self.db, self.conninfo, config.slot_name, ",".join(publication_names(config.publication)), self._make_recorder, hooks
+            self.db, self.conninfo, config.slot_name, publication_names(config.publication), self._make_recorder, hooks
         )
         spill = self.data.path / "tmp"
         spill.mkdir(mode=0o700, exist_ok=True)

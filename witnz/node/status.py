@@ -106,7 +106,7 @@ def status_document(
     moment: Moment, node_id: str | None, tables: Sequence[dict[str, Any]], open_findings: Sequence[Finding]
 ) -> dict[str, Any]:
     """The whole document; ``tables`` are those of ``StoreView.tables``."""
-    newest = checkpoints.latest_checkpoint(moment.conn)
+    newest = checkpoints.latest(moment.conn)
     return {
         "schema": "witnz.status/1",
         "at": format_time(moment.now_us),
@@ -245,7 +245,7 @@ def _check_slot(moment: Moment) -> dict[str, Any]:
 def _check_seals(moment: Moment) -> dict[str, Any]:
     """Entries that no seal covers are late once they could have been sealed three times."""
     unsealed = sum(_unsealed(moment, row) for row in logs.list_logs(moment.conn, "active"))
-    newest = checkpoints.latest_checkpoint(moment.conn)
+    newest = checkpoints.latest(moment.conn)
     if newest is None:
         return check("seals", "pending", "no checkpoint was made yet")
     age, since = moment.age_s(newest.at), format_time(newest.at)

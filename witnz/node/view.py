@@ -157,7 +157,7 @@ class StoreView:
         """The checkpoint of a size, or the newest, with its note and who signed it when."""
         with self._moment() as moment:
             conn = moment.conn
-            stored = checkpoints.latest_checkpoint(conn) if size is None else checkpoints.get_checkpoint(conn, size)
+            stored = checkpoints.latest(conn) if size is None else checkpoints.get(conn, size)
             if stored is None:
                 what = "there is no checkpoint yet" if size is None else f"there is no checkpoint of size {size}"
                 raise UsageError(what, hint="`witnz checkpoint list` shows those there are", code=NOT_FOUND)

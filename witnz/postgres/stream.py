@@ -1,0 +1,314 @@
+"""The replication stream of one slot: raw pgoutput messages in, acknowledgements out.
+
+    server: "w" start(8) end(8) time(8) message | "k" end(8) time(8) reply(1)
+    client: "r" written(8) flushed(8) applied(8) time(8) reply(1)
+
+(PostgreSQL documentation 55.4 "Streaming Replication Protocol".)  psycopg has no replication API; this uses its libpq layer,
+``psycopg.pq``.  Rules of this file:
+
+1.  A status goes out every ``status_interval_s``, whatever is arriving: a server that hears nothing for wal_sender_timeout ends
+    the stream, and its own request for a reply may be queued behind megabytes that we have not read.  The timer runs while
+    :meth:`ReplicationStream.read` runs; who does not call it for long calls :meth:`ReplicationStream.beat`.
+2.  Nothing is acknowledged beyond what was received: the server would believe it and skip what lies between, without a word.
+3.  ``wal_end`` of a batch is what an owner with nothing undurable may acknowledge, although no transaction of its tables ends
+    there.  If nobody does, an idle slot retains WAL for ever and the server's fast shutdown never ends.
+4.  Every end of the stream is an error: DatabaseUnreachable where connecting again is right, SlotLost where the slot can never
+    be read again, ReplicationImpossible otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+import psycopg
+from psycopg import pq, sql
+
+from witnz.core.lsn import format_lsn
+from witnz.core.timestamp import PG_EPOCH_US
+from witnz.errors import DatabaseUnreachable, FormatError, ReplicationImpossible, SlotLost, WitnzError
+from witnz.postgres.backoff import Backoff
+from witnz.postgres.session import Conninfo, connect
+from witnz.postgres.slot import check_slot_name, slot_state
+from witnz.postgres.sqlstate import classify_error, error_for
+
+_LOST: Final = "what was written since the last acknowledgement cannot be streamed any more; witnz reports the gap"
+MAX_BATCH_BYTES: Final = 16 << 20
+"""A batch ends with the message that makes it larger than this (one message may have up to 1 GB)."""
+
+_ACK_INTERVAL_S: Final = 0.1
+_CLOSE_S: Final = 2.0
+_HEADER_BYTES: Final = 25
+_XLOGDATA: Final = ord("w")
+_KEEPALIVE: Final = ord("k")
+_COMMIT: Final = ord("C")
+_COMMIT_BYTES: Final = _HEADER_BYTES + 26
+_KEEPALIVE_FORM: Final = struct.Struct(">cQqB")
+_commit_end = struct.Struct(">Q").unpack_from
+_format_status = struct.Struct(">cQQQqB").pack
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive messages.  ``wal_end``: nothing is left to send up to there; None if a message came later than that word."""
+
+    payloads: list[bytes]
+    wal_end: int | None
+
+
+class ReplicationStream:
+    """One START_REPLICATION.  Not for use by several threads at once."""
+
+    def __init__(
+        self,
+        conninfo: Conninfo,
+        slot: str,
+        publications: Sequence[str],
+        *,
+        start_lsn: int,
+        server_version_num: int | None = None,
+        application_name: str = "witnz stream",
+        status_interval_s: float = 10.0,
+        busy_timeout_s: float = 5.0,
+    ) -> None:
+        """Connect and begin at ``start_lsn`` (the slot's own position, if that is later; 0 for exactly that).
+
+        ``server_version_num`` chooses the options, by default the server's word.  A slot whose last reader has not quite gone
+        is waited for, at most ``busy_timeout_s``.
+
+        Raises DatabaseUnreachable, SlotLost, KeyProblem or ReplicationImpossible.
+        """
+        self.slot = check_slot_name(slot)
+        self.received_lsn = 0
+        """The end of the last complete transaction, or the WAL end of the last keepalive, whichever is later."""
+        self.acked_lsn = 0
+        self._connection = connect(conninfo, replication=True, application_name=application_name)
+        self.server_version_num = server_version_num or self._connection.info.server_version
+        self.backend_pid = self._connection.info.backend_pid
+        self._pgconn = self._connection.pgconn
+        self._status_interval_s = status_interval_s
+        self._poll = select.poll()
+        self._doing = f"reading replication slot {slot}"
+        self._error: WitnzError | None = None
+        self._unsent_ack = False
+        self._unflushed = False
+        self._status_at = time.monotonic()
+        try:
+            self._start(start_lsn, publications, busy_timeout_s)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- starting ----
+
+    def _start(self, start_lsn: int, publications: Sequence[str], busy_timeout_s: float) -> None:
+        options = {"proto_version": "1", "publication_names": ",".join(map(_quote, publications))}
+        if self.server_version_num >= 140000:
+            options["messages"] = "true"
+        listed = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in options.items()
+        )
+        command = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} ({})").format(
+            sql.Identifier(self.slot), sql.SQL(format_lsn(start_lsn)), listed
+        )
+        deadline = time.monotonic() + busy_timeout_s
+        backoff = Backoff(0.02, 0.5)
+        while True:
+            try:
+                self._connection.execute(command)
+            except psycopg.errors.ObjectInUse as error:
+                if time.monotonic() > deadline:
+                    raise classify_error(error, doing=f"starting to read replication slot {self.slot}") from error
+                time.sleep(backoff.next())
+            except psycopg.Error as error:
+                raise self._start_error(error) from error
+            else:
+                break
+        if self._pgconn.transaction_status != pq.TransactionStatus.ACTIVE:
+            raise ReplicationImpossible(
+                "the server did not begin to stream", hint="connect to PostgreSQL directly, not to a pooler"
+            )
+
+    def _start_error(self, error: psycopg.Error) -> WitnzError:
+        """Whether the slot is gone for good is the server's word about the slot, not a sentence that may be translated."""
+        doing = f"starting to read replication slot {self.slot}"
+        found = classify_error(error, doing=doing)
+        if not isinstance(found, ReplicationImpossible) or self._connection.closed:
+            return found
+        state = slot_state(self._connection, self.slot)
+        if state is None:
+            return SlotLost(f"{doing}: it does not exist", hint=_LOST)
+        if state.lost:
+            return SlotLost(f"{doing}: the server has given it up ({state.invalidation})", hint=_LOST)
+        return found
+
+    # -- reading ----
+
+    def read(self, max_messages: int, timeout_s: float) -> Batch:
+        """What has arrived, at most ``max_messages``; if nothing has, what arrives within ``timeout_s`` (perhaps nothing).
+
+        Messages that came before the stream's end are delivered first; then every call raises the error of rule 4.
+        """
+        payloads: list[bytes] = []
+        wal_end = None
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._error is not None:
+                raise self._error
+            try:
+                wal_end = self._drain(payloads, max_messages)
+                self._beat()
+                left_s = deadline - time.monotonic()
+                if self._error is None and not payloads and wal_end is None and left_s > 0:
+                    self._wait(min(left_s, self._status_due() - time.monotonic()))
+                    continue
+            except psycopg.Error as error:
+                self._error = classify_error(error, doing=self._doing)
+            if payloads or self._error is None:
+                return Batch(payloads, wal_end if self._error is None else None)
+
+    def _drain(self, payloads: list[bytes], max_messages: int) -> int | None:
+        """Append what libpq and the socket hold; the WAL end of a keepalive that came after all of it."""
+        get, add = self._pgconn.get_copy_data, payloads.append
+        room = MAX_BATCH_BYTES
+        wal_end: int | None = None
+        commit = b""
+        dry = False  # nothing came when the socket was last asked
+        while len(payloads) < max_messages and room > 0:
+            size, data = get(1)
+            if size > 0:
+                dry = False
+                kind = data[0]
+                if kind == _XLOGDATA and size > _HEADER_BYTES:
+                    payload = data[_HEADER_BYTES:].tobytes()
+                    add(payload)
+                    room -= size
+                    wal_end = None
+                    if size == _COMMIT_BYTES and payload[0] == _COMMIT:
+                        commit = payload
+                elif kind == _KEEPALIVE and size == _KEEPALIVE_FORM.size:
+                    wal_end = self._on_keepalive(data)
+                else:
+                    self._error = FormatError(f"{self._doing}: expected a message w or k, found {chr(kind)!r} of {size} bytes")
+                    break
+            elif size == 0 and not dry:
+                self._pgconn.consume_input()
+                dry = True
+            else:
+                if size < 0:
+                    self._error = self._end_error()
+                break
+        if commit:
+            self.received_lsn = max(self.received_lsn, _commit_end(commit, 10)[0])
+        return wal_end
+
+    def _on_keepalive(self, data: memoryview) -> int:
+        _, wal_end, _, reply = _KEEPALIVE_FORM.unpack(data)
+        self.received_lsn = max(self.received_lsn, wal_end)
+        if reply:
+            self._send_status()
+        return int(wal_end)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Until the socket has something, or room for what could not be written, or the time has passed."""
+        wanted = select.POLLIN | (select.POLLOUT if self._unflushed else 0)
+        self._poll.register(self._pgconn.socket, wanted)
+        self._poll.poll(max(timeout_s, 0.0) * 1000)
+        if self._unflushed:
+            self._unflushed = self._pgconn.flush() != 0
+
+    def _end_error(self) -> WitnzError:
+        result = self._pgconn.get_result()
+        if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
+            return DatabaseUnreachable(f"{self._doing}: the server ended the stream, as it does when it shuts down")
+        sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE)
+        message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
+        return error_for(
+            sqlstate.decode() if sqlstate else None,
+            message.decode(errors="replace") if message else "the server ended the stream",
+            doing=self._doing,
+            broken=True,
+        )
+
+    # -- acknowledging ----
+
+    def ack(self, lsn: int, *, force: bool = False) -> None:
+        """Everything up to ``lsn`` is durable here; the server may forget it.
+
+        Never goes back, and never beyond ``received_lsn``, to which a later LSN is cut.  It is sent at most every 0.1 s, the
+        rest by the timer; with ``force`` at once.  Raises DatabaseUnreachable when the connection is broken.
+        """
+        lsn = min(lsn, self.received_lsn)
+        if lsn > self.acked_lsn:
+            self.acked_lsn = lsn
+            self._unsent_ack = True
+        if self._unsent_ack and (force or time.monotonic() >= self._status_at + _ACK_INTERVAL_S):
+            self._send_safely()
+
+    def beat(self) -> None:
+        """Send a status if one is due.  Raises like :meth:`ack`."""
+        if time.monotonic() >= self._status_due():
+            self._send_safely()
+
+    def _beat(self) -> None:
+        if self._error is None and time.monotonic() >= self._status_due():
+            self._send_status()
+
+    def _status_due(self) -> float:
+        return self._status_at + (_ACK_INTERVAL_S if self._unsent_ack else self._status_interval_s)
+
+    def _send_safely(self) -> None:
+        if self._error is not None:
+            return  # the next read says why
+        try:
+            self._send_status()
+        except psycopg.Error as error:
+            raise classify_error(error, doing=self._doing) from error
+
+    def _send_status(self) -> None:
+        now_us = time.time_ns() // 1000 - PG_EPOCH_US
+        self._pgconn.put_copy_data(_format_status(b"r", self.acked_lsn, self.acked_lsn, self.acked_lsn, now_us, 0))
+        self._unflushed = self._pgconn.flush() != 0
+        self._unsent_ack = False
+        self._status_at = time.monotonic()
+
+    # -- ending ----
+
+    def close(self) -> None:
+        """Send the last acknowledgement, end the stream properly if the server plays along within 2 s, and disconnect."""
+        if self._connection.closed:
+            return
+        with contextlib.suppress(psycopg.Error):
+            if self._error is None:
+                self._send_status()
+                self._pgconn.put_copy_end()
+                self._unflushed = self._pgconn.flush() != 0
+                self._finish(time.monotonic() + _CLOSE_S)
+        self._connection.close()
+
+    def _finish(self, deadline: float) -> None:
+        """Throw away what was under way, until the server confirms the end; so the slot is free when this returns."""
+        size = 0
+        while size >= 0 and time.monotonic() < deadline:
+            size, _ = self._pgconn.get_copy_data(1)
+            if size == 0:
+                self._wait(deadline - time.monotonic())
+                self._pgconn.consume_input()
+        while size < 0 and self._pgconn.get_result() is not None:
+            pass  # the end of the copy, and of the command
+
+
+def _quote(name: str) -> str:
+    """An identifier in a list of names, as publication_names wants it."""
+    return '"' + name.replace('"', '""') + '"'
