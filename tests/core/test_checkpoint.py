@@ -89,7 +89,8 @@ def test_extension_lines_are_kept_and_an_empty_tree_has_size_0() -> None:
 
 
 @pytest.mark.parametrize(
-    "size", ["", "00", "01", "+1", "-1", "1 ", " 1", "1_0", "0x1", "1.0", "1e3", "١", "²", "18446744073709551616", "9" * 30]
+    "size",
+    ["", "00", "01", "+1", "-1", "1 ", " 1", "1_0", "0x1", "1.0", "1e3", "١", "1١", "1²", "18446744073709551616", "9" * 30],
 )
 def test_a_size_that_is_not_a_plain_decimal_below_2_to_the_64_is_refused(size: str) -> None:
     with pytest.raises(FormatError, match="checkpoint"):

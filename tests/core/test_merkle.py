@@ -145,6 +145,17 @@ def test_a_mutated_consistency_proof_fails(new: int) -> None:
         assert not verify_consistency(new, old, ROOTS[new], ROOTS[old], proof)
 
 
+def test_a_proof_longer_than_the_tree_is_high_fails_even_where_it_leads_to_the_root() -> None:
+    extra = LEAVES[69]
+    for (index, size), proof in INCLUSION.items():
+        for root in (node_hash(extra, ROOTS[size]), node_hash(ROOTS[size], extra)):
+            assert not verify_inclusion(index, size, LEAVES[index], [*proof, extra], root), (index, size)
+    for (old, new), proof in CONSISTENCY.items():
+        roots = node_hash(extra, ROOTS[old]), node_hash(extra, ROOTS[new])
+        assert not verify_consistency(old, new, *roots, [*proof, extra]), (old, new)
+        assert not verify_consistency(old, new, ROOTS[old], node_hash(ROOTS[new], extra), [*proof, extra]), (old, new)
+
+
 def test_equal_sizes_are_consistent_only_with_equal_roots_and_no_proof() -> None:
     assert verify_consistency(5, 5, ROOTS[5], ROOTS[5], [])
     assert not verify_consistency(5, 5, ROOTS[5], ROOTS[6], [])

@@ -278,7 +278,7 @@ def parse_entry_bundle(data: bytes) -> list[bytes]:
     while at < total:
         start = at + 2
         at = start + int.from_bytes(data[start - 2 : start], "big")
-        if start > total or at > total:
+        if at > total:
             raise FormatError(f"entry bundle: expected entry {len(entries)} to end within {total} bytes, found it cut off")
         entries.append(data[start:at])
     if len(entries) > TILE:
