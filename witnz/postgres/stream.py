@@ -68,7 +68,7 @@ class ReplicationStream:
         self,
         conninfo: Conninfo,
         slot: str,
-        publications: Sequence[str],
+        publications: str | Sequence[str],
         *,
         start_lsn: int,
         server_version_num: int | None = None,
@@ -78,6 +78,7 @@ class ReplicationStream:
     ) -> None:
         """Connect and begin at ``start_lsn`` (the slot's own position, if that is later; 0 for exactly that).
 
+        ``publications``: one name, or several; a table in any of them is streamed.
         ``server_version_num`` chooses the options, by default the server's word.  A slot whose last reader has not quite gone
         is waited for, at most ``busy_timeout_s``.
 
@@ -99,7 +100,8 @@ class ReplicationStream:
         self._unflushed = False
         self._status_at = time.monotonic()
         try:
-            self._start(start_lsn, publications, busy_timeout_s)
+            names = [publications] if isinstance(publications, str) else publications
+            self._start(start_lsn, names, busy_timeout_s)
         except BaseException:
             self._connection.close()
             raise
