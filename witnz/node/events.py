@@ -31,7 +31,7 @@ class Event:
 class Subscription:
     """One listener's queue.  ``wake`` is called, on the publishing thread, whenever there is something new or it was closed."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], object]) -> None:
         self._wake = wake
         self._lock = threading.Lock()
         self._queue: deque[Event] = deque(maxlen=QUEUE)
@@ -83,7 +83,7 @@ class Broadcaster:
             for listener in self._listeners:
                 listener._put(event)
 
-    def subscribe(self, wake: Callable[[], None]) -> Subscription | None:
+    def subscribe(self, wake: Callable[[], object]) -> Subscription | None:
         """A new listener; None if there are too many already or the node is stopping."""
         with self._lock:
             if self._closed or len(self._listeners) >= MAX_LISTENERS:

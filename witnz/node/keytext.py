@@ -1,8 +1,8 @@
 """Keys as people type them (interface.md 1, KEY).
 
-    one key column        the text of its value                      42          Zürich
-    several               col=value,col=value, in any order          flight=11,carrier=UA
-    as findings show it   the key field of the entry, escaped; a hidden or long key is \\H and 64 hex digits
+one key column        the text of its value                      42          Zürich
+several               col=value,col=value, in any order          flight=11,carrier=UA
+as findings show it   the key field of the entry, escaped; a hidden or long key is \\H and 64 hex digits
 """
 
 from __future__ import annotations

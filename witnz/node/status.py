@@ -14,20 +14,20 @@ from __future__ import annotations
 import base64
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from witnz import __version__
 from witnz.config import Config
 from witnz.core.checkpoint import parse_checkpoint
-from witnz.core.finding import CLASSES, Finding
+from witnz.core.finding import CLASSES, FindingState
 from witnz.core.journal import JournalState
 from witnz.core.note import parse_note
 from witnz.core.policy import PolicyResult, evaluate, format_policy, parse_policy
 from witnz.core.timestamp import format_time
 from witnz.errors import WitnzError
-from witnz.store import checkpoints, logs, outbox
+from witnz.store import checkpoints, findings, logs, meta, outbox
 from witnz.store.checkpoints import StoredCheckpoint
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 CheckStatus = Literal["ok", "warn", "fail", "pending", "unknown"]
 STATUSES: Final[tuple[CheckStatus, ...]] = ("ok", "warn", "fail", "pending", "unknown")
 CLOSED: Final = ("approved", "repaired")
+OPEN_STATES: Final[tuple[FindingState, ...]] = ("open", "acknowledged")
+MAX_LOOKED_AT: Final = 1_000
 SEALS_LATE: Final = 3  # intervals; also formats.md 5: a node cosigns nothing while an entry stays unsealed for longer
 STOPPED: Final = "the node is not running"
 US: Final = 1_000_000
@@ -102,10 +104,9 @@ class Moment:
         return format_time(self.now_us - round((time.monotonic() - monotonic_s) * US))
 
 
-def status_document(
-    moment: Moment, node_id: str | None, tables: Sequence[dict[str, Any]], open_findings: Sequence[Finding]
-) -> dict[str, Any]:
-    """The whole document; ``tables`` are those of ``StoreView.tables``."""
+def vitals_document(moment: Moment) -> dict[str, Any]:
+    """The document without its tables: what costs the same however much is recorded."""
+    node_id = meta.load_value(moment.conn, "node")
     newest = checkpoints.latest(moment.conn)
     return {
         "schema": "witnz.status/1",
@@ -115,9 +116,9 @@ def status_document(
         "source": _source(moment),
         "checkpoint": None if newest is None else checkpoint_summary(moment, newest),
         "anchors": [],
-        "tables": list(tables),
-        "findings_open": len(open_findings),
-        "checks": checks(moment, open_findings),
+        "findings_open": findings.count_open(moment.conn),
+        "alerts_pending": outbox.counts(moment.conn)["pending"],
+        "checks": checks(moment),
     }
 
 
@@ -199,7 +200,7 @@ def _source(moment: Moment) -> dict[str, Any]:
 # -- checks -------------------------------------------------------------------------------------------------------------------
 
 
-def checks(moment: Moment, open_findings: Sequence[Finding]) -> list[dict[str, Any]]:
+def checks(moment: Moment) -> list[dict[str, Any]]:
     """Every named check, always all of them and in this order."""
     return [
         _check_capture(moment),
@@ -208,7 +209,7 @@ def checks(moment: Moment, open_findings: Sequence[Finding]) -> list[dict[str, A
         _check_store(moment),
         _check_alerts(moment),
         _check_openings(moment),
-        _check_findings(open_findings),
+        _check_findings(moment),
         _check_gaps(moment),
     ]
 
@@ -298,13 +299,16 @@ def _check_openings(moment: Moment) -> dict[str, Any]:
     return check("openings", "pending", "; ".join(described))
 
 
-def _check_findings(open_findings: Sequence[Finding]) -> dict[str, Any]:
-    waiting = [finding for finding in open_findings if finding.state == "open"]
-    if not open_findings:
+def _check_findings(moment: Moment) -> dict[str, Any]:
+    counts = findings.count_by_state(moment.conn)
+    waiting, seen = counts.get("open", 0), counts.get("acknowledged", 0)
+    if not waiting and not seen:
         return check("findings", "ok", "no finding is open")
-    since = min(finding.detected_at for finding in open_findings)
-    message = f"{len(open_findings)} findings are not closed, {len(waiting)} of them not acknowledged"
-    grave = any(CLASSES[finding.cls].severity in ("critical", "high") for finding in open_findings)
+    newest = findings.list_findings(moment.conn, states=OPEN_STATES, limit=MAX_LOOKED_AT)
+    grave = any(CLASSES[finding.cls].severity in ("critical", "high") for finding in newest)
+    # Only where all of them were looked at is the oldest among them known.
+    since = min(finding.detected_at for finding in newest) if len(newest) < MAX_LOOKED_AT else None
+    message = f"{waiting} findings are open, {seen} more acknowledged and not closed"
     return check("findings", "fail" if grave else "warn", message, "`witnz findings list` shows them", since)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from witnz.config import Config
 from witnz.core.checkpoint import checkpoint_digest, parse_checkpoint
-from witnz.core.entry import Entry, audit_id, chain_hash, content_hash, key_cell, parse_entry
+from witnz.core.entry import MAX_KEY, Entry, audit_id, chain_hash, content_hash, hide_key, key_cell, parse_entry
 from witnz.core.finding import CLASSES, STATES, Finding
 from witnz.core.journal import JournalState
 from witnz.core.keyplan import key_text
@@ -30,8 +30,8 @@ from witnz.core.timestamp import format_time
 from witnz.errors import UsageError
 from witnz.node.export import export_log, log_summary
 from witnz.node.keytext import parse_key
-from witnz.node.status import CLOSED, Live, Moment, checkpoint_summary, judged, status_document
-from witnz.store import checkpoints, entries, findings, journal, live, logs, meta, verifications
+from witnz.node.status import CLOSED, Live, Moment, checkpoint_summary, judged, vitals_document
+from witnz.store import checkpoints, entries, findings, journal, live, logs, verifications
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
 from witnz.store.verifications import StoredVerification
@@ -72,10 +72,16 @@ class StoreView:
     def status(self, live_node: Live | None = None) -> dict[str, Any]:
         """``witnz.status/1``; without the running node its state is "stopped" and what only it knows is null."""
         with self._moment(live_node) as moment:
-            node_id = meta.load_value(moment.conn, "node")
             tables = [_table(moment, row) for row in self._current_logs(moment.conn)]
-            still_open = findings.list_findings(moment.conn, states=["open", "acknowledged"])
-            return status_document(moment, node_id, tables, still_open)
+            return vitals_document(moment) | {"tables": tables}
+
+    def vitals(self, live_node: Live | None = None) -> dict[str, Any]:
+        """The status without its tables but for their open findings: cheap enough to be asked for every few seconds."""
+        with self._moment(live_node) as moment:
+            names = [row.table for row in self._current_logs(moment.conn)]
+            counts = {name: findings.count_open(moment.conn, name) for name in names}
+            total = findings.count_open(moment.conn)
+            return vitals_document(moment) | {"findings_open_by_table": counts | {"": total - sum(counts.values())}}
 
     def tables(self) -> list[dict[str, Any]]:
         """The protected tables, and those whose first generation is being opened, by name."""
@@ -99,13 +105,10 @@ class StoreView:
 
     def _current_logs(self, conn: sqlite3.Connection) -> list[LogRow]:
         """The newest log of each table that is protected or about to be."""
-        newest = {row.table: row for row in logs.list_logs(conn) if row.status != "ended"}
-        decided = {row.table: row for row in logs.list_logs(conn) if row.status in ("active", "provisional")}
+        rows = [row for row in logs.list_logs(conn) if row.status != "ended"]
+        current = {row.table: row for row in rows} | {row.table: row for row in rows if row.status != "open"}
         protected = self._state.tables()
-        current = newest | decided
-        return [
-            current[name] for name in sorted(current) if name in protected or current[name].status in ("open", "provisional")
-        ]
+        return [row for name, row in sorted(current.items()) if name in protected or row.status in ("open", "provisional")]
 
     def _log(self, conn: sqlite3.Connection, name: str, generation: int | None = None) -> LogRow:
         """The log of a table: of this generation, or of the newest that is decided."""
@@ -191,6 +194,7 @@ class StoreView:
         to_seq: int | None = None,
         key: str | None = None,
         limit: int = 100,
+        *,
         generation: int | None = None,
     ) -> dict[str, Any]:
         """Entries of a table log, oldest first, at most ``limit``; ``next_seq`` is where the next ones begin, null at the end.
@@ -300,12 +304,17 @@ def _table(moment: Moment, row: LogRow) -> dict[str, Any]:
         "live_rows": live.count(moment.conn, row.id),
         "root": base64.b64encode(entries.root_at(moment.conn, row.id, row.size)).decode(),
         "chain": row.chain,
-        "lsn": format_lsn(row.lsn),
+        "lsn": _newest_lsn(moment.conn, row),
         "sealed": _sealed_size(moment, row),
         "last_verified_s": None if newest is None else moment.age_s(newest.at),
         "verdict": None if newest is None else newest.verdict,
         "findings_open": findings.count_open(moment.conn, row.table),
     }
+
+
+def _newest_lsn(conn: sqlite3.Connection, row: LogRow) -> str:
+    """The final LSN of the newest transaction recorded in a log; that of its baseline's snapshot while it is empty."""
+    return format_lsn(parse_entry(entries.entry_at(conn, row.id, row.size)).lsn if row.size else row.lsn)
 
 
 def _generation(moment: Moment, row: LogRow) -> dict[str, Any]:
@@ -336,8 +345,6 @@ def _bounded(limit: int, most: int) -> int:
 
 def recorded_key(row: LogRow, key: str, *, hidden: bool) -> bytes:
     """The state key of a row that people name by ``key``, in the form in which this log records it."""
-    from witnz.core.entry import MAX_KEY, hide_key
-
     line = parse_key(key, row.key_columns)
     if not line.startswith(b"\\H") and (hidden or len(line) > MAX_KEY):
         return b"\\H" + hide_key(line, row.secret).encode("ascii")

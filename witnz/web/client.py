@@ -1,0 +1,313 @@
+"""The command line's side of the HTTP interface: one method for every path, over the node's Unix socket.
+
+Answers are the documents of :mod:`witnz.web.app` without their envelope where that is only a list; a problem is raised as
+the error that the node had, with its code, exit code and hint.  That no node answers is NodeUnreachable; then a command may
+read the store itself (:class:`witnz.node.view.StoreView` has the same methods for what needs no running node).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
+
+from witnz.config_types import UNIX_PATH_MAX_BYTES
+from witnz.core.tiles import tile_path
+from witnz.errors import FormatError, KeyProblem, NodeUnreachable, WitnzError
+from witnz.web.problems import PROBLEM_TYPE, error_from_problem, parse_problem
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_S: Final = 5.0
+ANSWER_S: Final = 120.0  # the node may be busy; what takes longer is a stream
+SILENCE_S: Final = 60.0  # streams say something every HEARTBEAT_S
+MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+EVENT_STREAM: Final = "text/event-stream"
+
+Progress = Callable[[int], None]
+
+
+class NodeClient:
+    """Speaks to the node at ``socket_path``.  Nothing is opened before the first question; ``close`` it, or use ``with``."""
+
+    def __init__(self, socket_path: Path, *, answer_s: float = ANSWER_S) -> None:
+        self._path, self._answer_s = socket_path, answer_s
+        self._http: httpx.Client | None = None
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # -- health and status ----------------------------------------------------------------------------------------------------
+
+    def is_running(self) -> bool:
+        """Whether a node answers at the socket at all."""
+        try:
+            self._get("/health/live")
+        except NodeUnreachable:
+            return False
+        return True
+
+    def is_ready(self) -> bool:
+        """Whether the node records."""
+        return bool(self._get("/health/ready", allowed=503).get("status") == "ready")
+
+    def health(self) -> dict[str, Any]:
+        return self._get("/health", allowed=503)
+
+    def status(self) -> dict[str, Any]:
+        """``witnz.status/1``."""
+        return self._get("/status")
+
+    def metrics(self) -> str:
+        return self._bytes("/metrics").decode()
+
+    # -- what is recorded -----------------------------------------------------------------------------------------------------
+
+    def tables(self) -> list[dict[str, Any]]:
+        return list(self._get("/tables")["tables"])
+
+    def table(self, name: str) -> dict[str, Any]:
+        return self._get(f"/tables/{_segment(name)}")
+
+    def log_entries(
+        self,
+        table: str,
+        from_seq: int = 1,
+        to_seq: int | None = None,
+        key: str | None = None,
+        limit: int = 100,
+        *,
+        generation: int | None = None,
+    ) -> dict[str, Any]:
+        """One page of entries; go on with ``from_seq=page["next_seq"]`` until that is null."""
+        query = {"from": from_seq, "to": to_seq, "key": key, "limit": limit, "generation": generation}
+        return self._get(f"/logs/{_segment(table)}", query)
+
+    def findings(self, state: str | None = None, table: str | None = None) -> list[dict[str, Any]]:
+        return list(self._get("/findings", {"state": state, "table": table})["findings"])
+
+    def finding(self, finding_id: str) -> dict[str, Any]:
+        return self._get(f"/findings/{_segment(finding_id)}")
+
+    def checkpoints(self, limit: int = 100) -> list[dict[str, Any]]:
+        return list(self._get("/checkpoints", {"limit": limit})["checkpoints"])
+
+    def checkpoint(self, size: int | None = None) -> dict[str, Any]:
+        return self._get(f"/checkpoints/{'latest' if size is None else size}")
+
+    def verifications(self, table: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        return list(self._get("/verifications", {"table": table, "limit": limit})["verifications"])
+
+    # -- proofs ---------------------------------------------------------------------------------------------------------------
+
+    def checkpoint_bundle(self, size: int | None = None) -> bytes:
+        return self._bytes("/bundles/checkpoint", {"size": size})
+
+    def row_bundle(self, table: str, key: str | None = None, *, seq: int | None = None, with_row: bool = False) -> bytes:
+        query = {"table": table, "key": key, "seq": seq, "with_row": 1 if with_row else None}
+        return self._bytes("/bundles/row", query)
+
+    def tile_checkpoint(self, log: str) -> str:
+        """The checkpoint text of a log: signed for the journal, unsigned for a table log (:mod:`witnz.web.tiles`)."""
+        return self._bytes(f"/tiles/{_segment(log)}/checkpoint").decode()
+
+    def tile(self, log: str, level: int | None, n: int, width: int = 256) -> bytes:
+        """A tile of a log, or, where ``level`` is None, an entry bundle."""
+        return self._bytes(f"/tiles/{_segment(log)}/{tile_path('entries' if level is None else level, n, width)}")
+
+    # -- doing ----------------------------------------------------------------------------------------------------------------
+
+    def verify(self, table: str, on_progress: Progress = lambda rows: None) -> dict[str, Any]:
+        """``witnz.verify/1`` of one table; ``on_progress`` is told the rows read so far.  May take hours."""
+        with self._stream("POST", f"/verify/{_segment(table)}") as lines:
+            for kind, document in _events(lines):
+                if kind == "progress":
+                    on_progress(int(document["rows"]))
+                elif kind == "result":
+                    return document
+                elif kind == "problem":
+                    raise error_from_problem(document)
+        raise NodeUnreachable(
+            "the node ended the connection before the verification was done", hint="the node's log says why; run it again"
+        )
+
+    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The node's events from now on, as (kind, document), until the node stops."""
+        with self._stream("GET", "/events") as lines:
+            for kind, document in _events(lines):
+                if kind == "problem":
+                    raise error_from_problem(document)
+                yield kind, document
+
+    def acknowledge(self, finding_id: str, reason: str) -> dict[str, Any]:
+        return self._post(f"/findings/{_segment(finding_id)}/ack", {"reason": reason})
+
+    def approval(self, finding_id: str, reason: str) -> tuple[str, dict[str, Any]]:
+        """(cluster id, body of the ``accept`` record) that an operator has to sign to approve a finding."""
+        document = self._get(f"/findings/{_segment(finding_id)}/approval", {"reason": reason})
+        return str(document["cluster"]), dict(document["body"])
+
+    def approve(self, finding_id: str, signed_body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._post(f"/findings/{_segment(finding_id)}/approve", {"body": dict(signed_body)})
+
+    def protect(
+        self, table: str, mode: str = "state_integrity", *, exclude_columns: Sequence[str] = (), **rules: bool | str
+    ) -> dict[str, Any]:
+        """``rules``: on_change, inserts_only, require_intent, retain, keys, as in ``protected_tables[]``."""
+        body = {"table": table, "mode": mode, **rules} | ({"exclude_columns": list(exclude_columns)} if exclude_columns else {})
+        return self._post("/protect", body)
+
+    # -- speaking -------------------------------------------------------------------------------------------------------------
+
+    def _get(self, path: str, query: Mapping[str, Any] | None = None, *, allowed: int = 200) -> dict[str, Any]:
+        return _document(self._ask("GET", path, query, allowed=allowed))
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return _document(self._ask("POST", path, body=body))
+
+    def _bytes(self, path: str, query: Mapping[str, Any] | None = None) -> bytes:
+        return self._ask("GET", path, query)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        body: Mapping[str, Any] | None = None,
+        allowed: int = 200,
+    ) -> bytes:
+        with self._talk(method, path, query, body, read_s=self._answer_s) as response:
+            data = bytearray()
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > MAX_ANSWER_BYTES:
+                    raise FormatError(f"answer of the node: expected at most {MAX_ANSWER_BYTES} bytes")
+            if response.status_code not in (200, allowed):
+                raise _problem(response, bytes(data))
+            return bytes(data)
+
+    @contextmanager
+    def _stream(self, method: str, path: str) -> Iterator[Iterator[str]]:
+        body: dict[str, Any] | None = {} if method == "POST" else None
+        with self._talk(method, path, None, body, read_s=SILENCE_S, accept=EVENT_STREAM) as response:
+            if response.status_code != 200:
+                raise _problem(response, response.read())
+            yield response.iter_lines()
+
+    @contextmanager
+    def _talk(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | None,
+        *,
+        read_s: float,
+        accept: str = "application/json",
+    ) -> Iterator[httpx.Response]:
+        import httpx
+
+        self._check_path()
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=SILENCE_S, pool=CONNECT_S)
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        headers = {"accept": accept} | ({} if content is None else {"content-type": "application/json"})
+        try:
+            with self._client().stream(
+                method, path, params=given, content=content, headers=headers, timeout=timeout
+            ) as response:
+                yield response
+        except httpx.ConnectError as error:
+            raise self._no_connection(error) from None
+        except httpx.TimeoutException:
+            raise NodeUnreachable(
+                f"the node at {self._path} did not answer in time", hint="is it overloaded or stopped? see its log"
+            ) from None
+        except httpx.TransportError as error:
+            raise NodeUnreachable(
+                f"the connection to the node at {self._path} broke: {error}", hint="did it stop? see its log"
+            ) from None
+
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        if self._http is None:
+            # No proxies, .netrc or certificates from the environment: this never leaves the machine.
+            transport = httpx.HTTPTransport(uds=str(self._path))
+            self._http = httpx.Client(transport=transport, base_url="http://node", trust_env=False)
+        return self._http
+
+    def _check_path(self) -> None:
+        if len(os.fsencode(self._path)) > UNIX_PATH_MAX_BYTES:
+            raise NodeUnreachable(
+                f"socket {self._path}: no Unix socket can have a path of more than {UNIX_PATH_MAX_BYTES} bytes",
+                hint="set socket_path to a shorter one",
+            )
+
+    def _no_connection(self, error: Exception) -> WitnzError:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, PermissionError) or "Permission denied" in str(cause):
+                return KeyProblem(
+                    f"socket {self._path} may not be opened by this user",
+                    hint="run the command as the user that the node runs as, or become a member of socket_group",
+                )
+            cause = cause.__cause__ or cause.__context__
+        return NodeUnreachable(
+            f"no node answers at {self._path}", hint="start it with `witnz start`, or name its socket (socket_path)"
+        )
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise FormatError("answer of the node: expected a JSON object", hint="are command and node of the same version?")
+    return document
+
+
+def _problem(response: httpx.Response, data: bytes) -> WitnzError:
+    """The error in an answer that is not the one hoped for."""
+    if response.headers.get("content-type", "").startswith(PROBLEM_TYPE):
+        return parse_problem(data)
+    text = data[:200].decode("utf-8", "replace").strip()
+    return NodeUnreachable(f"the node answered {response.status_code}: {text}", hint="see the node's log")
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(kind, document) of each event of a text/event-stream; comments and ids are left out."""
+    kind, data = "message", ""
+    for line in lines:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            kind = value
+        elif name == "data":
+            data += value
+            if len(data) > MAX_LINE_BYTES:
+                raise FormatError(f"event of the node: expected at most {MAX_LINE_BYTES} bytes")
+        elif not line and data:
+            yield kind, _document(data.encode())
+            kind, data = "message", ""

@@ -1,0 +1,68 @@
+"""What the HTTP interface asks of the node that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from witnz.config import Config
+from witnz.core.classify import Rules
+from witnz.core.finding import Finding
+from witnz.core.journal import JournalState
+from witnz.metrics import Metrics
+from witnz.node.events import Broadcaster
+from witnz.node.evidence import RowLine
+from witnz.node.status import Live
+from witnz.node.verification import Verified
+from witnz.store.database import Database
+
+
+class JournalOf(Protocol):
+    """The node's journal."""
+
+    @property
+    def state(self) -> JournalState: ...
+
+    def propose(self, record_type: str, body: Mapping[str, Any]) -> int: ...
+
+
+class ApprovalsOf(Protocol):
+    """How findings are closed."""
+
+    def acknowledge(self, finding_id: str, reason: str) -> Finding: ...
+
+    def accept_body(self, finding_id: str, reason: str) -> dict[str, Any]: ...
+
+
+class Served(Live, Protocol):
+    """A running node.  All its methods may be called from any thread and may take long."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def db(self) -> Database: ...
+
+    @property
+    def clock(self) -> Callable[[], int]: ...
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    @property
+    def events(self) -> Broadcaster: ...
+
+    @property
+    def journal(self) -> JournalOf: ...
+
+    @property
+    def approvals(self) -> ApprovalsOf: ...
+
+    @property
+    def row_line(self) -> RowLine: ...
+
+    def verify_table(self, table: str, progress: Callable[[int], None]) -> Verified: ...
+
+    def approve(self, body: dict[str, Any]) -> Finding: ...
+
+    def protect_table(self, name: str, rules: Rules, *, hidden: bool, excluded: frozenset[str]) -> None: ...

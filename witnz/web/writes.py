@@ -1,0 +1,108 @@
+"""What is asked with POST and changes something.  Before anything is done the journal says who asked for what (``operator``).
+
+The record stands for the request, not for its success: what came of it follows in a record of its own (``ack``, ``accept``,
+``table``), or does not follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, get_args
+
+from witnz.core.canonical import canonical
+from witnz.core.classify import Mode, OnChange, Rules
+from witnz.errors import FormatError, UsageError
+from witnz.web.asked import Asked, check_members, reason_of, table_name
+from witnz.web.problems import CONFLICT
+from witnz.web.reads import Answer, view_of
+from witnz.web.served import Served
+
+_PROTECT_OPTIONAL: Final = frozenset(
+    {"mode", "on_change", "inserts_only", "require_intent", "retain", "keys", "exclude_columns"}
+)
+
+
+def acknowledge(node: Served, asked: Asked) -> Answer:
+    """``{"reason": …}``: somebody has seen a finding; it stays open."""
+    check_members(asked.body, frozenset({"reason"}))
+    reason, name = reason_of(asked.body["reason"]), _open_finding(node, asked)
+    _journal(node, asked, "findings.ack", {"finding": name})
+    found = node.approvals.acknowledge(name, reason)
+    node.events.publish("finding", found.to_json())
+    return {"schema": "witnz.finding/1", **view_of(node).finding(name)}
+
+
+def approve(node: Served, asked: Asked) -> Answer:
+    """``{"body": …}``: the body of GET …/approval with ``nonce`` and ``auth``, signed by an operator's key."""
+    check_members(asked.body, frozenset({"body"}))
+    body = asked.body["body"]
+    if not isinstance(body, dict):
+        raise FormatError("body: expected the signed accept body as an object")
+    name = _open_finding(node, asked)
+    if body.get("finding") != name:
+        raise UsageError(f"the signed body is not about {name}", hint="get what to sign from …/approval, and sign that")
+    auth = body.get("auth")
+    operator = auth.get("operator") if isinstance(auth, dict) else None
+    _journal(node, asked, "findings.approve", {"finding": name, "operator": str(operator)[:256]})
+    found = node.approve(body)
+    node.events.publish("finding", found.to_json())
+    return {"schema": "witnz.finding/1", **view_of(node).finding(name)}
+
+
+def protect(node: Served, asked: Asked) -> Answer:
+    """``{"table": …, "mode": …, …}``, the members of ``protected_tables[]``: queue the first generation of a table."""
+    check_members(asked.body, frozenset({"table"}), _PROTECT_OPTIONAL)
+    name = table_name(_text(asked.body, "table", ""))
+    rules = _rules(asked.body)
+    hidden = _choice(asked.body, "keys", ("plain", "hidden"), "plain") == "hidden"
+    excluded = asked.body.get("exclude_columns", [])
+    if not isinstance(excluded, list) or not all(isinstance(column, str) for column in excluded):
+        raise FormatError("exclude_columns: expected a list of column names")
+    asked_for = {member: value for member, value in asked.body.items() if member != "exclude_columns"}
+    _journal(node, asked, "protect", {**asked_for, "table": name})
+    node.protect_table(name, rules, hidden=hidden, excluded=frozenset(excluded))
+    return {"schema": "witnz.protect/1", "table": name, "status": "queued"}
+
+
+def _rules(body: Mapping[str, Any]) -> Rules:
+    mode = _choice(body, "mode", get_args(Mode), "state_integrity")
+    on_change = _choice(body, "on_change", get_args(OnChange), "alert")
+    retain = _choice(body, "retain", ("rows", "none"), "none") == "rows"
+    inserts_only, require_intent = _flag(body, "inserts_only"), _flag(body, "require_intent")
+    return Rules(mode, on_change, inserts_only, require_intent, retain)  # type: ignore[arg-type]
+
+
+def _open_finding(node: Served, asked: Asked) -> str:
+    """The finding of the path.  Raises UsageError: 404 if there is none, 409 if it is closed."""
+    name = asked.path["finding"]
+    found = view_of(node).finding(name)
+    if found["closed"]:
+        raise UsageError(f"finding {name} is {found['state']} already", code=CONFLICT)
+    return name
+
+
+def _journal(node: Served, asked: Asked, action: str, what: Mapping[str, Any]) -> None:
+    """Who, what; the record itself says when."""
+    who = {"by": asked.peer.name, "uid": asked.peer.uid, "via": "socket"}
+    node.journal.propose("operator", {"action": action, "detail": canonical({**what, **who}).decode()})
+
+
+def _text(body: Mapping[str, Any], name: str, default: str) -> str:
+    value = body.get(name, default)
+    if not isinstance(value, str):
+        raise FormatError(f"{name}: expected text")
+    return value
+
+
+def _choice(body: Mapping[str, Any], name: str, choices: tuple[str, ...], default: str) -> str:
+    value = _text(body, name, default)
+    if value not in choices:
+        raise FormatError(f"{name}: expected {' or '.join(choices)}, found {value[:40]!r}")
+    return value
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise FormatError(f"{name}: expected true or false")
+    return value
