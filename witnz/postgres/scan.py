@@ -215,7 +215,7 @@ class SnapshotScan:
         if lsn is None:
             raise ScanInterrupted(
                 f"{self._label}: the server is a standby; a snapshot there does not tell which transactions it sees",
-                hint="name the primary in the configuration (target_session_attrs=read-write)",
+                hint="name the primary's host in the configuration",
             )
         if found != self.info.oid:
             raise TableReplaced(self._label, self.info.oid, found)
