@@ -250,6 +250,7 @@ def test_the_longest_possible_entry_fits_in_65535_bytes() -> None:
 
 
 def test_a_longer_line_is_neither_written_nor_read() -> None:
+    assert (MAX_ENTRY, MAX_KEY, MAX_SCHEMA) == (65_535, 1_024, 60_000)
     with pytest.raises(FormatError, match="at most 65535 bytes"):
         format_entry(replace(INSERT, hint="x" * MAX_ENTRY))
     with pytest.raises(FormatError, match="at most 65535 bytes, found 65536"):

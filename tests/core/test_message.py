@@ -146,6 +146,7 @@ def test_the_bounds_of_by_and_hint_are_exact_in_bytes_of_utf_8(member: str, limi
 
 
 def test_the_bound_of_the_whole_message_is_exact() -> None:
+    assert (MAX_BY, MAX_HINT, MAX_MESSAGE) == (256, 4096, 8192)
     claim = b'{"by":"a"}'
     assert parse_message(claim.ljust(MAX_MESSAGE)) == Message("a", None, None)
     assert parse_message(claim.ljust(MAX_MESSAGE + 1)) is NO_MESSAGE

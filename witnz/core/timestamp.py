@@ -43,6 +43,6 @@ def parse_time(text: str) -> int:
         us = (datetime.fromisoformat(text) - _EPOCH_UTC) // _MICROSECOND
     except ValueError:
         raise FormatError(f"time: expected a date and time that exist, found {text!r}") from None
-    if format_time(us) != text:
+    if format_time(us) != text:  # newer Pythons read 24:00 as the next day
         raise FormatError(f"time: expected the canonical spelling {format_time(us)}, found {text!r}")
     return us
