@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from witnz.errors import NotInitialised, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from witnz.store import schema
-from witnz.store.datadir import sync_directory
+from witnz.store.datadir import may_write, sync_directory
 
 PAGE_BYTES = 8192
 WAL_BYTES = 16 * 1024 * 1024
@@ -84,7 +84,7 @@ class Database:
             if read_only:
                 # Without its -wal a store can be read in a place that cannot be written, but SQLite has to be told so.
                 wal = path.with_name(f"{path.name}-wal")
-                immutable = not os.access(path.parent, os.W_OK) and not wal.exists()
+                immutable = not may_write(path.parent, os.W_OK) and not wal.exists()
                 database = cls(path, None, immutable=immutable)
                 with database.read() as reader:
                     schema.check(reader, path)

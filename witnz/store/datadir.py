@@ -93,7 +93,7 @@ class DataDir:
         _check_private(self.database, "store", "600")
         if self.keys_dir.exists():
             _check_private(self.keys_dir, "directory", "700")
-        if writable and not (os.access(self.path, os.W_OK | os.X_OK) and os.access(self.database, os.W_OK)):
+        if writable and not (may_write(self.path, os.W_OK | os.X_OK) and may_write(self.database, os.W_OK)):
             raise StoreFull(
                 f"data directory {self.path} cannot be written",
                 hint="is the file system mounted read-only, or does the directory belong to another user?",
@@ -162,13 +162,15 @@ def load_key_file(path: Path) -> str:
         if error.errno == errno.ENOENT:
             raise KeyProblem(f"key file {path} does not exist", hint="restore it, or make keys with `witnz init`") from None
         raise KeyProblem(f"key file {path} cannot be read: {error.strerror}") from None
-    with os.fdopen(file, "rb") as stream:
-        state = os.fstat(stream.fileno())
-        if not stat.S_ISREG(state.st_mode):
+    try:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISREG(mode):
             raise KeyProblem(f"key file {path}: expected a regular file")
-        if state.st_mode & _OTHERS:
-            _refuse_mode(path, "key file", state.st_mode, "600")
-        data = stream.read(MAX_KEY_FILE_BYTES + 1)
+        if mode & _OTHERS:
+            _refuse_mode(path, "key file", mode, "600")
+        data = os.read(file, MAX_KEY_FILE_BYTES + 1)
+    finally:
+        os.close(file)
     if len(data) > MAX_KEY_FILE_BYTES:
         raise KeyProblem(f"key file {path}: expected at most {MAX_KEY_FILE_BYTES} bytes")
     try:
@@ -231,6 +233,11 @@ def sync_directory(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def may_write(path: Path, mode: int) -> bool:
+    """What the kernel would say to this process as it is now, a read-only file system included."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _check_private(path: Path, what: str, mode: str) -> None:

@@ -167,8 +167,9 @@ def drop_log(connection: sqlite3.Connection, log_id: int) -> None:
 
 
 def _first(connection: sqlite3.Connection, where: str, values: list[Any]) -> LogRow | None:
-    rows = open_utils(connection).table("logs").rows_where(where, values, order_by="generation DESC", limit=1)
-    return next((_row(row) for row in rows), None)
+    cursor = connection.execute(f"SELECT * FROM logs WHERE {where} ORDER BY generation DESC LIMIT 1", values)  # noqa: S608
+    names = [column[0] for column in cursor.description]
+    return next((_row(dict(zip(names, row, strict=True))) for row in cursor), None)
 
 
 def _row(row: dict[str, Any]) -> LogRow:

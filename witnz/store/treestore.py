@@ -38,7 +38,7 @@ def load_tree(connection: sqlite3.Connection, log_id: int, size: int, tail_leave
 
     Raises StoreCorrupt where a tile is missing or of another width.
     """
-    edge = [list(tail_leaves)]
+    edge = [list(tail_leaves)] if size else []
     level = 1
     while tile_widths(size, level) != (0, 0):
         n, width = tile_widths(size, level)
