@@ -55,8 +55,10 @@ class KeyPlan:
     def state_keys(self, lines: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
         """(state keys, entry key fields) of row lines of a keyed table."""
         keys = self.key_lines(lines)
-        if not self.hidden and not any(len(k) > MAX_KEY or b"\\" in k or b"\t" in k for k in keys):
-            return keys, keys
+        if not self.hidden and keys:
+            together = b"".join(keys)  # one look at all of them: almost no key needs more
+            if b"\\" not in together and b"\t" not in together and len(max(keys, key=len)) <= MAX_KEY:
+                return keys, keys
         fields = [key_field(k, self.secret, self.hidden) for k in keys]
         states = [field if field.startswith(b"\\H") else key for key, field in zip(keys, fields, strict=True)]
         return states, fields

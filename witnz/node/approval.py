@@ -14,6 +14,7 @@ What an approval of each kind of finding accepts:
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from witnz.core.entry import Entry, parse_entry
@@ -33,8 +34,8 @@ MAX_ROWS = 300  # what surely fits into one record; an approval of more is refus
 class Approvals:
     """Acks and accepts of one node."""
 
-    def __init__(self, db: Database, journal: Journal, book: FindingBook) -> None:
-        self._db, self._journal, self._book = db, journal, book
+    def __init__(self, db: Database, journal: Journal, book: FindingBook, seal: Callable[[], object]) -> None:
+        self._db, self._journal, self._book, self._seal = db, journal, book, seal
 
     def get(self, finding_id: str) -> Finding:
         """Raises UsageError if there is no such finding."""
@@ -75,6 +76,7 @@ class Approvals:
                 hint="the row changed meanwhile; look at the finding again and approve anew",
             )
         self.journal_finding(finding)
+        self._seal()  # so that the journal says up to which entries this decision was made
         self._journal.propose("accept", body)
         with self._db.write() as conn:
             self._accept(conn, finding, expected["rows"])
@@ -167,6 +169,9 @@ class Approvals:
             return
         key = state_key_of_entry(line, seq, entry.row, keyed=keyed)
         after = seq if entry.op in ("insert", "update") else None
+        before = live.accepted_many(conn, log, [key]).get(key)
+        if before is not None and before > seq:
+            return  # a later entry of this key is accepted already; the last one counts
         applied = live.applied_many(conn, log, [key]).get(key)
         live.set_accepted(conn, log, [(key, after)])
         live.set_overlay(conn, log, [(key, applied)]) if applied != after else live.clear_overlay(conn, log, [key])

@@ -64,17 +64,19 @@ class Generations:
                 if state is not None:
                     state.take_block()
                     states.append(state)
-            elif row.status == OPEN:
-                self._recover_open(row)
+            elif row.status == OPEN and not self._adopted(row):
+                self._take_back(row)
             else:
                 states.append(self._state(row))
         return states
 
-    def _recover_open(self, row: LogRow) -> None:
-        """A crash interrupted an opening that no ``table`` record adopted: as if it had never begun."""
+    def _adopted(self, row: LogRow) -> bool:
+        """Whether the ``table`` record of an opening stands, so that only the replay of its spool is still due."""
         newest = self._around.journal.state.newest_generation(row.table)
-        if newest is not None and newest.generation >= row.generation:
-            return  # adopted: the record stands, the replay of the spool is still due (see `between`)
+        return newest is not None and newest.generation >= row.generation
+
+    def _take_back(self, row: LogRow) -> None:
+        """A crash interrupted an opening that no ``table`` record adopted: as if it had never begun."""
         if row.generation > 1 and row.table in self._around.journal.state.opened:
             self._around.journal.propose(
                 "cancel", {"table": row.table, "generation": row.generation, "reason": "the node stopped meanwhile"}
@@ -154,6 +156,8 @@ class Generations:
         for state in recorder.tables():
             if state.status == PROVISIONAL and state.head.size:
                 self._adopt_leaf(state)
+            elif state.status == OPEN and not any(o.state is state for o in self._openings):
+                self._activate(state, self._before(state, recorder), recorder)
 
     def _adopt(self, opening: Opening, recorder: Recorder) -> None:
         state = opening.state
@@ -167,19 +171,30 @@ class Generations:
                 root = root_at(entries.tile_reader(conn, old.state.head.id, size), size)
             previous = {"size": size, "root": base64.b64encode(root).decode(), "chain": old.state.head.chain.decode()}
         self._around.journal.propose("table", opening.table_body(previous), at=opening.at)
+        self._activate(state, old.state if old is not None else None, recorder)
+        opening.phase = "done"
+
+    def _before(self, state: TableState, recorder: Recorder) -> TableState | None:
+        """The generation before, if it is still there to be ended."""
+        for other in recorder.tables():
+            if other.name == state.name and other.generation == state.generation - 1:
+                return other
+        return None
+
+    def _activate(self, state: TableState, old: TableState | None, recorder: Recorder) -> None:
+        """The ``table`` record stands: end the old generation, replay what was spooled for the new one."""
         conn = recorder.connection()
         state.status = ACTIVE
         logs.set_status(conn, state.head.id, ACTIVE)
         if old is not None:
-            spool.clear(conn, old.state.head.id)
-            old.state.status = ENDED
-            logs.set_status(conn, old.state.head.id, ENDED)
-            recorder.remove_table(old.state)
+            spool.clear(conn, old.head.id)
+            old.status = ENDED
+            logs.set_status(conn, old.head.id, ENDED)
+            recorder.remove_table(old)
         for block in replay_spool(conn, state, self._around.box):
             wanted, _ = block.split(lambda said: state.wants(said.tx))
             if len(wanted):
                 recorder.record(state, wanted)
-        opening.phase = "done"
         log.info("generation was adopted", table=state.name, generation=state.generation, entries=state.head.size)
 
     def _give_up(self, opening: Opening, recorder: Recorder) -> None:

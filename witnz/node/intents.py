@@ -36,7 +36,8 @@ class IntentJudge:
             intent = parse_intent(text)
         except FormatError:
             return frozenset()
-        public = self._journal.intent_key(intent.key, tx.final_lsn)
+        # Whoever may accept a change afterwards may authorise it beforehand: operator keys sign intents, too.
+        public = self._journal.intent_key(intent.key, tx.final_lsn) or self._journal.operator_key(intent.key)
         if public is None or int(intent.xid) & _XID_MASK != tx.xid:
             return frozenset()
         if not check_intent(intent, self._journal.cluster_id, public):

@@ -98,8 +98,8 @@ class Node:
         )
         self.alerts = AlertService.from_config(config, self.db, self.clock, self.metrics)
         self.book = FindingBook(self.cluster_id, self.clock, self.alerts.enqueue)
-        self.approvals = Approvals(self.db, self.journal, self.book)
         self.sealer = Sealer(self.db, self.journal, self.keys, config.cluster, self.clock)
+        self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
         self.box = ImageBox(self.keys.retain)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
