@@ -151,6 +151,31 @@ def test_a_proof_that_does_not_fit_is_refused() -> None:
         assert not verify_bucket(bucket, members, damaged, root)
 
 
+def test_a_root_over_members_out_of_order_proves_nothing() -> None:
+    members = [bytes(31) + b"\1", bytes(32)]
+    for order, proved in ((sorted(members), True), (members, False)):
+        tree = StateTree([bucket_hash(order)] + [EMPTY_BUCKET] * (BUCKETS - 1))
+        assert verify_bucket(0, order, tree.proof(0), tree.root()) is proved
+
+
+def test_a_root_built_for_the_purpose_proves_nothing_either() -> None:
+    """Whoever makes up the root as well still cannot give a proof another shape or a member another bucket."""
+    foreign = bytes([0, 5]) + bytes(30)
+    tree = StateTree([bucket_hash([foreign])] + [EMPTY_BUCKET] * (BUCKETS - 1))
+    assert not verify_bucket(0, [foreign], tree.proof(0), tree.root())
+    short = StateTree([bucket_hash([bytes(31)])] + [EMPTY_BUCKET] * (BUCKETS - 1))
+    assert not verify_bucket(0, [bytes(31)], short.proof(0), short.root())
+    empty = StateTree([EMPTY_BUCKET] * BUCKETS)
+    proof = empty.proof(0)
+    assert verify_bucket(BUCKETS - 1, [], proof, EMPTY_STATE_ROOT)
+    assert not verify_bucket(-1, [], proof, EMPTY_STATE_ROOT)
+    assert not verify_bucket(BUCKETS, [], proof, EMPTY_STATE_ROOT)
+    assert not verify_bucket(0, [], proof[:-1], empty.node(DEPTH - 1, 0))
+    assert not verify_bucket(0, [], [*proof, bytes(32)], hashlib.sha256(b"\1" + EMPTY_STATE_ROOT + bytes(32)).digest())
+    long_sibling = hashlib.sha256(b"\1" + empty.node(DEPTH - 1, 0) + bytes(33)).digest()
+    assert not verify_bucket(0, [], [*proof[:-1], bytes(33)], long_sibling)
+
+
 @pytest.mark.parametrize(
     "changed", [[], [0], [65535], [0, 65535], [7, 8, 9], [255, 256, 32767, 32768], list(range(0, 65536, 999))]
 )
