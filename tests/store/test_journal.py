@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from witnz.core import merkle
+from witnz.core.entry import chain_hash, content_hash, first_parent
+from witnz.core.tiles import consistency_proof, inclusion_proof
+from witnz.errors import FormatError, StoreCorrupt, StoreError
+from witnz.store import journal, meta
+from witnz.store.database import Database
+from witnz.store.schema import migrate
+
+LEAVES = [b'{"n":%d,"pad":"%s"}' % (n, b"x" * (n % 50)) for n in range(1, 700)]
+
+
+def fresh_store() -> sqlite3.Connection:
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(conn)
+    meta.save_value(conn, meta.CLUSTER, "local/app")
+    return conn
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[sqlite3.Connection]:
+    conn = fresh_store()
+    head = journal.load_head(conn)
+    for leaf in LEAVES:
+        journal.append_record(conn, head, leaf)
+    yield conn
+    conn.close()
+
+
+def test_a_journal_begins_empty_and_knows_its_first_parent() -> None:
+    head = journal.load_head(fresh_store())
+    assert (head.size, head.chain.decode(), head.root()) == (0, first_parent("local/app"), merkle.EMPTY_ROOT)
+
+
+def test_a_store_that_belongs_to_no_cluster_has_no_journal() -> None:
+    conn = fresh_store()
+    meta.save_value(conn, meta.CLUSTER, None)
+    with pytest.raises(StoreCorrupt, match="which cluster"):
+        journal.load_head(conn)
+
+
+def test_records_get_consecutive_seqs_and_come_back_verbatim() -> None:
+    conn = fresh_store()
+    head = journal.load_head(conn)
+    assert [journal.append_record(conn, head, leaf) for leaf in LEAVES[:5]] == [1, 2, 3, 4, 5]
+    assert list(journal.records(conn)) == LEAVES[:5]
+    assert list(journal.records(conn, 2, 3)) == LEAVES[1:3]
+    assert list(journal.records(conn, 4, 99)) == LEAVES[3:5]
+    assert list(journal.records(conn, 6)) == []
+    assert journal.record_at(conn, 5) == LEAVES[4]
+    for seq in (0, -1, 6):
+        with pytest.raises(StoreError, match="no record"):
+            journal.record_at(conn, seq)
+
+
+def test_chain_and_tree_are_those_of_the_formats(filled: sqlite3.Connection) -> None:
+    chain = first_parent("local/app")
+    assert journal.chain_at(filled, 0) == chain
+    for size, leaf in enumerate(LEAVES, 1):
+        chain = chain_hash(chain, content_hash(leaf))
+        assert journal.chain_at(filled, size) == chain
+    hashes = [content_hash(leaf) for leaf in LEAVES]
+    head = journal.load_head(filled)
+    assert (head.size, head.chain.decode(), head.root()) == (len(LEAVES), chain, merkle.root_of(hashes))
+
+
+@pytest.mark.parametrize("size", [1, 2, 200, 255, 256, 257, 511, 512, 513, 699])
+def test_proofs_from_tiles_are_those_of_the_reference(filled: sqlite3.Connection, size: int) -> None:
+    hashes = [content_hash(leaf) for leaf in LEAVES[:size]]
+    read = journal.tile_reader(filled, size)
+    assert journal.root_at(filled, size) == merkle.root_of(hashes)
+    for index in {0, size // 2, size - 1}:
+        assert inclusion_proof(read, index, size) == merkle.inclusion_path(hashes, index)
+    for old in {1, (size + 1) // 2, size}:
+        assert consistency_proof(read, old, size) == merkle.consistency_path(hashes, old, size)
+    for wrong in (-1, 700):
+        with pytest.raises(StoreError):
+            journal.tile_reader(filled, wrong)
+
+
+def test_appending_goes_on_after_a_restart_and_a_lost_commit(database: Database) -> None:
+    with database.write() as conn:
+        meta.save_value(conn, meta.CLUSTER, "local/app")
+        head = journal.load_head(conn)
+        for leaf in LEAVES[:300]:
+            journal.append_record(conn, head, leaf)
+    attempt = head.copy()
+    with pytest.raises(ZeroDivisionError), database.write() as conn:
+        journal.append_record(conn, attempt, b"lost")
+        raise ZeroDivisionError
+    assert (head.size, attempt.size) == (300, 301)
+    with database.write() as conn:
+        loaded = journal.load_head(conn)
+        assert (loaded.size, loaded.chain, loaded.tree.edge) == (head.size, head.chain, head.tree.edge)
+        for leaf in LEAVES[300:]:
+            journal.append_record(conn, loaded, leaf)
+        assert loaded.root() == merkle.root_of([content_hash(leaf) for leaf in LEAVES])
+
+
+def test_a_record_that_is_too_long_is_refused_and_nothing_is_changed() -> None:
+    conn = fresh_store()
+    head = journal.load_head(conn)
+    with pytest.raises(FormatError, match="65535"):
+        journal.append_record(conn, head, b"x" * 65_536)
+    assert journal.append_record(conn, head, b"x" * 65_535) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM journal WHERE seq = 600",
+        "DELETE FROM journal WHERE seq = 512",
+        "UPDATE journal SET leaf = leaf || x'20' WHERE seq = 690",
+        "UPDATE journal SET leaf = 'text' WHERE seq = 690",
+        "UPDATE journal SET chain = randomblob(32) WHERE seq = 512",
+        "UPDATE journal SET chain = randomblob(32) WHERE seq = 699",
+        "UPDATE journal SET chain = x'00' WHERE seq = 699",
+        "INSERT INTO journal SELECT 701, leaf, chain FROM journal WHERE seq = 1",
+        "DELETE FROM tiles WHERE level = 1",
+    ],
+)
+def test_a_journal_whose_end_does_not_fit_is_not_loaded(damage: str) -> None:
+    conn = fresh_store()
+    head = journal.load_head(conn)
+    for leaf in LEAVES:
+        journal.append_record(conn, head, leaf)
+    assert conn.execute(damage).rowcount == 1
+    with pytest.raises(StoreCorrupt):
+        journal.load_head(conn)
+    conn.close()
+
+
+def test_a_missing_record_is_named() -> None:
+    conn = fresh_store()
+    head = journal.load_head(conn)
+    for leaf in LEAVES[:10]:
+        journal.append_record(conn, head, leaf)
+    conn.execute("DELETE FROM journal WHERE seq = 4")
+    with pytest.raises(StoreCorrupt, match="record 4"):
+        list(journal.records(conn))
+    with pytest.raises(StoreCorrupt, match="record 4"):
+        journal.record_at(conn, 4)
