@@ -19,6 +19,7 @@ from psycopg import sql
 from witnz.errors import DatabaseUnreachable, ReplicationImpossible, WitnzError
 from witnz.postgres.server_checks import MESSAGES_SINCE
 from witnz.postgres.session import Connection, Conninfo, connect
+from witnz.postgres.slot import emit_marker
 from witnz.postgres.sqlstate import classify_error
 
 MARK_PREFIX: Final = "witnz-mark"
@@ -47,7 +48,7 @@ def exercise_stream(conninfo: Conninfo, publications: Sequence[str], *, timeout_
             if not messages:
                 return "a slot was made and a stream begun (PostgreSQL 13 decodes no messages)"
             nonce = secrets.token_hex(16)
-            _emit(session, nonce)
+            emit_marker(session, MARK_PREFIX, nonce)
             _await(replication, nonce.encode(), begun + timeout_s)
         except psycopg.Error as error:
             raise _explained(error, timeout_s) from error
@@ -63,12 +64,6 @@ def _start(slot: str, publications: Sequence[str], *, messages: bool) -> sql.Com
     return sql.Composed(
         [sql.SQL("START_REPLICATION SLOT "), sql.Identifier(slot), sql.SQL(" LOGICAL 0/0 ("), sql.SQL(options), sql.SQL(")")]
     )
-
-
-def _emit(session: Connection, nonce: str) -> None:
-    with session.transaction():
-        session.execute("SET LOCAL synchronous_commit = local")  # a synchronous standby that is away would hold us
-        session.execute("SELECT pg_logical_emit_message(true, %s, %s::text)", (MARK_PREFIX, nonce))
 
 
 def _await(replication: Connection, wanted: bytes, deadline: float) -> None:
