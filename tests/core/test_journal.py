@@ -205,6 +205,21 @@ def test_accepting_a_finding_without_a_table_accepts_the_gap_of_all(cluster: Pap
     assert cluster.state.open_gaps() == {}
 
 
+@pytest.mark.parametrize(
+    ("finding_table", "accept_table", "still_open"),
+    [(None, None, []), (TABLE, None, ["public.other"]), (None, TABLE, ["public.other"]), (TABLE, "public.other", [TABLE])],
+)
+def test_an_accept_closes_the_gap_of_the_table_that_it_or_its_finding_names(
+    cluster: PaperCluster, finding_table: str | None, accept_table: str | None, still_open: list[str]
+) -> None:
+    cluster.add("table", table_body(table="public.other", oid=16400))
+    cluster.add("gap", gap_body(tables=[TABLE, "public.other"]))
+    finding = cluster.finding("slot.lost", table=finding_table, generation=finding_table and 1, key=None, seq=None)
+    cluster.add("finding", finding)
+    cluster.add("accept", accept_body(table=accept_table, generation=accept_table and 1, finding=finding["id"]))
+    assert list(cluster.state.open_gaps()) == still_open
+
+
 def test_a_finding_lives_from_open_over_acknowledged_to_approved(cluster: PaperCluster) -> None:
     finding = cluster.finding()
     cluster.add("finding", finding)
@@ -238,7 +253,10 @@ def test_a_repaired_finding_stays_repaired_when_it_is_closed(cluster: PaperClust
     assert known is not None
     assert known.status == "open"
     cluster.add("repair", {**repair, "result": "repaired"})
+    cluster.add("finding", cluster.finding(occurrence=1))
     cluster.add("accept", accept_body(finding=finding["id"]))
+    with pytest.raises(ProofError, match="an id that follows"):
+        cluster.add("finding", cluster.finding(occurrence=2))
     known = cluster.state.finding_state(finding["id"])
     assert known is not None
     assert (known.status, known.closed) == ("repaired", True)

@@ -439,6 +439,22 @@ def next_generation_with_stricter_rules(cluster: PaperCluster) -> Record:
     return cluster.make("table", table_body(2, previous(), table="public.rules", **stricter))
 
 
+@case(None)
+def next_generation_with_the_same_lax_rules(cluster: PaperCluster) -> Record:
+    lax = {"table": "public.rules", "mode": "state_integrity", "on_change": "record", **rules(inserts_only=True)}
+    cluster.add("table", table_body(**lax))
+    cluster.add("open", open_body(2, table="public.rules"))
+    return cluster.make("table", table_body(2, previous(), **lax))
+
+
+@case(None)
+def next_generation_with_the_same_strict_rules(cluster: PaperCluster) -> Record:
+    strict = {"table": "public.rules", **rules(require_intent=True, retain=True)}
+    cluster.add("table", table_body(**strict))
+    cluster.add("open", open_body(2, table="public.rules"))
+    return cluster.make("table", table_body(2, previous(), **strict))
+
+
 @case("expected a protected table")
 def unprotect_twice(cluster: PaperCluster) -> Record:
     cluster.add("unprotect", {"table": TABLE, "reason": "moved"})
@@ -506,6 +522,41 @@ def epoch_ends_below_the_seal(cluster: PaperCluster) -> Record:
 @case("expected current generations")
 def epoch_ends_an_unknown_table(cluster: PaperCluster) -> Record:
     return cluster.make("epoch", epoch_body(head_body(3, "public.other")))
+
+
+@case("expected part 1 first")
+def epoch_begins_with_its_second_part(cluster: PaperCluster) -> Record:
+    return cluster.make("epoch", epoch_body(head_body(4), part=2, parts=2))
+
+
+@case("in one part only")
+def epoch_ends_a_table_in_two_parts(cluster: PaperCluster) -> Record:
+    cluster.add("epoch", epoch_body(head_body(4), part=1, parts=2))
+    return cluster.make("epoch", epoch_body(head_body(5), part=2, parts=2))
+
+
+@case("expected part 1 first")
+def epoch_part_of_another_restore(cluster: PaperCluster) -> Record:
+    cluster.add("table", table_body(table="public.other", oid=16400))
+    cluster.add("epoch", epoch_body(head_body(4), part=1, parts=2))
+    return cluster.make("epoch", epoch_body(head_body(5, "public.other"), part=2, parts=2, timeline=3))
+
+
+@case("expected part 1 first")
+def epoch_part_after_a_seal_part(cluster: PaperCluster) -> Record:
+    return split_seal(cluster).make("epoch", epoch_body(head_body(5, "public.other"), part=2, parts=3))
+
+
+@case("ended it before")
+def epoch_ends_elsewhere_what_an_epoch_ended(cluster: PaperCluster) -> Record:
+    sealed(cluster).add("epoch", epoch_body(head_body(5)))
+    return cluster.make("epoch", epoch_body(head_body(6), timeline=3))
+
+
+@case(None)
+def epoch_after_an_epoch(cluster: PaperCluster) -> Record:
+    sealed(cluster).add("epoch", epoch_body(head_body(5)))
+    return cluster.make("epoch", epoch_body(head_body(5), timeline=3))
 
 
 @case("as the epoch ended it")
@@ -618,6 +669,12 @@ def anchor_of_a_checkpoint_to_come(cluster: PaperCluster) -> Record:
     return cluster.make("anchor", {**receipt, "receipt": receipt})
 
 
+@case(None)
+def anchor_of_the_newest_checkpoint(cluster: PaperCluster) -> Record:
+    receipt = {"type": "x", "digest": DIGEST, "size": 2}
+    return cluster.make("anchor", {**receipt, "receipt": receipt})
+
+
 # -- members and keys --------------------------------------------------------------------------------------------------
 
 
@@ -648,6 +705,11 @@ def member_removed_under_another_key(cluster: PaperCluster) -> Record:
     return cluster.make("member", member_body(cluster, "node2", "remove", identity=b64(seed("another identity"))))
 
 
+@case("expected to remove a member in force")
+def member_removed_that_never_was_one(cluster: PaperCluster) -> Record:
+    return cluster.make("member", member_body(cluster, "node4", "remove"))
+
+
 @case("expected a member to remain")
 def last_member_removed(cluster: PaperCluster) -> Record:
     single = PaperCluster(1).start()
@@ -665,6 +727,25 @@ def quorum_grows_with_the_members(cluster: PaperCluster) -> Record:
 def key_added_twice(cluster: PaperCluster) -> Record:
     cluster.add("key", key_body())
     return cluster.make("key", key_body())
+
+
+@case("a new intent key under a new name")
+def another_key_under_a_name_in_force(cluster: PaperCluster) -> Record:
+    cluster.add("key", key_body())
+    return cluster.make("key", key_body(key=b64(signer("intent-other").public)))
+
+
+@case(None)
+def log_key_removed(cluster: PaperCluster) -> Record:
+    cluster.add("key", key_body(kind="log", name="log-2027", key=cluster.log_key))
+    return cluster.make("key", key_body(action="remove", kind="log", name="log-2027", key=cluster.log_key))
+
+
+@case("expected to remove a log key in force")
+def log_key_removed_under_another_name(cluster: PaperCluster) -> Record:
+    cluster.add("key", key_body(kind="log", name="log-2027", key=cluster.log_key))
+    renamed = key_under(f"{CLUSTER}-2", cluster.log_key)
+    return cluster.make("key", key_body(action="remove", kind="log", name="log-2027", key=renamed))
 
 
 @case("a new operator key under a new name")

@@ -24,7 +24,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from witnz.core.finding import FindingState
-from witnz.core.journal_facts import AcceptedRow, JournalFinding, KeyChange, Member, Split, TableRecord
+from witnz.core.journal_facts import SETTLED, AcceptedRow, JournalFinding, KeyChange, Member, Split, TableRecord
 from witnz.core.journal_rules import RULES, body_heads, closes_gap_of, finding_identity, split_key
 from witnz.core.journal_view import OPERATOR, JournalView
 from witnz.core.keys import verify_signature
@@ -228,6 +228,8 @@ class JournalState(JournalView):
         finding = self.findings[finding_id]
         if finding.status in only_from:
             self.findings[finding_id] = replace(finding, status=status)
+            if status in SETTLED:
+                self._settled[finding.identity] = self.occurrences(finding.identity) + 1
 
     def _apply_accept(self, record: Record) -> None:
         body = record.body
@@ -237,9 +239,8 @@ class JournalState(JournalView):
         finding = self.findings.get(body["finding"])
         if finding is None or finding.closed:
             return
-        status: FindingState = "repaired" if finding.status == "repaired" else "approved"
-        self.findings[finding.id] = replace(finding, status=status, closed=True)
-        self._closed[finding.identity] = self.occurrences(finding.identity) + 1
+        self._set_status(finding.id, "approved", only_from=("open", "acknowledged"))
+        self.findings[finding.id] = replace(self.findings[finding.id], closed=True)
         for table in closes_gap_of(finding, body["table"], self._gaps):
             del self._gaps[table]
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from witnz.core.classify import Rules
 from witnz.core.finding import FindingState
 from witnz.core.lsn import parse_lsn
 from witnz.core.record import Record
 
+SETTLED: Final = ("approved", "repaired")
 FindingIdentity = tuple[str, str | None, int | None, str | None, int | None]
 """(class, table, generation, key, seq): findings of one identity differ in their occurrence only."""
 
@@ -88,7 +89,10 @@ class TableRecord:
 
 @dataclass(frozen=True, slots=True)
 class JournalFinding:
-    """A finding that stands in the journal, and how far its life has gone; only an ``accept`` closes it."""
+    """A finding that stands in the journal, and how far its life has gone.
+
+    Only an ``accept`` closes it; one that was repaired is settled as well, so the same thing again is a new occurrence.
+    """
 
     id: str
     identity: FindingIdentity

@@ -171,7 +171,7 @@ def _previous(state: JournalView, body: Mapping[str, Any]) -> str | None:
     head, ended = LogHead.from_body(body["previous"]), state.ended_at(*log)
     if ended is not None and head != ended:
         return f"expected previous as the epoch ended it, at size {ended.size}"
-    return None if ended is not None else _grown(state.last_sealed(*log), head, "previous")
+    return _grown(state.last_sealed(*log), head, "previous")
 
 
 def _grown(sealed: LogHead | None, head: LogHead, what: str) -> str | None:
@@ -257,7 +257,7 @@ def _finding(state: JournalView, record: Record) -> str | None:
     body = record.body
     identity = finding_identity(body)
     finding_class, table, generation, key, seq = identity
-    # The newest occurrence almost always; an older one is a node that says again what has been closed meanwhile.
+    # The newest occurrence almost always; an older one is a node that says again what has been settled meanwhile.
     for occurrence in range(state.occurrences(identity), -1, -1):
         expected = finding_id(record.cluster, finding_class, generation, key, occurrence, seq, table)
         if expected == body["id"]:

@@ -52,7 +52,7 @@ class JournalView:
         self._ended: dict[tuple[str, int], LogHead] = {}
         self._gaps: dict[str, int] = {}
         self._accepts: dict[tuple[str, int], list[AcceptedRow]] = {}
-        self._closed: dict[FindingIdentity, int] = {}
+        self._settled: dict[FindingIdentity, int] = {}
         self._chains: dict[str, tuple[int, str]] = {}
         self._nonces: set[str] = set()
         self._voted: set[bytes] = set()
@@ -128,8 +128,8 @@ class JournalView:
         return self.findings.get(finding)
 
     def occurrences(self, identity: FindingIdentity) -> int:
-        """How many closed findings have this identity: the occurrence of the next one."""
-        return self._closed.get(identity, 0)
+        """How many findings of this identity are settled: the highest occurrence that a further one may have."""
+        return self._settled.get(identity, 0)
 
     def nonce_seen(self, nonce: str) -> bool:
         """Whether an auth with this nonce stands in the journal."""
