@@ -20,14 +20,16 @@ from typing import Any
 from witnz.core.entry import Entry, parse_entry
 from witnz.core.finding import CLASSES, Finding
 from witnz.core.keyplan import keyless_state_key, state_key_of_entry
+from witnz.core.record import parse_record
 from witnz.core.rowline import unescape
 from witnz.errors import UsageError
 from witnz.node.findings import ACKNOWLEDGED, APPROVED, CLOSED, FindingBook
 from witnz.node.journal import Journal
-from witnz.store import entries, findings, granted, live, logs
+from witnz.store import entries, findings, granted, journal, live, logs, meta
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
 
+CARRIED_OUT = "carried_out"  # the seq of the newest accept record that the state has followed
 MAX_ROWS = 300  # what surely fits into one record; an approval of more is refused with the way out
 
 
@@ -77,10 +79,24 @@ class Approvals:
             )
         self.journal_finding(finding)
         self._seal()  # so that the journal says up to which entries this decision was made
-        self._journal.propose("accept", body)
+        seq = self._journal.propose("accept", body)
+        return self._carry_out(seq, finding, expected["rows"])
+
+    def _carry_out(self, seq: int, finding: Finding, rows: list[dict[str, Any]]) -> Finding:
+        """What the journal decided moves the state, together with the note that it did."""
         with self._db.write() as conn:
-            self._accept(conn, finding, expected["rows"])
+            self._accept(conn, finding, rows)
+            meta.save_value(conn, CARRIED_OUT, seq)
             return self._book.set_state(conn, finding.id, APPROVED)
+
+    def resume(self) -> None:
+        """Carry out what a crash left between an ``accept`` record and the state."""
+        with self._db.read() as conn:
+            done = meta.load_number(conn, CARRIED_OUT) or 0
+            left = [parse_record(leaf) for leaf in journal.records(conn, done + 1)]
+        for record in left:
+            if record.type == "accept" and record.body["finding"] is not None:
+                self._carry_out(record.seq or 0, self.get(record.body["finding"]), record.body["rows"])
 
     def journal_finding(self, finding: Finding) -> None:
         """Make sure that the journal knows a finding before it is decided about."""

@@ -123,6 +123,7 @@ class FindingBook:
         if finding.state not in CLOSED:
             finding = replace(finding, state=state)
             findings.upsert(conn, finding)
+            self._alert(conn, finding)
         return finding
 
 

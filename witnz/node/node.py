@@ -100,6 +100,7 @@ class Node:
         self.book = FindingBook(self.cluster_id, self.clock, self.alerts.enqueue)
         self.sealer = Sealer(self.db, self.journal, self.keys, config.cluster, self.clock)
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
+        self.approvals.resume()
         self.box = ImageBox(self.keys.retain)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []

@@ -1,0 +1,152 @@
+"""The store's audit on a real node's store: clean after everything a node does, and every edit is named."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.support.node import Protected
+from tests.support.postgres import Database
+from witnz.core.verdict import CheckStatus, Verdict
+from witnz.verify.store import StoreAudit, audit_store
+
+
+@pytest.fixture(scope="module")
+def store(pg_server, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+    """A store with history: two modes, violations, approvals, a truncate, a table without a key, verifications."""
+    from tests.support.postgres import create_database
+
+    directory = tmp_path_factory.mktemp("audited")
+    database: Database = create_database(pg_server)
+    database.sql("CREATE TABLE audit (id bigint PRIMARY KEY, what text)")
+    database.sql("INSERT INTO audit SELECT g, 'was ' || g FROM generate_series(1, 700) g")
+    database.sql("CREATE TABLE price (id int PRIMARY KEY, cents int)")
+    database.sql("INSERT INTO price SELECT g, g * 100 FROM generate_series(1, 40) g")
+    database.sql("CREATE TABLE heap (a int, b text); ALTER TABLE heap REPLICA IDENTITY FULL")
+    database.sql("INSERT INTO heap SELECT g % 5, 'same' FROM generate_series(1, 20) g")
+    node = Protected.start(
+        directory,
+        database,
+        [
+            {"name": "audit", "mode": "append_only"},
+            {"name": "price", "on_change": "alert"},
+            {"name": "heap", "on_change": "record"},
+        ],
+    )
+    database.sql("INSERT INTO audit SELECT g, 'new ' || g FROM generate_series(701, 1400) g")
+    database.sql("UPDATE audit SET what = 'forged' WHERE id = 3")
+    database.sql("DELETE FROM audit WHERE id = 4")
+    database.sql("UPDATE price SET cents = 1 WHERE id IN (7, 8)")
+    database.sql("UPDATE price SET id = 99 WHERE id = 9")
+    database.sql("DELETE FROM heap WHERE a = 2; UPDATE heap SET b = 'other' WHERE a = 3")
+    node.approve(node.wait_for("change.unapproved", "7"))
+    node.approve(node.wait_for("violation.delete", "4"))
+    node.wait_for("change.unapproved", "99")
+    for table in ("public.audit", "public.price", "public.heap"):
+        node.verify(table)
+    node.stop()
+    database.drop()
+    return directory / "data"
+
+
+@pytest.fixture
+def copy(store: Path, tmp_path: Path) -> Path:
+    shutil.copytree(store, tmp_path / "data", ignore=shutil.ignore_patterns("witnz.sock"))
+    return tmp_path / "data" / "witnz.db"
+
+
+def failed(audit: StoreAudit) -> dict[str, str]:
+    return {check.name: check.detail for check in audit.checks if check.status is CheckStatus.FAIL}
+
+
+def edit(path: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(path) as conn:
+        assert conn.execute(statement, values).rowcount > 0, "the edit must change something"
+    conn.close()
+
+
+def test_an_untouched_store_is_verified_to_the_last_part(copy: Path) -> None:
+    audit = audit_store(copy)
+    assert failed(audit) == {}
+    assert audit.verdict is Verdict.VERIFIED
+    names = {check.name for check in audit.checks}
+    assert {"pages", "journal", "checkpoints", "findings", "log public.audit/1", "state public.heap/1"} <= names
+
+
+def test_a_changed_entry_of_a_bundle_is_named(copy: Path) -> None:
+    with sqlite3.connect(copy) as conn:
+        (hashes,) = conn.execute("SELECT hashes FROM bundles WHERE log = 1 AND n = 0").fetchone()
+    changed = bytearray(hashes)
+    changed[32 * 9] ^= 1  # the row hash of entry 10
+    edit(copy, "UPDATE bundles SET hashes = ? WHERE log = 1 AND n = 0", bytes(changed))
+    wrong = failed(audit_store(copy))
+    assert any("entry 10 and its leaf hash differ" in detail for detail in wrong.values()), wrong
+
+
+def test_a_changed_tail_entry_contradicts_the_seal(copy: Path) -> None:
+    with sqlite3.connect(copy) as conn:
+        log, seq, entry = conn.execute("SELECT log, seq, entry FROM tail WHERE instr(entry, CAST('update' AS BLOB)) LIMIT 1").fetchone()
+    edit(copy, "UPDATE tail SET entry = ? WHERE log = ? AND seq = ?", entry.replace(b"update", b"insert"), log, seq)
+    wrong = failed(audit_store(copy))
+    assert any("sealed at that size" in detail or "do not lead" in detail for detail in wrong.values()), wrong
+
+
+def test_a_changed_tile_is_named_to_the_byte(copy: Path) -> None:
+    with sqlite3.connect(copy) as conn:
+        (hashes,) = conn.execute("SELECT hashes FROM tiles WHERE log = 1 AND level = 0 AND n = 1").fetchone()
+    edit(copy, "UPDATE tiles SET hashes = ? WHERE log = 1 AND level = 0 AND n = 1", hashes[:77] + bytes([hashes[77] ^ 4]) + hashes[78:])
+    wrong = failed(audit_store(copy))
+    assert any("tile 0/1, byte 77" in detail for detail in wrong.values()), wrong
+
+
+def test_a_live_row_that_nobody_accepted_is_named(copy: Path) -> None:
+    edit(copy, "DELETE FROM overlay WHERE k = CAST('8' AS BLOB)")
+    assert any("nobody accepted" in detail for detail in failed(audit_store(copy)).values())
+
+
+def test_a_live_row_that_was_taken_away_is_named(copy: Path) -> None:
+    edit(copy, "UPDATE live SET seq = NULL WHERE log IN (SELECT id FROM logs WHERE table_name = 'public.price') AND k = CAST('7' AS BLOB)")
+    assert any("its entries and decisions say otherwise" in detail for detail in failed(audit_store(copy)).values())
+
+
+def test_a_changed_journal_record_is_refused(copy: Path) -> None:
+    with sqlite3.connect(copy) as conn:
+        rows = conn.execute("SELECT seq, leaf FROM journal").fetchall()
+    seq, leaf = next((seq, leaf) for seq, leaf in rows if b"approved by the test" in leaf)
+    edit(copy, "UPDATE journal SET leaf = ? WHERE seq = ?", leaf.replace(b"by the test", b"by the boss"), seq)
+    assert "journal" in failed(audit_store(copy))
+
+
+def test_a_cut_off_journal_contradicts_its_checkpoint(copy: Path) -> None:
+    edit(copy, "DELETE FROM journal WHERE seq = (SELECT max(seq) FROM journal)")
+    assert "journal" in failed(audit_store(copy))
+
+
+def test_a_forged_checkpoint_is_refused(copy: Path) -> None:
+    with sqlite3.connect(copy) as conn:
+        size, note = conn.execute("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
+    lines = note.split("\n")
+    lines[-2] = lines[-2][:-6] + ("A" if lines[-2][-6] != "A" else "B") + lines[-2][-5:]
+    edit(copy, "UPDATE checkpoints SET note = ? WHERE size = ?", "\n".join(lines), size)
+    assert "checkpoints" in failed(audit_store(copy))
+
+
+def test_a_hidden_finding_is_named(copy: Path) -> None:
+    edit(copy, "DELETE FROM findings WHERE class = 'violation.update'")
+    assert "hidden in the store" in failed(audit_store(copy))["findings"]
+
+
+def test_a_finding_approved_without_an_operator_is_named(copy: Path) -> None:
+    edit(copy, "UPDATE findings SET state = 'approved', doc = replace(doc, '\"state\": \"open\"', '\"state\": \"approved\"') WHERE class = 'violation.update'")
+    assert "no operator's accept" in failed(audit_store(copy))["findings"]
+
+
+def test_a_damaged_file_is_a_failed_check_and_no_crash(copy: Path) -> None:
+    size = copy.stat().st_size
+    with copy.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\xa5" * 20_000)
+    assert audit_store(copy).verdict is Verdict.TAMPERED
