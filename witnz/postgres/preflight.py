@@ -153,7 +153,7 @@ def _publication(session: Connection, publication: str, tables: Sequence[Watched
     if found:
         hint = "`witnz init --admin-url URL` puts it right, `witnz init --print-sql` prints what the tables' owner has to run"
         return DoctorCheck("publication", "fail", "; ".join(found), hint)
-    return DoctorCheck("publication", "ok", f"{publication} publishes the {len(tables)} protected tables and nothing else")
+    return DoctorCheck("publication", "ok", f"{publication} publishes exactly the protected tables ({len(tables)})")
 
 
 def _stream(conninfo: Conninfo, publication: str, timeout_s: float) -> DoctorCheck:
