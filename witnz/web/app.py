@@ -31,6 +31,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -46,6 +47,8 @@ from witnz.web.problems import METHOD, PROBLEM_TYPE, not_found, problem_document
 from witnz.web.reads import Answer, Raw
 from witnz.web.served import Served
 from witnz.web.streams import EVENT_STREAM, Verifications, event_stream
+
+log = structlog.get_logger(__name__)
 
 Handler = Callable[[Served, Asked], Answer]
 
@@ -167,6 +170,8 @@ def _stream(chunks: Any) -> StreamingResponse:
 def problem_response(error: WitnzError) -> Response:
     """An error as application/problem+json."""
     document = problem_document(error)
+    if document["status"] >= 500:
+        log.warning("request was not answered", code=error.code, reason=error.message)
     return Response(_json(document), document["status"], dict(_PLAIN), PROBLEM_TYPE)
 
 

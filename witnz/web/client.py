@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,7 +224,7 @@ class NodeClient:
     ) -> Iterator[httpx.Response]:
         import httpx
 
-        self._check_path()
+        self._probe()
         given = {name: value for name, value in (query or {}).items() if value is not None}
         timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=SILENCE_S, pool=CONNECT_S)
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
@@ -233,8 +234,8 @@ class NodeClient:
                 method, path, params=given, content=content, headers=headers, timeout=timeout
             ) as response:
                 yield response
-        except httpx.ConnectError as error:
-            raise self._no_connection(error) from None
+        except httpx.ConnectError:
+            raise self._nobody() from None
         except httpx.TimeoutException:
             raise NodeUnreachable(
                 f"the node at {self._path} did not answer in time", hint="is it overloaded or stopped? see its log"
@@ -253,22 +254,26 @@ class NodeClient:
             self._http = httpx.Client(transport=transport, base_url="http://node", trust_env=False)
         return self._http
 
-    def _check_path(self) -> None:
+    def _probe(self) -> None:
+        """Raise what is wrong with the socket, while the errno still says so; httpx would only say that it did not connect."""
         if len(os.fsencode(self._path)) > UNIX_PATH_MAX_BYTES:
             raise NodeUnreachable(
                 f"socket {self._path}: no Unix socket can have a path of more than {UNIX_PATH_MAX_BYTES} bytes",
                 hint="set socket_path to a shorter one",
             )
-
-    def _no_connection(self, error: Exception) -> WitnzError:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, PermissionError) or "Permission denied" in str(cause):
-                return KeyProblem(
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(CONNECT_S)
+            try:
+                connection.connect(str(self._path))
+            except PermissionError:
+                raise KeyProblem(
                     f"socket {self._path} may not be opened by this user",
                     hint="run the command as the user that the node runs as, or become a member of socket_group",
-                )
-            cause = cause.__cause__ or cause.__context__
+                ) from None
+            except OSError:
+                raise self._nobody() from None
+
+    def _nobody(self) -> NodeUnreachable:
         return NodeUnreachable(
             f"no node answers at {self._path}", hint="start it with `witnz start`, or name its socket (socket_path)"
         )

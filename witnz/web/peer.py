@@ -23,7 +23,7 @@ from witnz.errors import ConfigError
 
 _UCRED: Final = struct.Struct("iII")  # pid_t pid; uid_t uid; gid_t gid
 _SO_PEERGROUPS: Final = getattr(socket, "SO_PEERGROUPS", 59)  # asm-generic/socket.h; Python does not name it
-_MAX_GROUPS: Final = 4096
+_GROUPS_BYTES: Final = 1024  # what Python asks for at most; more than 256 groups do not fit, and ERANGE says so
 _NOBODY_KNOWN: Final = -1
 
 
@@ -42,12 +42,15 @@ class HasOptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that opened a connection; ``groups`` are its supplementary groups.  ``uid`` is -1 where nobody could say."""
+    """The process that opened a connection.  ``uid`` is -1 where nobody could say.
+
+    ``groups``: its supplementary groups; None where the kernel did not tell them, and the user database has to be asked.
+    """
 
     uid: int
     gid: int
     pid: int
-    groups: frozenset[int] = frozenset()
+    groups: frozenset[int] | None = frozenset()
 
     @property
     def known(self) -> bool:
@@ -60,6 +63,15 @@ class Peer:
             return f"{pwd.getpwuid(self.uid).pw_name} (uid {self.uid})"
         except (KeyError, OverflowError):
             return f"uid {self.uid}"
+
+    def is_in(self, group: int) -> bool:
+        """Whether the process, or where that is not known its user, is a member of a group."""
+        if self.gid == group or self.groups is not None:
+            return self.gid == group or group in (self.groups or ())
+        try:
+            return group in os.getgrouplist(pwd.getpwuid(self.uid).pw_name, self.gid)
+        except (KeyError, OverflowError, OSError):
+            return False
 
 
 UNKNOWN: Final = Peer(_NOBODY_KNOWN, _NOBODY_KNOWN, 0)
@@ -77,13 +89,13 @@ def read_peer(connection: HasOptions) -> Peer:
     return Peer(uid, gid, pid, _groups(connection))
 
 
-def _groups(connection: HasOptions) -> frozenset[int]:
-    """The supplementary groups; none on kernels before 4.13, where only the primary group counts."""
+def _groups(connection: HasOptions) -> frozenset[int] | None:
+    """The supplementary groups; None on kernels before 4.13, and for a process with more than 256."""
     try:
-        data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS)
-    except OSError:
-        return frozenset()
-    return frozenset(struct.unpack(f"{len(data) // 4}I", data[: len(data) // 4 * 4]))
+        data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
+        return frozenset(struct.unpack(f"{len(data) // 4}I", data))
+    except (OSError, struct.error):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +116,7 @@ class Doorman:
             return None
         if peer.uid in (self.owner, 0):
             return Role.OPERATOR
-        if self.group is not None and (peer.gid == self.group or self.group in peer.groups):
-            return Role.AUDITOR
-        return None
+        return Role.AUDITOR if self.group is not None and peer.is_in(self.group) else None
 
 
 def find_group(name: str) -> int:
