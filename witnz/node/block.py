@@ -137,11 +137,11 @@ class Block:
         old = [line if line is not None else b"" for line in rows.old]
         hashes: list[bytes | None] = hashing.row_hashes(plan.secret, old) if rows.whole else [None] * len(old)
         keys, fields = plan.state_keys(old) if plan.keyed else ([], [])
-        for i, row_hash in enumerate(hashes):
+        for i, gone in enumerate(hashes):
             if plan.keyed:
-                self.add(DELETE, keys[i], fields[i], row_hash, said, old_hash=row_hash)
+                self.add(DELETE, keys[i], fields[i], gone, said, old_hash=gone)
             else:
-                self.add(DELETE, None, NO_KEY, row_hash, said)
+                self.add(DELETE, None, NO_KEY, gone, said)
 
     def _add_updates(self, rows: Rows, plan: KeyPlan, said: Said, *, retain: bool) -> None:
         hashes = new_row_hashes(rows, plan.secret)

@@ -47,6 +47,7 @@ class Generations:
         self._around, self._book = around, book
         self._lock = threading.Lock()
         self._openings: list[Opening] = []
+        self._ending: set[str] = set()
         self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
 
     # -- loading --------------------------------------------------------------------------------------------------------------
@@ -133,6 +134,17 @@ class Generations:
         log.info("generation was queued", table=plan.name, generation=plan.generation, reason=plan.reason)
         return opening
 
+    def end(self, table: str) -> None:
+        """Protection of a table was ended by an operator; its log stays, nothing more is recorded into it."""
+        with self._lock:
+            self._ending.add(table)
+
+    def leaves(self) -> dict[str, str]:
+        """Leaf tables that appeared or were found below a protected root, and that root."""
+        with self._around.db.read() as conn:
+            found = {row.table: LogNotes.of(row).root for row in logs.list_logs(conn)}
+        return {table: root for table, root in found.items() if root is not None}
+
     def opening(self) -> list[Opening]:
         with self._lock:
             return [o for o in self._openings if o.phase not in ("done", "failed")]
@@ -154,7 +166,9 @@ class Generations:
         for opening in [o for o in self._openings if o.phase == "failed"]:
             self._give_up(opening, recorder)
         for state in recorder.tables():
-            if state.status == PROVISIONAL and state.head.size:
+            if state.name in self._ending:
+                self._end(state, recorder)
+            elif state.status == PROVISIONAL and state.head.size:
                 self._adopt_leaf(state)
             elif state.status == OPEN and not any(o.state is state for o in self._openings):
                 self._activate(state, self._before(state, recorder), recorder)
@@ -196,6 +210,13 @@ class Generations:
             if len(wanted):
                 recorder.record(state, wanted)
         log.info("generation was adopted", table=state.name, generation=state.generation, entries=state.head.size)
+
+    def _end(self, state: TableState, recorder: Recorder) -> None:
+        logs.set_status(recorder.connection(), state.head.id, ENDED)
+        state.status = ENDED
+        recorder.remove_table(state)
+        self._ending.discard(state.name)
+        log.info("protection was ended", table=state.name)
 
     def _give_up(self, opening: Opening, recorder: Recorder) -> None:
         """Cancel: what was spooled for the old generation goes back into it."""

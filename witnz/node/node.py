@@ -27,6 +27,7 @@ from witnz.errors import ConfigError, Inconclusive, UsageError, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.approval import Approvals
 from witnz.node.capture import Capture, Hooks
+from witnz.node.events import Broadcaster
 from witnz.node.findings import FindingBook
 from witnz.node.generations import Generations
 from witnz.node.images import ImageBox
@@ -36,11 +37,14 @@ from witnz.node.keyring import Keyring, load_keyring
 from witnz.node.opening import Plan, Surroundings
 from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.rootscan import RootScan
+from witnz.node.rowlines import RowLines
 from witnz.node.sealer import Sealer
+from witnz.node.selfaudit import SelfAudit
 from witnz.node.source import SourceGuard
 from witnz.node.table_state import ACTIVE, OPEN, TableState
 from witnz.node.verification import Verification, Verified
 from witnz.node.watch import CatalogWatch
+from witnz.node.wishes import Wishes
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
@@ -102,6 +106,9 @@ class Node:
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
         self.approvals.resume()
         self.box = ImageBox(self.keys.retain)
+        self.audit = SelfAudit(self.db, self.data.database, self.book, self.clock)
+        self.wishes = Wishes(self.db, self.journal, self.book, config)
+        self.events = Broadcaster()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._progress: dict[str, int] = {}
@@ -115,6 +122,7 @@ class Node:
         )  # fmt: skip
         self.generations = Generations(around, self.book)
         self.generations.recorder_connection = lambda: self.capture.recorder.connection()
+        self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
         self.source = SourceGuard(self.db, self.journal, self.book, self.conninfo, config.slot_name, self._table_names)
         self.watch = CatalogWatch(self.db, self.book, self.generations, config.publication, self.states)
         hooks = Hooks(
@@ -150,11 +158,13 @@ class Node:
         """Check the source, queue what the configuration adds, and begin."""
         with self._catalog() as conn:
             self.source.check(conn)
+            self.wishes.compare(self.generations.leaves())
             self.protect_configured(conn)
         self.capture.start()
         if chores:
             self._spawn("chores", self._chores)
             self._spawn("alerts", lambda: self.alerts.run(self._stop))
+            self._spawn("audit", lambda: self.audit.run(self._stop))
         if schedule:
             self._spawn("verify", self._schedule)
         log.info("node was started", node=self.config.node_id, cluster=self.config.cluster, version=__version__)
@@ -223,7 +233,8 @@ class Node:
     def seal_now(self) -> None:
         """Seal what moved and sign the journal."""
         self.approvals.journal_all()
-        self.sealer.seal()
+        if self.sealer.seal():
+            self.events.publish("seal", {"journal_size": self.journal.size})
         self.sealer.checkpoint()
 
     def _schedule(self) -> None:
@@ -242,8 +253,8 @@ class Node:
                     due[state.name] = time.monotonic() + interval
 
     def interval_of(self, table: str) -> float:
-        configured = self.config.table(table)
-        return configured.verify_interval_s if configured is not None else 300.0
+        configured = self.config.table(self.generations.leaves().get(table, table))
+        return self.wishes.interval(table, configured.verify_interval_s if configured is not None else 300.0)
 
     # -- hooks of the capture ---------------------------------------------------------------------------------------------------
 
@@ -251,8 +262,9 @@ class Node:
         self.source.check(conn)
 
     def _recorded(self, outcome: Outcome) -> None:
-        for finding in outcome.findings:
-            log.warning("finding was opened", finding=finding)
+        for name in outcome.findings:
+            log.warning("finding was opened", finding=name)
+            self.events.publish("finding", self.approvals.get(name).to_json())
         if outcome.findings:
             self.alerts.wake()
 
@@ -296,7 +308,15 @@ class Node:
             if table.witnz_name not in known:
                 newest = self.journal.state.newest_generation(table.witnz_name)
                 generation = newest.generation + 1 if newest is not None else 1
-                self.generations.open(Plan(table.witnz_name, table, rules, hidden, generation, "protected", excluded))
+                root = info.witnz_name if table is not info else None
+                self.generations.open(
+                    Plan(table.witnz_name, table, rules, hidden, generation, "protected", excluded, root=root)
+                )
+
+    def protect_table(self, name: str, rules: Rules, *, hidden: bool = False, excluded: frozenset[str] = frozenset()) -> None:
+        """The same for one more table, while the node runs."""
+        with self._catalog() as conn:
+            self.protect(conn, name, rules, hidden=hidden, excluded=excluded)
 
     # -- verification -----------------------------------------------------------------------------------------------------------
 
@@ -356,6 +376,22 @@ class Node:
                 if info is not None:
                     self.generations.decided(state, info)
         return finding
+
+    def decide(self, record_type: str, body: dict[str, Any]) -> int:
+        """Journal what an operator signed: ``unprotect``, ``key`` or ``config``; the record's seq.
+
+        Raises ProofError if the journal refuses it, UsageError for a decision that is not of these.
+        """
+        if record_type not in ("unprotect", "key", "config"):
+            raise UsageError(f"a {record_type} record is not made this way")
+        seq = self.journal.propose(record_type, body)
+        if record_type == "unprotect":
+            self.generations.end(body["table"])
+        return seq
+
+    def note_operator(self, action: str, detail: str) -> None:
+        """Journal that somebody did something through this node (formats.md 4, ``operator``)."""
+        self.journal.propose("operator", {"action": action[:4096], "detail": detail[:4096]})
 
     # -- connections ------------------------------------------------------------------------------------------------------------
 

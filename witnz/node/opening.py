@@ -63,6 +63,7 @@ class Plan:
     reason: str
     excluded: frozenset[str] = frozenset()
     predecessor: Predecessor | None = None
+    root: str | None = None
 
 
 @dataclass(slots=True)
@@ -142,6 +143,7 @@ class Opening:
                 mode=LogNotes(
                     attnums=tuple(c.attnum for c in plan.info.replicated_columns if c.name not in plan.excluded),
                     excluded=tuple(sorted(plan.excluded)),
+                    root=plan.root,
                 ).to_json(),
             )
         self.state = TableState(

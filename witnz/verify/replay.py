@@ -1,0 +1,192 @@
+"""The accepted and applied state of a log, derived anew from its entries and the journal alone (formats.md 3).
+
+The slow, obvious reference beside the running node's incremental state: one entry after another, judged by the rules of its
+``table`` record, by signed intents and by the journal's ``accept`` records.  What it derives goes into a scratch store through the
+same tables, so memory stays bounded and the comparison is by value.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeVar
+
+from witnz.core.classify import INSERT, SCHEMA, TRUNCATE, UPDATE, Rules, judge
+from witnz.core.entry import Entry, parse_entry
+from witnz.core.journal import JournalState
+from witnz.core.keyplan import keyless_state_key, state_key_of_entry
+from witnz.core.message import check_intent, parse_intent
+from witnz.core.record import Record
+from witnz.core.rowline import unescape
+from witnz.errors import FormatError
+from witnz.store import granted, live
+
+BATCH = 4096
+T = TypeVar("T")
+XID_MASK = 0xFFFFFFFF
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What ``accept`` records say of one log: entries by seq, and rows that no entry brought, by the size they were made at."""
+
+    entries: set[int] = field(default_factory=set)
+    rows: dict[int, list[Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+
+
+def decisions_of(records: Iterable[Record]) -> dict[tuple[str, int], Decisions]:
+    """Every log's decisions.  A row without a seq was accepted after the entries that the seal before it covers."""
+    found: dict[tuple[str, int], Decisions] = defaultdict(Decisions)
+    sealed: dict[tuple[str, int], int] = {}
+    streamed: set[str] = set()
+    for record in records:
+        if record.type == "seal":
+            sealed |= {(head["table"], head["generation"]): head["size"] for head in record.body["tables"]}
+        elif record.type == "finding" and record.body["seq"] is not None and not record.body["class"].startswith("row."):
+            streamed.add(record.body["id"])
+        elif record.type == "accept" and record.body["table"] is not None:
+            log = (record.body["table"], record.body["generation"])
+            for row in record.body["rows"]:
+                if row["seq"] is not None and record.body["finding"] in streamed:
+                    found[log].entries.add(row["seq"])
+                else:
+                    found[log].rows[sealed.get(log, 0)].append(row)
+    return found
+
+
+class Intents:
+    """Which entries valid intents cover, judged from the journal; ``nonces``: what the node says it counted, nonce to LSN."""
+
+    def __init__(self, journal: JournalState, nonces: Mapping[str, int]) -> None:
+        self._journal, self._nonces = journal, nonces
+        self._last: tuple[str, int, frozenset[str]] | None = None
+
+    def cover(self, entry: Entry, table: str) -> bool:
+        if entry.intent is None:
+            return False
+        if self._last is None or self._last[:2] != (entry.intent, entry.lsn):
+            self._last = (entry.intent, entry.lsn, self._tables(entry))
+        return table in self._last[2]
+
+    def _tables(self, entry: Entry) -> frozenset[str]:
+        try:
+            intent = parse_intent(entry.intent or "")
+        except FormatError:
+            return frozenset()
+        public = self._journal.intent_key(intent.key, entry.lsn) or self._journal.operator_key(intent.key)
+        if public is None or intent.xid & XID_MASK != entry.xid or self._nonces.get(intent.nonce) != entry.lsn:
+            return frozenset()
+        return frozenset(intent.tables) if check_intent(intent, self._journal.cluster_id, public) else frozenset()
+
+
+class Replay:
+    """Derives the state of one log into a scratch store's ``live``, ``overlay`` and ``granted``."""
+
+    def __init__(
+        self, scratch: sqlite3.Connection, log: int, table: str, rules: Rules, intents: Intents, decisions: Decisions, *, keyed: bool
+    ) -> None:
+        self._conn, self._log, self._table, self._rules = scratch, log, table, rules
+        self._intents, self._decisions, self._keyed = intents, decisions, keyed
+
+    def run(self, lines: Iterable[bytes]) -> None:
+        """Take all entry lines of the log, in order."""
+        self._grant(0)
+        for batch in batches(lines, BATCH):
+            entries = [(line, parse_entry(line)) for line in batch]
+            if self._keyed:
+                self._keyed_batch(entries)
+            else:
+                for line, entry in entries:
+                    self._keyed_batch([(line, entry)]) if entry.op != "delete" else self._keyless_delete(entry)
+
+    def _keyed_batch(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
+        keys = {state_key_of_entry(line, e.seq, e.row, keyed=self._keyed) for line, e in entries if e.op not in ("schema", "truncate")}
+        accepted: dict[bytes, int | None] = dict(live.accepted_many(self._conn, self._log, keys))
+        applied: dict[bytes, int | None] = dict(live.applied_many(self._conn, self._log, keys))
+        changed: set[bytes] = set()
+        for line, entry in entries:
+            op = entry.op.encode()
+            if op == TRUNCATE:
+                self._write(changed, accepted, applied)
+                self._truncate(entry)
+                changed, applied = set(), {}
+                accepted = dict(live.accepted_many(self._conn, self._log, keys))
+            elif op != SCHEMA:
+                key = state_key_of_entry(line, entry.seq, entry.row, keyed=self._keyed)
+                after = entry.seq if op in (INSERT, UPDATE) or entry.op == "baseline" else None
+                known = self._keyed and (accepted.get(key) is not None or applied.get(key) is not None)
+                if self._accepts(entry, op, known):
+                    accepted[key] = after
+                applied[key] = after
+                changed.add(key)
+            if entry.seq in self._decisions.rows:
+                self._write(changed, accepted, applied)
+                changed = set()
+                self._grant(entry.seq)
+                accepted = dict(live.accepted_many(self._conn, self._log, keys))
+                applied = dict(live.applied_many(self._conn, self._log, keys))
+        self._write(changed, accepted, applied)
+
+    def _accepts(self, entry: Entry, op: bytes, known: bool) -> bool:
+        if entry.seq in self._decisions.entries:
+            return True
+        return judge(self._rules, op, intended=self._intents.cover(entry, self._table), key_known=known) is None
+
+    def _keyless_delete(self, entry: Entry) -> None:
+        row = entry.row or bytes(32)
+        if self._accepts(entry, b"delete", known=False):
+            gone = live.keyless_find(self._conn, self._log, row)
+            live.set_accepted(self._conn, self._log, [(gone, None)] if gone is not None else [])
+            live.clear_overlay(self._conn, self._log, [gone] if gone is not None else [])
+            return
+        gone = live.keyless_find(self._conn, self._log, row, applied=True)
+        if gone is not None:
+            live.set_overlay(self._conn, self._log, [(gone, None)])
+
+    def _truncate(self, entry: Entry) -> None:
+        if self._accepts(entry, TRUNCATE, known=True):
+            live.truncate_accepted(self._conn, self._log, None, entry.seq)
+        else:
+            live.truncate_applied(self._conn, self._log, None, entry.seq)
+
+    def _write(
+        self, changed: set[bytes], accepted: Mapping[bytes, int | None], applied: Mapping[bytes, int | None]
+    ) -> None:
+        if not changed:
+            return
+        live.set_accepted(self._conn, self._log, [(key, accepted.get(key)) for key in changed])
+        live.clear_overlay(self._conn, self._log, changed)
+        differing = [(key, applied.get(key)) for key in changed if applied.get(key) != accepted.get(key)]
+        live.set_overlay(self._conn, self._log, differing)
+
+    def _grant(self, size: int) -> None:
+        """Accept the rows that operators accepted when the log had this size."""
+        for row in self._decisions.rows.get(size, ()):
+            found = bytes.fromhex(row["row"]) if row["row"] else None
+            if not self._keyed:
+                self._grant_keyless(row, found)
+                continue
+            text = (row["key"] or "").encode()
+            key = text if text.startswith(b"\\H") else unescape(text)
+            seq = granted.grant(self._conn, self._log, key, found) if found is not None else None
+            live.set_accepted(self._conn, self._log, [(key, seq)])
+            live.clear_overlay(self._conn, self._log, [key])
+
+    def _grant_keyless(self, row: Mapping[str, Any], found: bytes | None) -> None:
+        if found is None:
+            gone = live.keyless_find(self._conn, self._log, bytes.fromhex(row["key"] or ""))
+            live.set_accepted(self._conn, self._log, [(gone, None)] if gone is not None else [])
+            return
+        seq = granted.grant(self._conn, self._log, b"", found)
+        live.set_accepted(self._conn, self._log, [(keyless_state_key(found, -seq), seq)])
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of ``size``, the last one shorter."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
+

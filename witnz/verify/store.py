@@ -1,0 +1,279 @@
+"""The audit of a node's own store: everything it holds, derived anew from its entries and records (``witnz verify --store``).
+
+In this order, each part only believing what the parts before it established:
+
+    journal      every record parses, is valid, and hashes into the chain, the tiles and every checkpoint's root
+    checkpoints  every note is signed by the log key and by the cosigner in force
+    logs         every entry parses and hashes into the chain, the tiles and every seal's root and chain head
+    state        the accepted and applied state equal what the entries and the journal's decisions lead to
+    findings     what the journal says was found and decided is what the store shows
+
+The first thing that is wrong is named to the entry, record or byte.  Nothing here needs the database or the keys.
+"""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from witnz.core.checkpoint import parse_checkpoint
+from witnz.core.entry import chain_hash, content_hash, first_parent, parse_entry
+from witnz.core.journal import JournalState
+from witnz.core.journal_facts import TableRecord
+from witnz.core.note import parse_note
+from witnz.core.policy import evaluate, format_policy, parse_policy
+from witnz.core.record import Record, parse_record
+from witnz.core.rowline import secret_commitment
+from witnz.core.tiles import TILE, FullTile, Tree
+from witnz.core.verdict import Check, CheckStatus, Verdict
+from witnz.errors import FormatError, ProofError, StoreCorrupt, StoreError
+from witnz.store import checkpoints, entries, findings, granted, live, logs, meta
+from witnz.store import journal as stored
+from witnz.store.database import Database
+from witnz.store.logs import LogRow
+from witnz.verify.replay import BATCH, Decisions, Intents, Replay, batches, decisions_of
+
+JOURNAL_LOG = 0
+Progress = Callable[[str, int], None]
+
+
+@dataclass(slots=True)
+class StoreAudit:
+    """The checks made, and what they come to."""
+
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        if any(check.status is CheckStatus.FAIL for check in self.checks):
+            return Verdict.TAMPERED
+        if not self.checks or any(check.status is CheckStatus.SKIP for check in self.checks):
+            return Verdict.INCONCLUSIVE
+        return Verdict.VERIFIED
+
+
+class _Wrong(Exception):
+    """Something is not what it must be; the text names it."""
+
+
+def audit_store(path: Path, *, progress: Progress = lambda what, done: None, spill_dir: Path | None = None) -> StoreAudit:
+    """Audit the store at ``path``, read-only and beside a running node.
+
+    Raises NotInitialised where there is none; a file that SQLite itself can not read is a failed check.
+    """
+    audit = StoreAudit()
+    try:
+        with Database.open(path, read_only=True) as db, db.read() as conn:
+            _Audit(conn, audit, progress, spill_dir or path.parent).run()
+    except StoreCorrupt as error:
+        audit.checks.append(Check("store", CheckStatus.FAIL, error.message))
+    return audit
+
+
+class _Audit:
+    def __init__(self, conn: sqlite3.Connection, audit: StoreAudit, progress: Progress, spill_dir: Path) -> None:
+        self.conn, self.audit, self.progress, self.spill_dir = conn, audit, progress, spill_dir
+        self.state = JournalState()
+        self.records: list[Record] = []
+
+    def run(self) -> None:
+        self._check("pages", self._pages)
+        if not self._check("journal", self._journal):
+            return  # nothing below could be held against it
+        self._check("checkpoints", self._checkpoints)
+        decisions = decisions_of(self.records)
+        for row in logs.list_logs(self.conn):
+            label = f"{row.table}/{row.generation}"
+            if row.status == "open":
+                continue  # not evidence yet: it is being read, or will be taken back
+            if self._check(f"log {label}", lambda row=row: self._log(row)):  # type: ignore[misc]
+                made = decisions.get((row.table, row.generation), Decisions())
+                self._check(f"state {label}", lambda row=row, made=made: self._state(row, made))  # type: ignore[misc]
+        self._check("findings", self._findings)
+
+    def _check(self, name: str, look: Callable[[], str]) -> bool:
+        """Run one part; its answer is a sentence on what was compared."""
+        try:
+            self.audit.checks.append(Check(name, CheckStatus.OK, look()))
+        except (_Wrong, FormatError, ProofError, StoreError) as error:
+            self.audit.checks.append(Check(name, CheckStatus.FAIL, str(error)))
+            return False
+        return True
+
+    def _pages(self) -> str:
+        problems = [row[0] for row in self.conn.execute("PRAGMA quick_check(3)")]
+        if problems != ["ok"]:
+            raise _Wrong(f"SQLite finds the file damaged: {problems[0]}")
+        return "SQLite finds every page in order"
+
+    # -- journal --------------------------------------------------------------------------------------------------------------
+
+    def _journal(self) -> str:
+        cluster = meta.load_value(self.conn, "cluster") or ""
+        notes = {saved.size: saved for saved in checkpoints.list_checkpoints(self.conn, limit=1 << 30)}
+        tree, chain = Tree(), first_parent(cluster)
+        for seq, leaf in enumerate(stored.records(self.conn), 1):
+            record = parse_record(leaf)
+            if record.seq != seq:
+                raise _Wrong(f"record {seq} says that it is {record.seq}")
+            self.state.apply(record)
+            self.records.append(record)
+            content = content_hash(leaf)
+            chain = chain_hash(chain, content)
+            self._tiles(JOURNAL_LOG, tree.append([content]), f"record {seq}")
+            if seq in notes and parse_checkpoint(parse_note(notes[seq].note).text).root != tree.root():
+                raise _Wrong(f"the records up to {seq} do not have the root of the checkpoint of that size")
+            self.progress("journal", seq)
+        if not self.records:
+            raise _Wrong("it is empty: not even genesis is there")
+        if self.records[0].body["cluster"] != cluster or self.state.cluster_id != meta.load_value(self.conn, "cluster_id"):
+            raise _Wrong("its genesis is of another cluster than the store says")
+        if stored.chain_at(self.conn, len(self.records)) != chain:
+            raise _Wrong("the stored chain head is not that of its records")
+        beyond = [size for size in notes if size > len(self.records)]
+        if beyond:
+            raise _Wrong(f"there is a checkpoint of size {max(beyond)}, and only {len(self.records)} records are left")
+        return f"{len(self.records)} records are valid and hash into chain, tiles and {len(notes)} checkpoints"
+
+    def _checkpoints(self) -> str:
+        genesis = self.records[0].body
+        members = [(member["id"], member["cosigner"]) for member in genesis["members"]]
+        policy = parse_policy(format_policy(genesis["log_key"], members, genesis["quorum"]))
+        notes = checkpoints.list_checkpoints(self.conn, limit=1 << 30)
+        for saved in notes:
+            result = evaluate(policy, parse_note(saved.note))
+            if not result.accepted:
+                raise _Wrong(f"the checkpoint of size {saved.size} is not signed as it must be: {result.detail}")
+        cosigned = checkpoints.load_cosigned(self.conn)
+        newest = max((saved.size for saved in notes), default=0)
+        if newest and (cosigned is None or cosigned.size < newest):
+            raise _Wrong(f"the cosigner's memory is older than the checkpoint of size {newest} that it signed")
+        return f"{len(notes)} checkpoints carry the log's signature and their quorum"
+
+    # -- logs -----------------------------------------------------------------------------------------------------------------
+
+    def _log(self, row: LogRow) -> str:
+        record = next((r for r in self.records if _is_table(r, row)), None)
+        if record is None and row.status != "provisional":
+            raise _Wrong("no table record of the journal adopted it")
+        if record is not None and record.body["secret_sha256"] != secret_commitment(row.secret):
+            raise _Wrong("its secret is not the one that its table record commits to")
+        seals = {size: (root, chain) for size, root, chain in self._seals(row)}
+        tree, chain, done = Tree(), first_parent(row.origin), 0
+        for lines in batches(entries.entries(self.conn, row.id), TILE):
+            contents = []
+            for line in lines:
+                done += 1
+                if parse_entry(line).seq != done:
+                    raise _Wrong(f"entry {done} says that it is another one")
+                content = content_hash(line)
+                contents.append(content)
+                chain = chain_hash(chain, content)
+                if done in seals:
+                    self._seal(tree, contents, done, chain, seals[done])
+            self._tiles(row.id, tree.append(contents), f"entry {done}")
+            if done % TILE == 0 and entries.chain_at(self.conn, row.id, done) != chain:
+                raise _Wrong(f"the stored chain head after entry {done} is not that of its entries")
+            self.progress(f"{row.table}/{row.generation}", done)
+        if (done, chain) != (row.size, row.chain):
+            raise _Wrong(f"the register says {row.size} entries with chain head {row.chain[:16]}, found {done} with {chain[:16]}")
+        beyond = [size for size in seals if size > done]
+        if beyond:
+            raise _Wrong(f"a seal covers {max(beyond)} entries, and only {done} are left")
+        return f"{done} entries hash into chain, tiles and {len(seals)} seals"
+
+    def _seals(self, row: LogRow) -> Iterator[tuple[int, bytes, str]]:
+        for record in self.records:
+            if record.type == "seal":
+                for head in record.body["tables"]:
+                    if (head["table"], head["generation"]) == (row.table, row.generation):
+                        yield head["size"], base64.b64decode(head["root"]), head["chain"]
+
+    def _seal(self, tree: Tree, pending: list[bytes], size: int, chain: str, sealed: tuple[bytes, str]) -> None:
+        now = tree.copy()
+        now.append(pending)
+        if chain != sealed[1] or now.root() != sealed[0]:
+            raise _Wrong(f"the entries up to {size} are not the ones that were sealed at that size")
+
+    def _tiles(self, log: int, completed: list[FullTile], where: str) -> None:
+        """Every complete tile as it is stored, to the byte."""
+        for tile in completed:
+            row = self.conn.execute(
+                "SELECT hashes FROM tiles WHERE log = ? AND level = ? AND n = ?", (log, tile.level, tile.n)
+            ).fetchone()
+            if row is None:
+                raise _Wrong(f"tile {tile.level}/{tile.n} is missing (up to {where})")
+            if row[0] != tile.hashes:
+                at = next((i for i, (a, b) in enumerate(zip(row[0], tile.hashes, strict=False)) if a != b), len(row[0]))
+                first = tile.n * TILE + at // 32 + 1
+                what = f"entry {first} and its leaf hash differ" if tile.level == 0 else f"a node over the leaves up to {where} differs"
+                raise _Wrong(f"tile {tile.level}/{tile.n}, byte {at}: {what}")
+
+    # -- state ----------------------------------------------------------------------------------------------------------------
+
+    def _state(self, row: LogRow, made: Decisions) -> str:
+        rules = next((r for r in self.records if _is_table(r, row)), None)
+        if rules is None:
+            return "not adopted yet, so nothing is accepted"
+        nonces = dict(self.conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+        with tempfile.TemporaryDirectory(dir=self.spill_dir) as folder:
+            scratch = Database.create(Path(folder) / "scratch.db")
+            with scratch, scratch.write() as out:
+                log = logs.insert_log(
+                    out, table=row.table, generation=row.generation, origin=row.origin, oid=row.oid, secret=row.secret,
+                    keyed=row.keyed, key_columns=row.key_columns, chain=row.chain,
+                )  # fmt: skip
+                out.execute("UPDATE logs SET size = ? WHERE id = ?", (row.size, log))
+                judged = TableRecord.from_record(rules).rules
+                replay = Replay(out, log, row.table, judged, Intents(self.state, nonces), made, keyed=row.keyed)
+                replay.run(entries.entries(self.conn, row.id))
+                return self._compare(row, out, log)
+
+    def _compare(self, row: LogRow, out: sqlite3.Connection, log: int) -> str:
+        stored_flags, derived = live.live_flags(self.conn, row.id), live.live_flags(out, log)
+        if stored_flags != derived:
+            seq = next(i for i, (a, b) in enumerate(zip(stored_flags, derived, strict=True)) if a != b)
+            was = "accepted" if stored_flags[seq] else "not accepted"
+            raise _Wrong(f"the live state shows the row of entry {seq} as {was}; its entries and decisions say otherwise")
+        mine, theirs = _granted(self.conn, row.id), _granted(out, log)
+        if mine != theirs:
+            raise _Wrong("the rows that operators granted are not the ones that the journal's accept records name")
+        for items in batches(live.accepted_items(self.conn, row.id), BATCH):
+            derived_seqs = live.accepted_many(out, log, [key for key, _ in items])
+            for key, seq in items:
+                if derived_seqs.get(key) != seq:
+                    raise _Wrong(f"the live state files entry {seq} under another key than its entry has")
+        if list(live.overlay_items(self.conn, row.id)) != list(live.overlay_items(out, log)):
+            raise _Wrong("the changes that nobody accepted are not the ones that the entries show")
+        return f"{derived.count(1) + len(mine)} accepted rows follow from the entries and the journal"
+
+    # -- findings -------------------------------------------------------------------------------------------------------------
+
+    def _findings(self) -> str:
+        shown = {finding.id: finding for finding in findings.list_findings(self.conn)}
+        for record in self.records:
+            if record.type != "finding":
+                continue
+            finding = shown.get(record.body["id"])
+            if finding is None:
+                raise _Wrong(f"finding {record.body['id']} is in the journal (record {record.seq}) and hidden in the store")
+            if finding.to_body() != record.body:
+                raise _Wrong(f"finding {finding.id} does not say what record {record.seq} of the journal says")
+        for finding in shown.values():
+            known = self.state.finding_state(finding.id)
+            decided = known is not None and known.closed
+            if finding.state == "approved" and not decided:
+                raise _Wrong(f"finding {finding.id} is shown as approved, and no operator's accept stands in the journal")
+        return f"{len(shown)} findings are as the journal has them"
+
+
+def _is_table(record: Record, row: LogRow) -> bool:
+    return record.type == "table" and (record.body["table"], record.body["generation"]) == (row.table, row.generation)
+
+
+def _granted(conn: sqlite3.Connection, log: int) -> list[tuple[int, bytes]]:
+    return [(seq, granted.get(conn, log, seq)[1]) for seq in live.granted_seqs(conn, log)]
