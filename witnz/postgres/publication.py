@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from psycopg import Connection, sql
 
@@ -86,6 +86,19 @@ class ExpectedPublication:
     name: str
     tables: Tables
     inserts_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One thing in which a publication is not as expected.  ``oid``: the table's, where it is about one.
+
+    ``absent`` the publication is not there; ``option`` of the whole; ``missing`` a protected table is not published;
+    ``surplus`` another one is; ``narrowed`` rows or columns of a table are held back.
+    """
+
+    kind: Literal["absent", "option", "missing", "surplus", "narrowed"]
+    text: str
+    oid: int | None = None
 
 
 def publication_names(name: str) -> tuple[str, str]:
@@ -217,21 +230,28 @@ def publication_state(connection: Connection[Any], name: str) -> PublicationStat
     return PublicationState(*complete)
 
 
-def differences(expected: ExpectedPublication, state: PublicationState | None) -> list[str]:
-    """In words, everything in which a publication is not what it must be; empty means exactly right."""
+def departures(expected: ExpectedPublication, state: PublicationState | None) -> list[Departure]:
+    """Everything in which a publication is not what it must be; empty means exactly right."""
     if state is None:
-        return [f"publication {expected.name} does not exist"]
-    found = _option_differences(expected, state)
-    found += [f"{'.'.join(name)} is not in it" for oid, name in expected.tables.items() if oid not in state.tables]
+        return [Departure("absent", f"publication {expected.name} does not exist")]
+    found = [Departure("option", text) for text in _option_differences(expected, state)]
+    for oid, name in expected.tables.items():
+        if oid not in state.tables:
+            found.append(Departure("missing", f"{'.'.join(name)} is not in it", oid))
     for oid, table in state.tables.items():
         label = f"{table.schema}.{table.name}"
         if oid not in expected.tables:
-            found.append(f"{label} is in it and is not protected")
+            found.append(Departure("surplus", f"{label} is in it and is not protected", oid))
         if table.has_row_filter:
-            found.append(f"{label} is published under a row filter")
+            found.append(Departure("narrowed", f"{label} is published under a row filter", oid))
         if table.has_column_list:
-            found.append(f"{label} is published with a column list")
+            found.append(Departure("narrowed", f"{label} is published with a column list", oid))
     return found
+
+
+def differences(expected: ExpectedPublication, state: PublicationState | None) -> list[str]:
+    """The sentences of :func:`departures`."""
+    return [departure.text for departure in departures(expected, state)]
 
 
 def _option_differences(expected: ExpectedPublication, state: PublicationState) -> list[str]:

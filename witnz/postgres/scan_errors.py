@@ -99,4 +99,4 @@ def scan_error(error: psycopg.Error, table: str) -> WitnzError:
     # XX001 and XX002 say "data corrupted"; a damaged page shows as well as a value that its own type cannot print, a file that
     # is missing, a transaction that never was.  Whatever else a plain COPY fails with is about the data.
     place = _PLACE.search(said)
-    return DataUnreadable(message, where=place[0] if place else "")
+    return DataUnreadable(message, where=place[0].replace('"', "") if place else "")
