@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 MAX_BATCH_BYTES: Final = 4 << 20
+_ABANDON_S: Final = 5.0
 _POLL_S: Final = 1.0
 _POLL_TLS_S: Final = 0.05  # decrypted bytes may wait inside the TLS library while the socket is quiet
 
@@ -83,8 +84,10 @@ class CopyOut:
         if not self.running:
             return
         self.running = False
+        self._quiet_since = time.monotonic()
+        self._silence_timeout_s = min(self._silence_timeout_s, _ABANDON_S)
         try:
-            self._connection.cancel_safe(timeout=5.0)
+            self._connection.cancel_safe(timeout=_ABANDON_S)
             while (taken := self._pgconn.get_copy_data(1)[0]) >= 0:
                 if taken == 0:
                     self._wait()
