@@ -1,0 +1,69 @@
+"""One call of the program: what the global options said, and what nearly every command needs from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from witnz.cli.output import Output
+from witnz.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from witnz.config import Config
+    from witnz.config_types import Secret
+
+LEVELS: Final = ("warning", "info", "debug")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """``config_path``: what ``--config`` named, None where the search decides."""
+
+    config_path: Path | None
+    output: Output
+
+    def load_config(self) -> Config:
+        """The configuration; from now on logs go to stderr without its secrets.  Raises ConfigError."""
+        from witnz.config import load_config
+
+        config = load_config(self.config_path, os.environ)
+        self.log_to_stderr(config.secrets())
+        return config
+
+    def startable_config(self) -> Config:
+        """The configuration of a node that could start.  Raises ConfigError with the list of what is missing."""
+        config = self.load_config()
+        check_startable(config)
+        return config
+
+    def log_to_stderr(self, secrets: Iterable[Secret] = (), *, least: str | None = None, fmt: Any = "console") -> None:
+        """Show the log from ``least`` on (default: warning), with ``-v`` more of it, with ``-q`` errors only."""
+        from witnz.logging import configure_logging
+
+        verbose = self.output.verbose
+        level: Any = "error" if self.output.quiet else LEVELS[min(verbose, 2)] if verbose or least is None else least
+        configure_logging(level, fmt, secrets=secrets)
+
+
+def invocation(context: Any) -> Invocation:
+    """The call that a command's context belongs to."""
+    found = context.find_root().obj
+    if not isinstance(found, Invocation):
+        raise UsageError("the command was called without its program", hint="use witnz.cli.main.main()")
+    return found
+
+
+def check_startable(config: Config) -> None:
+    """Raise ConfigError with everything that a node still needs."""
+    missing = config.missing_for_start()
+    if missing:
+        lines = "\n".join(f"  {line}" for line in missing)
+        raise ConfigError(
+            f"{config.path}: a node cannot start with it yet\n{lines}",
+            hint="`witnz config explain KEY` says more about each",
+            code="config.incomplete",
+        )

@@ -1,0 +1,118 @@
+"""``witnz verify TABLE…`` and ``--all``: tables against their log, by the running node or by one that this call starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from witnz.cli.access import own_node, running_client, table_name
+from witnz.cli.checks_text import not_checked_lines
+from witnz.cli.findings_text import listed
+from witnz.cli.invocation import Invocation
+from witnz.cli.output import Output
+from witnz.cli.progress import Advance, progress
+from witnz.cli.text import count, duration, printable
+from witnz.errors import Inconclusive
+
+if TYPE_CHECKING:
+    from witnz.config import Config
+
+Ask = Callable[[str, Advance], dict[str, Any]]
+"""Verify one table, told by its name; ``witnz.verify/1`` of it."""
+
+
+def verify_tables(call: Invocation, asked: Sequence[str]) -> int:
+    """Verify the named tables, or all that are protected; the exit code of the verdict on all of them."""
+    from witnz.core.verdict import Verdict, exit_code
+
+    config = call.startable_config()
+    names = list(dict.fromkeys(table_name(text) for text in asked))
+    with _asking(call, config) as (ask, protected):
+        rows = {table["name"]: table["live_rows"] for table in protected()}
+        parts = [_one(call.output, ask, name, rows.get(name)) for name in names or sorted(rows)]
+    document = combine(parts)
+    call.output.answer(document, _lines(call.output, document))
+    return exit_code(Verdict(document["verdict"]))
+
+
+@contextmanager
+def _asking(call: Invocation, config: Config) -> Iterator[tuple[Ask, Callable[[], list[dict[str, Any]]]]]:
+    """How to verify a table, and the protected tables."""
+    with running_client(config) as client:
+        if client is not None:
+            yield client.verify, client.tables
+            return
+    from witnz.cli.stored import StoredDocuments
+    from witnz.web.streams import verify_document
+
+    with own_node(config, call.output) as node:
+        view = StoredDocuments(node.db, node.journal.state, config)
+        yield lambda name, advance: verify_document(node.verify_table(name, advance)), view.tables
+
+
+def _one(output: Output, ask: Ask, name: str, rows: int | None) -> dict[str, Any]:
+    """The document of one table; that it could not be looked at is a document, too."""
+    with progress(output, name, rows) as advance:
+        try:
+            return ask(name, advance)
+        except Inconclusive as error:
+            return {
+                "checks": [{"name": name, "status": "skip", "detail": error.message}],
+                "verdict": "INCONCLUSIVE",
+                "findings": [],
+                "not_checked": [f"{name}: {error.message}"],
+                "tables": [],
+            }
+
+
+def combine(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One ``witnz.verify/1`` of several; of none it is INCONCLUSIVE, because nothing was checked."""
+    from witnz.core.verdict import Verdict
+
+    whole: dict[str, Any] = {
+        "schema": "witnz.verify/1",
+        "verdict": Verdict.combine(Verdict(part["verdict"]) for part in parts).value,
+        "checks": [check for part in parts for check in part["checks"]],
+        "findings": list({finding["id"]: finding for part in parts for finding in part["findings"]}.values()),
+        "not_checked": [text for part in parts for text in part["not_checked"]],
+        "tables": [table for part in parts for table in part["tables"]],
+    }
+    if not parts:
+        whole["not_checked"].append("no table is protected, so there was nothing to verify")
+    return whole
+
+
+# -- text ---------------------------------------------------------------------------------------------------------------------
+
+
+def _lines(output: Output, document: Mapping[str, Any]) -> Iterator[str]:
+    found = {finding["id"]: finding for finding in document["findings"]}
+    tables = {table["table"]: table for table in document["tables"]}
+    for check in document["checks"]:
+        table = tables.get(check["name"])
+        if table is None:
+            yield f"{printable(check['name'])}  {output.word('INCONCLUSIVE')}  {printable(check['detail'])}"
+            continue
+        yield _table_line(output, table)
+        own = [found.pop(name) for name in table["findings"] if name in found]
+        yield from listed(output, own)
+    yield from not_checked_lines(document["not_checked"])
+    yield _verdict_line(output, document)
+
+
+def _table_line(output: Output, table: Mapping[str, Any]) -> str:
+    seconds = table["seconds"]
+    rate = f", {table['rows'] / seconds:,.0f}/s" if seconds > 0.5 else ""
+    read = f"{count(table['rows'], 'row')} as of {table['snapshot_lsn']} in {duration(seconds)}{rate}"
+    return f"{printable(table['table'])}  {output.word(table['verdict'])}  {read}"
+
+
+def _verdict_line(output: Output, document: Mapping[str, Any]) -> str:
+    checks = document["checks"]
+    good = sum(check["status"] == "ok" for check in checks)
+    if not checks:
+        return f"{output.word(document['verdict'])}: no table is protected"
+    wrong = sum(check["status"] == "fail" for check in checks)
+    said = f"{good} of {count(len(checks), 'table')} as recorded"
+    return f"{output.word(document['verdict'])}: {said}" + (f", {wrong} not" if wrong else "")
