@@ -220,3 +220,12 @@ class StandingNode:
             "log_key": self.keys.log_key,
             "database": {"system": "7123456789012345678", "timeline": 1, "name": "app"},
         }
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One node for all tests of a module that only ask for what is refused: a table of 301 sealed entries, an open finding."""
+
+    node: StandingNode
+    path: Path
+    finding: str

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,11 @@ def speak(path: Path, data: bytes, timeout_s: float = 10.0) -> bytes:
         connection.settimeout(timeout_s)
         connection.connect(str(path))
         answer = bytearray()
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the node had heard enough; its answer is there to be read
             connection.sendall(data)
+        with suppress(ConnectionResetError):
             while chunk := connection.recv(65_536):
                 answer += chunk
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the node had heard enough
         return bytes(answer)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.served import StandingNode
+from tests.support.served import Shared, StandingNode
 from witnz.web.client import NodeClient
 from witnz.web.server import SocketServer
 
@@ -41,3 +41,13 @@ def socket_path(node: StandingNode, folder: Path) -> Iterator[Path]:
 def client(socket_path: Path) -> Iterator[NodeClient]:
     with NodeClient(socket_path) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    standing = StandingNode(tmp_path_factory.mktemp("shared"))
+    standing.add_table(rows=300)
+    standing.seal()
+    with tempfile.TemporaryDirectory(prefix="wz-") as made, SocketServer(standing, Path(made) / "s") as server:
+        yield Shared(standing, server.path, standing.find())
+    standing.close()

@@ -110,6 +110,7 @@ def create_app(node: Served, doorman: Doorman | None = None) -> Starlette:
         Route("/events", _events(node, who), methods=["GET"]),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _unexpected})
+    app.router.redirect_slashes = False
     app.state.node, app.state.stopping, app.state.verifications = node, stopping, verifications
     return app
 
