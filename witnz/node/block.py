@@ -147,22 +147,22 @@ class Block:
         hashes = new_row_hashes(rows, plan.secret)
         olds: Sequence[bytes | None] = hashing.row_hashes(plan.secret, rows.old) if rows.whole else [None] * len(hashes)
         if not plan.keyed:
-            for line, row_hash, old_hash in zip(rows.new, hashes, olds, strict=True):
+            for line, new_hash, old_hash in zip(rows.new, hashes, olds, strict=True):
                 self.add(DELETE, None, NO_KEY, old_hash, said)
-                self.add(UPDATE, None, NO_KEY, row_hash, said, line=line if retain else None)
+                self.add(UPDATE, None, NO_KEY, new_hash, said, line=line if retain else None)
             return
         keys, fields = plan.state_keys(rows.new)
         old_keys, old_fields = keys, fields
         if any(line is not None for line in rows.old):
             known = [new if old is None else old for new, old in zip(rows.new, rows.old, strict=True)]
             old_keys, old_fields = plan.state_keys(known)
-        for i, row_hash in enumerate(hashes):
+        for i, after in enumerate(hashes):
             line = rows.new[i] if retain else None
             if old_keys[i] == keys[i]:
-                self.add(UPDATE, keys[i], fields[i], row_hash, said, old_hash=olds[i], line=line)
+                self.add(UPDATE, keys[i], fields[i], after, said, old_hash=olds[i], line=line)
             else:
                 self.add(DELETE, old_keys[i], old_fields[i], olds[i], said, old_hash=olds[i])
-                self.add(UPDATE, keys[i], fields[i], row_hash, said, line=line)
+                self.add(UPDATE, keys[i], fields[i], after, said, line=line)
 
 
 def new_row_hashes(rows: Rows, secret: bytes) -> list[bytes | None]:
