@@ -157,12 +157,12 @@ class Block:
             known = [new if old is None else old for new, old in zip(rows.new, rows.old, strict=True)]
             old_keys, old_fields = plan.state_keys(known)
         for i, after in enumerate(hashes):
-            line = rows.new[i] if retain else None
+            image = rows.new[i] if retain else None
             if old_keys[i] == keys[i]:
-                self.add(UPDATE, keys[i], fields[i], after, said, old_hash=olds[i], line=line)
+                self.add(UPDATE, keys[i], fields[i], after, said, old_hash=olds[i], line=image)
             else:
                 self.add(DELETE, old_keys[i], old_fields[i], olds[i], said, old_hash=olds[i])
-                self.add(UPDATE, keys[i], fields[i], after, said, line=line)
+                self.add(UPDATE, keys[i], fields[i], after, said, line=image)
 
 
 def new_row_hashes(rows: Rows, secret: bytes) -> list[bytes | None]:
