@@ -1,7 +1,7 @@
 """kill -9 at random moments under load: nothing is lost, nothing is doubled.
 
-The judge is a second replication slot that was opened first and is read at the end by nobody but this test: the exported entries
-must equal its stream row for row.
+The judge is a second replication slot that was opened first and is read at the end by nobody but this test: the exported
+entries must equal its stream row for row.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def recorded(directory: Path) -> dict[str, list[Change]]:
     return out
 
 
-def judged(database: Database, config, directory: Path) -> dict[str, list[Change]]:  # type: ignore[no-untyped-def]
+def judged(database: Database, config, directory: Path) -> dict[str, list[Change]]:
     """What the second slot says happened after each table's baseline."""
     plans: dict[int, tuple[str, KeyPlan, Snapshot, int]] = {}
     with Store.open(directory / "data" / "witnz.db", read_only=True) as store, store.read() as conn:
@@ -144,7 +144,7 @@ def judged(database: Database, config, directory: Path) -> dict[str, list[Change
     return {name: out.get(name, []) for name, *_ in plans.values()}
 
 
-def take(out, plans, event: Rows, begin: Begin) -> None:  # type: ignore[no-untyped-def]
+def take(out, plans, event: Rows, begin: Begin) -> None:
     name, plan, snapshot, lsn = plans[event.oid]
     if begin.final_lsn < lsn and snapshot.visible(widen(begin.xid, snapshot.xmax)):
         return
@@ -153,7 +153,7 @@ def take(out, plans, event: Rows, begin: Begin) -> None:  # type: ignore[no-unty
         out[name].append((event.op.decode(), key, row_hash(plan.secret, line), begin.final_lsn, begin.xid))
 
 
-def parse_hint(text: str):  # type: ignore[no-untyped-def]
+def parse_hint(text: str):
     from witnz.core.entry import parse_schema_hint
 
     return parse_schema_hint(text).columns

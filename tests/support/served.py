@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from witnz.cluster.engine import LocalEngine
 from witnz.config import Config, load_config
@@ -33,7 +33,6 @@ from witnz.node.journal import Journal, authorise
 from witnz.node.keyring import create_keyring
 from witnz.node.opening import Opening
 from witnz.node.sealer import Sealer
-from witnz.node.status import AuditState
 from witnz.node.verification import Verified
 from witnz.store import live, logs, meta, tablelog
 from witnz.store.database import Database
@@ -68,6 +67,15 @@ class StandingGenerations:
 
     def opening(self) -> list[Opening]:
         return self.openings
+
+
+@dataclass
+class AuditState:
+    """How far the audit of the store is."""
+
+    status: Literal["pending", "ok", "fail"] = "pending"
+    message: str = ""
+    since: int | None = None
 
 
 class StandingNode:

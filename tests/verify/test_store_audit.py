@@ -15,7 +15,7 @@ from witnz.verify.store import StoreAudit, audit_store
 
 
 @pytest.fixture(scope="module")
-def store(pg_server, tmp_path_factory) -> Path:  # type: ignore[no-untyped-def]
+def store(pg_server, tmp_path_factory) -> Path:
     """A store with history: two modes, violations, approvals, a truncate, a table without a key, verifications."""
     from tests.support.postgres import create_database
 
@@ -88,7 +88,9 @@ def test_a_changed_entry_of_a_bundle_is_named(copy: Path) -> None:
 
 def test_a_changed_tail_entry_contradicts_the_seal(copy: Path) -> None:
     with sqlite3.connect(copy) as conn:
-        log, seq, entry = conn.execute("SELECT log, seq, entry FROM tail WHERE instr(entry, CAST('update' AS BLOB)) LIMIT 1").fetchone()
+        log, seq, entry = conn.execute(
+            "SELECT log, seq, entry FROM tail WHERE instr(entry, CAST('update' AS BLOB)) LIMIT 1"
+        ).fetchone()
     edit(copy, "UPDATE tail SET entry = ? WHERE log = ? AND seq = ?", entry.replace(b"update", b"insert"), log, seq)
     wrong = failed(audit_store(copy))
     assert any("sealed at that size" in detail or "do not lead" in detail for detail in wrong.values()), wrong
@@ -97,7 +99,11 @@ def test_a_changed_tail_entry_contradicts_the_seal(copy: Path) -> None:
 def test_a_changed_tile_is_named_to_the_byte(copy: Path) -> None:
     with sqlite3.connect(copy) as conn:
         (hashes,) = conn.execute("SELECT hashes FROM tiles WHERE log = 1 AND level = 0 AND n = 1").fetchone()
-    edit(copy, "UPDATE tiles SET hashes = ? WHERE log = 1 AND level = 0 AND n = 1", hashes[:77] + bytes([hashes[77] ^ 4]) + hashes[78:])
+    edit(
+        copy,
+        "UPDATE tiles SET hashes = ? WHERE log = 1 AND level = 0 AND n = 1",
+        hashes[:77] + bytes([hashes[77] ^ 4]) + hashes[78:],
+    )
     wrong = failed(audit_store(copy))
     assert any("tile 0/1, byte 77" in detail for detail in wrong.values()), wrong
 
@@ -108,7 +114,11 @@ def test_a_live_row_that_nobody_accepted_is_named(copy: Path) -> None:
 
 
 def test_a_live_row_that_was_taken_away_is_named(copy: Path) -> None:
-    edit(copy, "UPDATE live SET seq = NULL WHERE log IN (SELECT id FROM logs WHERE table_name = 'public.price') AND k = CAST('7' AS BLOB)")
+    edit(
+        copy,
+        "UPDATE live SET seq = NULL WHERE k = CAST('7' AS BLOB)"
+        " AND log IN (SELECT id FROM logs WHERE table_name = 'public.price')",
+    )
     assert any("its entries and decisions say otherwise" in detail for detail in failed(audit_store(copy)).values())
 
 
@@ -140,7 +150,11 @@ def test_a_hidden_finding_is_named(copy: Path) -> None:
 
 
 def test_a_finding_approved_without_an_operator_is_named(copy: Path) -> None:
-    edit(copy, "UPDATE findings SET state = 'approved', doc = replace(doc, '\"state\": \"open\"', '\"state\": \"approved\"') WHERE class = 'violation.update'")
+    edit(
+        copy,
+        """UPDATE findings SET state = 'approved', doc = replace(doc, '"state": "open"', '"state": "approved"')
+           WHERE class = 'violation.update'""",
+    )
     assert "no operator's accept" in failed(audit_store(copy))["findings"]
 
 

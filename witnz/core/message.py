@@ -59,6 +59,11 @@ class Intent:
     xid: int
 
 
+CLAIM_PREFIX: Final = "witnz"
+"""Prefix of the logical messages that claims and intents come in."""
+MARK_PREFIX: Final = "witnz-mark"
+"""Prefix of witnz's own markers, which mean nothing but a place in the stream."""
+
 NO_MESSAGE: Final = Message(None, None, None)
 
 

@@ -1,9 +1,9 @@
 """What a block of entries does to the state of its table: accepted, applied, undo, findings.
 
-Two states are kept per table (formats.md 3).  *Accepted*: the rows that a scan must find.  *Applied*: the rows as the stream left
-them; it differs from the accepted one only for keys whose newest change nobody has accepted, and only those are stored (the
-overlay).  For every transaction that some snapshot might not see yet, the values before it are kept (undo), so that the
-expected state of *any* snapshot can be told exactly.
+Two states are kept per table (formats.md 3).  *Accepted*: the rows that a scan must find.  *Applied*: the rows as the
+stream left them; it differs from the accepted one only for keys whose newest change nobody has accepted, and only those are
+stored (the overlay).  For every transaction that some snapshot might not see yet, the values before it are kept (undo), so
+that the expected state of *any* snapshot can be told exactly.
 
 The common case, inserts of new keys that the rules accept, takes one statement per block; everything else is replayed entry by
 entry over dictionaries that hold just the block's keys.
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from witnz.core.classify import INSERT, SCHEMA, TRUNCATE, UPDATE, judge
-from witnz.node.block import Block, Said
 from witnz.core.keyplan import keyless_state_key
+from witnz.node.block import Block, Said
 from witnz.node.table_state import TableState
 from witnz.store import entries, live, undo
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from witnz.core import hashing
 from witnz.core.classify import DELETE, INSERT, SCHEMA, TRUNCATE, UPDATE
 from witnz.core.entry import entry_suffix
-from witnz.core.message import Message
 from witnz.core.keyplan import NO_KEY, KeyPlan
+from witnz.core.message import Message
 from witnz.postgres.pgoutput import Rows
 
 NO_MESSAGE = Message(None, None, None)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import psycopg
 import structlog
 
+from witnz.core.message import MARK_PREFIX
 from witnz.errors import DatabaseUnreachable, SlotLost, WitnzError
 from witnz.node.recorder import Outcome, Recorder
 from witnz.postgres import slot as slots
@@ -41,6 +42,7 @@ IDLE_READ_S = 0.2
 POLL_S = 1.0
 ACK_IDLE_S = 1.0
 UNREACHABLE_AFTER_S = 10.0
+MESSAGES_SINCE = 140000
 
 
 @dataclass(slots=True)
@@ -68,7 +70,15 @@ class Hooks:
 class Capture:
     """Runs until stopped.  Also what verification calls the stream: ``hold`` and ``await_mark``."""
 
-    def __init__(self, db: Database, conninfo: Conninfo, slot: str, publications: tuple[str, ...], make: Callable[[], Recorder], hooks: Hooks):
+    def __init__(
+        self,
+        db: Database,
+        conninfo: Conninfo,
+        slot: str,
+        publications: tuple[str, ...],
+        make: Callable[[], Recorder],
+        hooks: Hooks,
+    ):
         self._db, self._conninfo, self._slot, self._publications = db, conninfo, slot, publications
         self._make, self._hooks = make, hooks
         self.recorder = make()
@@ -80,6 +90,7 @@ class Capture:
         self._hold_lock = threading.Lock()
         self._marks: dict[bytes, threading.Event] = {}
         self._backoff = Backoff(0.1, 10.0)
+        self._reached = 0  # everything up to this LSN was received and is durable
         self._polled = 0.0
         self._acked_at = 0.0
         self._committed_at = 0.0
@@ -160,7 +171,8 @@ class Capture:
             recorder = self.recorder
             if not recorder.dirty and not recorder.in_transaction:
                 self._hooks.between(recorder)
-            batch = stream.read(MAX_MESSAGES, 0.0 if recorder.dirty else IDLE_READ_S)
+            until_commit_s = max(0.0, self._committed_at + COMMIT_S / 2 - time.monotonic())
+            batch = stream.read(MAX_MESSAGES, until_commit_s if recorder.dirty else IDLE_READ_S)
             if batch.payloads:
                 self.status.last_event = time.monotonic()
                 recorder.apply(decoder.decode(batch.payloads))
@@ -181,7 +193,10 @@ class Capture:
             drained = len(batch.payloads) < MAX_MESSAGES
             if now - self._committed_at >= COMMIT_S or (drained and now - self._committed_at >= COMMIT_S / 2):
                 self._commit(stream)
-        elif batch.wal_end is not None and now - self._acked_at >= ACK_IDLE_S and batch.wal_end > self._acked():
+            return
+        if batch.wal_end is not None:
+            self._reached = max(self._reached, batch.wal_end)
+        if batch.wal_end is not None and now - self._acked_at >= ACK_IDLE_S and batch.wal_end > self._acked():
             with self._db.write() as conn:
                 meta.save_value(conn, "acked", str(batch.wal_end))
             stream.ack(batch.wal_end, force=True)
@@ -192,6 +207,7 @@ class Capture:
         meta.save_value(recorder.connection(), "acked", str(max(recorder.position, self._acked(recorder.connection()))))
         outcome = recorder.commit()
         self._committed_at = time.monotonic()
+        self._reached = max(self._reached, recorder.position)
         stream.ack(recorder.position)
         for nonce in outcome.marks:
             event = self._marks.get(nonce)
@@ -248,8 +264,11 @@ class Capture:
         deadline = time.monotonic() + timeout_s
         try:
             with connect(self._conninfo, application_name="witnz marker") as conn:
-                slots.emit_marker(conn, "witnz-mark", nonce.decode())
-            while not event.wait(0.2):
+                lsn = slots.emit_marker(conn, MARK_PREFIX, nonce.decode())
+                messages = conn.info.server_version >= MESSAGES_SINCE
+            while not event.wait(0.05):
+                if not messages and self._reached >= lsn:
+                    return True  # PostgreSQL 13 sends no messages: that the stream is past the marker has to do
                 if time.monotonic() > deadline or self._stop.is_set():
                     return False
             return True

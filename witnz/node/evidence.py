@@ -1,8 +1,9 @@
-"""Bundles of a store: what a checkpoint covers, and what was recorded of a row, for people who trust nobody here (formats.md 6).
+"""Bundles of a store: what a checkpoint covers, and what was recorded of a row, for people who trust nobody here
+(formats.md 6).
 
-Everything is read from the store in one moment and needs no running node.  The note of a bundle is the newest checkpoint, or the
-one asked for; every record is proved under it, every entry under the seal that covers it, a row's hash under the state root of a
-verification that found nothing.
+Everything is read from the store in one moment and needs no running node.  The note of a bundle is the newest checkpoint,
+or the one asked for; every record is proved under it, every entry under the seal that covers it, a row's hash under the
+state root of a verification that found nothing.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ class Evidence:
         saved = checkpoints.latest(conn) if size is None else checkpoints.get(conn, size)
         if saved is None:
             what = "no checkpoint" if size is None else f"no checkpoint of size {size}"
-            raise UsageError(f"there is {what} yet", hint="`witnz checkpoint list` shows those there are; one is made at each seal")
+            raise UsageError(
+                f"there is {what} yet", hint="`witnz checkpoint list` shows those there are; one is made at each seal"
+            )
         at = parse_checkpoint(parse_note(saved.note).text).size
         records = tuple(parse_record(leaf) for leaf in stored.records(conn, 1, at))
         return _Journal(saved.note, at, records, conn)
@@ -192,7 +195,12 @@ class Evidence:
         return members, tuple(tree.proof(bucket))
 
     def _build(
-        self, journal: _Journal, records: list[Record], *, rows: list[BundledRow] | None = None, tables: list[BundledTable] | None = None
+        self,
+        journal: _Journal,
+        records: list[Record],
+        *,
+        rows: list[BundledRow] | None = None,
+        tables: list[BundledTable] | None = None,
     ) -> bytes:
         return build_bundle(
             checkpoint=journal.note,
@@ -210,7 +218,6 @@ def policy_text(genesis: Mapping[str, Any]) -> str:
     return format_policy(
         genesis["log_key"], [(member["id"], member["cosigner"]) for member in genesis["members"]], genesis["quorum"]
     )
-
 
 
 def newest_of_key(conn: sqlite3.Connection, log: int, key: bytes) -> int | None:

@@ -1,7 +1,8 @@
 """The book of findings: one place where an observation becomes a finding with an id, a state and an alert.
 
-A finding is named by what it is about (class, table, generation, key, seq), so seeing the same thing again is no new finding while
-the first is open or acknowledged.  Once it was closed, the same thing is a new *occurrence* (formats.md 4, ``finding``).
+A finding is named by what it is about (class, table, generation, key, seq), so seeing the same thing again is no new
+finding while the first is open or acknowledged.  Once it was closed, the same thing is a new *occurrence* (formats.md 4,
+``finding``).
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from witnz.core.finding import CLASSES, Finding, FindingState, Window, finding_id
+from witnz.core.keyplan import key_text
 from witnz.core.lsn import format_lsn
 from witnz.core.timestamp import format_time
 from witnz.node.applier import Draft
 from witnz.node.block import Block
-from witnz.core.keyplan import key_text
 from witnz.node.table_state import TableState
 from witnz.store import findings, verifications
 

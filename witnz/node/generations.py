@@ -1,8 +1,8 @@
 """Which generations exist, are being opened, and are due: the protected set of this node, kept in step with the catalog.
 
-The journal holds the protected set; the configuration is what the operator wishes.  Additions are applied when the node starts or
-when it is told to; a table whose definition changed gets a new generation; a leaf partition that appears is recorded at once and
-adopted at the next pause of the stream.
+The journal holds the protected set; the configuration is what the operator wishes.  Additions are applied when the node
+starts or when it is told to; a table whose definition changed gets a new generation; a leaf partition that appears is
+recorded at once and adopted at the next pause of the stream.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from collections.abc import Callable
 import psycopg
 import structlog
 
+from witnz.core.entry import parse_schema_hint
+from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.rowline import leaf_secret, secret_commitment
 from witnz.core.tiles import root_at
 from witnz.errors import ProofError, StoreCorrupt, WitnzError
+from witnz.node.block import Transaction
 from witnz.node.findings import FindingBook
 from witnz.node.log_notes import LogNotes
 from witnz.node.opening import Opening, Plan, Surroundings
@@ -27,13 +30,10 @@ from witnz.node.recorder import Recorder, has_overlay
 from witnz.node.spool import replay_spool
 from witnz.node.succession import Predecessor, RowsChanged
 from witnz.node.table_state import ACTIVE, ENDED, OPEN, PROVISIONAL, TableState
-from witnz.node.block import Transaction
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo, schema_columns
 from witnz.postgres.pgoutput import Relation
 from witnz.postgres.xid import format_snapshot, parse_snapshot
-from witnz.core.entry import parse_schema_hint
-from witnz.core.lsn import format_lsn
 from witnz.store import entries, logs, spool, tablelog
 from witnz.store.logs import LogRow
 

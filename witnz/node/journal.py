@@ -1,7 +1,7 @@
 """The node's side of the journal: signing what it proposes, checking and storing what is applied (formats.md 4).
 
-A proposal goes through the engine and comes back to :meth:`Journal._apply`, here as on every other node.  Only there it gets its
-seq; a record that is not valid writes no leaf and takes no seq.  Votes of a cluster of one are its own.
+A proposal goes through the engine and comes back to :meth:`Journal._apply`, here as on every other node.  Only there it
+gets its seq; a record that is not valid writes no leaf and takes no seq.  Votes of a cluster of one are its own.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Journal:
         """Sign a record, have it ordered and applied; its seq.  Raises ProofError if the journal refuses it."""
         with self._lock:
             if record_type in VOTED:
-                body = {**body, "votes": {self._node_id: _b64(self._identity.sign(vote_bytes(body, self._cluster_id, record_type)))}}
+                body = {
+                    **body,
+                    "votes": {self._node_id: _b64(self._identity.sign(vote_bytes(body, self._cluster_id, record_type)))},
+                }
             record = sign_record(
                 self._identity,
                 at=self._clock() if at is None else at,

@@ -6,6 +6,7 @@ and delivers alerts; *verify* runs the schedule.  The HTTP interface calls the m
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,7 +90,8 @@ class Node:
             self.cluster_id = meta.load_value(conn, "cluster_id") or ""
         if (cluster, node_id) != (config.cluster, config.node_id):
             raise ConfigError(
-                f"{self.data.path} belongs to node {node_id} of {cluster}, the configuration says {config.node_id} of {config.cluster}",
+                f"{self.data.path} belongs to node {node_id} of {cluster}; "
+                f"the configuration says {config.node_id} of {config.cluster}",
                 hint="use the data directory that `witnz init` made for this configuration",
                 code="store.foreign",
             )
@@ -98,7 +100,13 @@ class Node:
         self.metrics = Metrics()
         self.engine = LocalEngine(config.node_id)
         self.journal = Journal(
-            self.db, self.engine, config.node_id, self.keys.identity, self.clock, cluster=config.cluster, cluster_id=self.cluster_id
+            self.db,
+            self.engine,
+            config.node_id,
+            self.keys.identity,
+            self.clock,
+            cluster=config.cluster,
+            cluster_id=self.cluster_id,
         )
         self.alerts = AlertService.from_config(config, self.db, self.clock, self.metrics)
         self.book = FindingBook(self.cluster_id, self.clock, self.alerts.enqueue)
@@ -121,7 +129,7 @@ class Node:
             scan=self._scan, progress=self._progress.__setitem__,
         )  # fmt: skip
         self.generations = Generations(around, self.book)
-        self.generations.recorder_connection = lambda: self.capture.recorder.connection()
+        self.generations.recorder_connection = self._recorder_connection
         self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
         self.source = SourceGuard(self.db, self.journal, self.book, self.conninfo, config.slot_name, self._table_names)
         self.watch = CatalogWatch(self.db, self.book, self.generations, config.publication, self.states)
@@ -136,6 +144,10 @@ class Node:
         self.verification = Verification(
             self.db, LiveVerifier(self.db, self.capture, spill), self.journal, self.book, self.clock
         )
+
+    def _recorder_connection(self) -> sqlite3.Connection:
+        """The write transaction of the recorder at work now; it is another one after a lost connection."""
+        return self.capture.recorder.connection()
 
     def _make_recorder(self) -> Recorder:
         with self.db.read() as conn:
@@ -200,7 +212,9 @@ class Node:
             if self.capture.status.connected and not openings:
                 return
             if time.monotonic() > deadline:
-                reasons = [f"{o.plan.name}: {o.error or o.phase}" for o in openings] or [self.capture.status.error or "not connected"]
+                reasons = [f"{o.plan.name}: {o.error or o.phase}" for o in openings] or [
+                    self.capture.status.error or "not connected"
+                ]
                 raise Inconclusive("not ready: " + "; ".join(reasons))
             time.sleep(0.05)
 
@@ -256,7 +270,7 @@ class Node:
         configured = self.config.table(self.generations.leaves().get(table, table))
         return self.wishes.interval(table, configured.verify_interval_s if configured is not None else 300.0)
 
-    # -- hooks of the capture ---------------------------------------------------------------------------------------------------
+    # -- hooks of the capture -------------------------------------------------------------------------------------------------
 
     def _connected(self, conn: psycopg.Connection[Any]) -> None:
         self.source.check(conn)
@@ -294,15 +308,19 @@ class Node:
             self.protect(conn, table.name, rules, hidden=table.keys == "hidden", excluded=frozenset(table.exclude_columns))
 
     def protect(
-        self, conn: psycopg.Connection[Any], name: str, rules: Rules, *, hidden: bool = False, excluded: frozenset[str] = frozenset()
+        self,
+        conn: psycopg.Connection[Any],
+        name: str,
+        rules: Rules,
+        *,
+        hidden: bool = False,
+        excluded: frozenset[str] = frozenset(),
     ) -> None:
         """Open the first generation of a table, and of every leaf it has; what is protected already stays as it is."""
         info = require_table(conn, *parse_table_name(name))
         known = self.journal.state.tables()
         if info.witnz_name not in known:
-            raise_fatal(
-                table_problems(conn, info, mode=rules.mode, inserts_only=rules.inserts_only, excluded_columns=excluded)
-            )
+            raise_fatal(table_problems(conn, info, mode=rules.mode, inserts_only=rules.inserts_only, excluded_columns=excluded))
         leaves = catalog.leaf_partitions(conn, info.oid) if info.is_partitioned else []
         for table in [info, *leaves]:
             if table.witnz_name not in known:
@@ -318,7 +336,7 @@ class Node:
         with self._catalog() as conn:
             self.protect(conn, name, rules, hidden=hidden, excluded=excluded)
 
-    # -- verification -----------------------------------------------------------------------------------------------------------
+    # -- verification ---------------------------------------------------------------------------------------------------------
 
     def verify_table(self, table: str, progress: Progress = lambda rows: None) -> Verified:
         """Verify one table now and record the result."""
@@ -357,14 +375,12 @@ class Node:
             with self._scan(conn, info, state.excluded) as scan:
                 yield scan
 
-    def _scan(
-        self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str]
-    ) -> SnapshotScan | RootScan:
+    def _scan(self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str]) -> SnapshotScan | RootScan:
         if info.relkind == "p":
             return RootScan(conn)
         return SnapshotScan(conn, info, columns=[c.name for c in info.replicated_columns if c.name not in excluded])
 
-    # -- findings ---------------------------------------------------------------------------------------------------------------
+    # -- findings -------------------------------------------------------------------------------------------------------------
 
     def approve(self, body: dict[str, Any]) -> Finding:
         """Accept what a finding is about, as signed by an operator; a definition that changed begins a new generation."""
@@ -393,7 +409,7 @@ class Node:
         """Journal that somebody did something through this node (formats.md 4, ``operator``)."""
         self.journal.propose("operator", {"action": action[:4096], "detail": detail[:4096]})
 
-    # -- connections ------------------------------------------------------------------------------------------------------------
+    # -- connections ----------------------------------------------------------------------------------------------------------
 
     def _catalog(self) -> psycopg.Connection[Any]:
         try:

@@ -6,8 +6,8 @@
     ready      the baseline is stored; the ``table`` record is due, then the spool is replayed and the generation is active
     failed     cancelled: the new log goes, what was spooled for the old generation is given back to it
 
-Everything that must not race with the stream (taking S and L, adopting) happens in :meth:`Opening.step`, which the capture thread
-calls between transactions; only the copying runs on a thread of its own.
+Everything that must not race with the stream (taking S and L, adopting) happens in :meth:`Opening.step`, which the capture
+thread calls between transactions; only the copying runs on a thread of its own.
 """
 
 from __future__ import annotations

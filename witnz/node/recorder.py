@@ -2,10 +2,12 @@
 
 Rules of this file:
 
-1.  One thread owns a recorder.  Between ``begin`` and ``commit`` it holds the store's write transaction; entries, tiles, live state,
+1.  One thread owns a recorder.  Between ``begin`` and ``commit`` it holds the store's write transaction; entries, tiles,
+live state,
     findings, alerts and the position in the stream become durable together or not at all.
 2.  ``commit`` is called at the end of a PostgreSQL transaction only, so what is stored always is a whole number of them.
-3.  Position: ``position`` is the end LSN of the last stored transaction.  A transaction whose final LSN lies below it was stored
+3.  Position: ``position`` is the end LSN of the last stored transaction.  A transaction whose final LSN lies below it was
+stored
     before and is skipped; that is what makes re-delivery harmless.
 4.  After a failed commit nothing in memory can be trusted; the owner throws the recorder away and loads a new one.
 """
@@ -18,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from witnz.core.classify import SCHEMA
-from witnz.core.message import parse_message
+from witnz.core.message import CLAIM_PREFIX, MARK_PREFIX, parse_message
 from witnz.node.applier import Draft, apply_block
 from witnz.node.block import Block, Said, Transaction
 from witnz.node.findings import FindingBook
@@ -31,7 +33,6 @@ from witnz.postgres.xid import widen
 from witnz.store import images, live, logs, meta, tablelog
 from witnz.store.database import Database
 
-CLAIM_PREFIX, MARK_PREFIX = "witnz", "witnz-mark"
 FLUSH_ROWS = 8192  # rows held in memory per table before they are hashed and written
 FINDINGS_PER_TRANSACTION = 1000  # one by one; what one transaction does beyond that is one more finding that says so
 

@@ -1,6 +1,7 @@
 """The "scan" of a partitioned root: it has no rows of its own, only a snapshot at which that is so.
 
-A root is protected like a table, so that its rules stand in the journal for the leaves that appear later; its baseline is empty.
+A root is protected like a table, so that its rules stand in the journal for the leaves that appear later; its baseline is
+empty.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from witnz.store.database import Database
 log = structlog.get_logger(__name__)
 
 
-
 @dataclass(slots=True)
 class SelfAudit:
     """Runs once.  ``status``, ``message``, ``since`` (µs since the Unix epoch) and ``checks`` are for `witnz status`."""

@@ -1,7 +1,7 @@
 """``witnz init``: a data directory, keys, the journal's first record, the publication and the slot.
 
-Every step looks first whether it is done already, so that ``init`` can be run again: after a DBA has created the publication, or
-after a mistake in the configuration.  Nothing here keeps the administrator's connection.
+Every step looks first whether it is done already, so that ``init`` can be run again: after a DBA has created the
+publication, or after a mistake in the configuration.  Nothing here keeps the administrator's connection.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def conninfo_of(config: Config) -> Conninfo:
 def initialise(config: Config, *, admin: Conninfo | None, clock: Callable[[], int], operator: str | None = None) -> Made:
     """Do whatever of ``init`` is not done yet.
 
-    Raises ReplicationImpossible (exit 14) with the SQL for the DBA where the publication is not right and no ``admin`` is given.
+    Raises ReplicationImpossible (exit 14) with the SQL for the DBA where the publication is not right and no ``admin`` is
+    given.
     """
     data = DataDir(config.data_dir)
     made = Made(config.data_dir)
@@ -79,9 +80,7 @@ def configured_tables(conn: psycopg.Connection[Any], config: Config) -> tuple[Ta
     for table in config.protected_tables:
         info = require_table(conn, *table.relation)
         raise_fatal(
-            table_problems(
-                conn, info, mode=table.mode, inserts_only=table.inserts_only, excluded_columns=table.exclude_columns
-            )
+            table_problems(conn, info, mode=table.mode, inserts_only=table.inserts_only, excluded_columns=table.exclude_columns)
         )
         (inserts if table.inserts_only else published)[info.oid] = (info.schema, info.name)
     return published, inserts
@@ -201,4 +200,3 @@ def _login_name() -> str:
     except (KeyError, OSError):
         name = "operator"
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)[:64] or "operator"
-

@@ -65,7 +65,9 @@ class SourceGuard:
         state = self._journal.state
         if identity.system != state.system:
             with self._db.write() as store:
-                self._book.open(store, cls="epoch.restored", detail=f"system identifier {identity.system}, recorded {state.system}")
+                self._book.open(
+                    store, cls="epoch.restored", detail=f"system identifier {identity.system}, recorded {state.system}"
+                )
             raise ReplicationImpossible(
                 f"this is another database cluster: system identifier {identity.system}, the journal says {state.system}",
                 hint="point database.host at the recorded server; a restored copy needs a new epoch",
@@ -75,7 +77,9 @@ class SourceGuard:
         if identity.timeline != known:
             with self._db.write() as store:
                 self._book.open(
-                    store, cls="epoch.restored", detail=f"timeline {known} was left for {identity.timeline}: a restore or a failover"
+                    store,
+                    cls="epoch.restored",
+                    detail=f"timeline {known} was left for {identity.timeline}: a restore or a failover",
                 )
                 meta.save_value(store, "timeline", str(identity.timeline))
 

@@ -1,8 +1,8 @@
 """The spool: changes of a table whose generation is being opened (formats.md 2, "Generations").
 
-While a baseline is read, nobody knows yet which transactions it contains.  Their entries wait here, hashed and keyed under the
-generation's own secret, with seq 1 as a placeholder; row images wait encrypted.  When the generation is adopted they are replayed
-in stream order, without those that the snapshot saw; when it is cancelled they are dropped.
+While a baseline is read, nobody knows yet which transactions it contains.  Their entries wait here, hashed and keyed under
+the generation's own secret, with seq 1 as a placeholder; row images wait encrypted.  When the generation is adopted they
+are replayed in stream order, without those that the snapshot saw; when it is cancelled they are dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def spool_block(conn: sqlite3.Connection, table: TableState, block: Block, box: 
     suffixes = [said.suffix for said in block.said]
     rows = []
     for i in range(len(block)):
-        (line,) = hashing.entry_lines(_PLACEHOLDER, block.ops[i : i + 1], block.fields[i : i + 1], block.hashes[i : i + 1], suffixes[i : i + 1])
+        (line,) = hashing.entry_lines(
+            _PLACEHOLDER, block.ops[i : i + 1], block.fields[i : i + 1], block.hashes[i : i + 1], suffixes[i : i + 1]
+        )
         row_line, row_hash = block.lines[i], block.hashes[i]
         image = None
         if row_line is not None and row_hash is not None and box is not None:

@@ -45,13 +45,17 @@ STOPPED: Final = "the node is not running"
 US: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class AuditState:
+class StoreAudit(Protocol):
     """How far the store's audit of itself is; ``since``: µs since the Unix epoch."""
 
-    status: Literal["pending", "ok", "fail"] = "pending"
-    message: str = ""
-    since: int | None = None
+    @property
+    def status(self) -> Literal["pending", "ok", "fail"]: ...
+
+    @property
+    def message(self) -> str: ...
+
+    @property
+    def since(self) -> int | None: ...
 
 
 class _Capture(Protocol):
@@ -83,7 +87,7 @@ class Live(Protocol):
     def generations(self) -> _Generations: ...
 
     @property
-    def audit(self) -> AuditState: ...
+    def audit(self) -> StoreAudit: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """From one generation to the next without a hole: the old rows are verified in the new baseline's snapshot.
 
-The old generation ends with exactly the transactions below L, and the baseline is read under S while the table is locked; so the
-old generation's accepted state under S is what the baseline must show, seen through the old columns (formats.md 2).  Where a
-column was added, renamed or widened, each line is cut to the old columns; a row written after the change was recorded with all of
-them.  Where a column was dropped the old hashes can not be recomputed: then nobody but an operator can let a new generation begin.
+The old generation ends with exactly the transactions below L, and the baseline is read under S while the table is locked;
+so the old generation's accepted state under S is what the baseline must show, seen through the old columns (formats.md 2).
+Where a column was added, renamed or widened, each line is cut to the old columns; a row written after the change was
+recorded with all of them.  Where a column was dropped the old hashes can not be recomputed: then nobody but an operator can
+let a new generation begin.
 """
 
 from __future__ import annotations

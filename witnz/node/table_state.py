@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from witnz.core.classify import Rules
 from witnz.core.entry import SchemaColumn, schema_hint
+from witnz.core.keyplan import KeyPlan
 from witnz.errors import FormatError
 from witnz.node.block import Block, Said, Transaction
-from witnz.core.keyplan import KeyPlan
 from witnz.postgres.pgoutput import Relation, Rows
 from witnz.postgres.xid import Snapshot
 from witnz.store.logs import Status
@@ -26,7 +26,8 @@ PROVISIONAL: Status = "provisional"
 class TableState:
     """Everything the recorder needs to turn this table's row messages into entries.
 
-    ``status``    open: its baseline is being read and its changes are spooled; active: entries are appended; provisional: a leaf
+    ``status``    open: its baseline is being read and its changes are spooled; active: entries are appended; provisional: a
+    leaf
                   partition that appeared, recorded at once and not yet adopted by a ``table`` record; ended: history.
     ``snapshot``  the baseline's S: a transaction visible in it is part of the baseline and is skipped (formats.md 2).
     ``lsn``       the baseline's L; a transaction with a final LSN at or above it can not be visible in S.

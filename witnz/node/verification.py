@@ -1,8 +1,8 @@
 """What a verification run leads to: findings for what the stream does not explain, a ``verify`` record, a line in the store.
 
-A difference that the stream explains is not a second finding: the violation or unapproved change that is open for the row stands.
-A table with such an open finding is TAMPERED even where the rows equal the record again (changed and changed back), and one with
-an open coverage gap is INCONCLUSIVE, until somebody has decided.
+A difference that the stream explains is not a second finding: the violation or unapproved change that is open for the row
+stands.  A table with such an open finding is TAMPERED even where the rows equal the record again (changed and changed
+back), and one with an open coverage gap is INCONCLUSIVE, until somebody has decided.
 """
 
 from __future__ import annotations
@@ -140,7 +140,13 @@ class Verification:
                 journal_seq=seq,
                 doc=verified.to_json(),
             )
-        log.info("table was verified", table=result.table, verdict=verified.verdict.value, rows=result.rows, seconds=round(result.seconds, 2))
+        log.info(
+            "table was verified",
+            table=result.table,
+            verdict=verified.verdict.value,
+            rows=result.rows,
+            seconds=round(result.seconds, 2),
+        )
         return verified
 
 

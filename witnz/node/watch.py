@@ -1,8 +1,9 @@
 """The catalog watch: the definitions that recording relies on, compared with what they were a moment ago.
 
-Logical replication says nothing of DDL, so every few seconds (and on every connection) the watch looks at what would change what
-is read or recorded: the tables' identity, columns, replica identity and row security, and the publication with its row in
-``pg_publication_rel``, which is new after a table was taken out and put back.  Each look is one short read; nothing is locked.
+Logical replication says nothing of DDL, so every few seconds (and on every connection) the watch looks at what would change
+what is read or recorded: the tables' identity, columns, replica identity and row security, and the publication with its row
+in ``pg_publication_rel``, which is new after a table was taken out and put back.  Each look is one short read; nothing is
+locked.
 """
 
 from __future__ import annotations
@@ -21,13 +22,11 @@ from witnz.node.generations import Generations
 from witnz.node.table_state import ACTIVE, TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
-from witnz.postgres.publication import ExpectedPublication, PublicationState, differences, expected_publications, publication_state
+from witnz.postgres.publication import Departure, PublicationState, departures, expected_publications, publication_state
 from witnz.store import meta
 from witnz.store.database import Database
 
 log = structlog.get_logger(__name__)
-
-SURPLUS = "is in it and is not protected"  # harmless: a table on its way to being protected, or no longer
 
 States = Callable[[], list[TableState]]
 
@@ -85,7 +84,9 @@ class CatalogWatch:
         other = self.by_name(conn, state.name)
         if other is not None:
             return self._find(
-                state, "table.replaced", f"another table (OID {other.oid}) stands under the name of the recorded one (OID {state.oid})"
+                state,
+                "table.replaced",
+                f"another table (OID {other.oid}) stands under the name of the recorded one (OID {state.oid})",
             )
         if info is None:
             return self._find(state, "table.dropped", f"the table with OID {state.oid} does not exist any more")
@@ -103,24 +104,22 @@ class CatalogWatch:
         for expected in expected_publications(self._publication, published, inserts):
             state = publication_state(conn, expected.name)
             wrong = [
-                text
-                for text in differences(expected, state)
-                if not text.endswith(SURPLUS) and not self._of_partitions(text, conn, expected, state)
+                departure.text
+                for departure in departures(expected, state)
+                # a surplus table is on its way to being protected, or no longer: its events are recorded nowhere
+                if departure.kind != "surplus" and not self._is_leaf(conn, departure, state)
             ]
             moved = self._moved(expected.name, state)
             if wrong or moved:
                 opened.append(self._publication_finding(expected.name, "; ".join([*wrong, *moved])))
         return opened
 
-    def _of_partitions(self, text: str, conn: psycopg.Connection[Any], expected: ExpectedPublication, state: PublicationState | None) -> bool:
-        """Leaves are published through their root, so neither their absence nor the root's presence is a difference."""
-        if state is None:
+    def _is_leaf(self, conn: psycopg.Connection[Any], departure: Departure, state: PublicationState | None) -> bool:
+        """A leaf is published through its root, so that it is not listed itself is no departure."""
+        if departure.kind != "missing" or departure.oid is None or state is None:
             return False
-        for oid, name in expected.tables.items():
-            if text == f"{'.'.join(name)} is not in it":
-                info = catalog.table_by_oid(conn, oid)
-                return info is not None and info.partition_root in state.tables
-        return False
+        info = catalog.table_by_oid(conn, departure.oid)
+        return info is not None and info.partition_root in state.tables
 
     def _moved(self, name: str, state: PublicationState | None) -> list[str]:
         """What was taken out and put back since the last look, by the catalog rows that are not the same ones any more."""
@@ -154,7 +153,6 @@ class CatalogWatch:
         if opened:
             log.warning("definition was changed", table=state.name, finding=cls, detail=detail)
         return opened
-
 
 
 def _load(conn: sqlite3.Connection, name: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What the operator's file asks for, against what the journal holds (interface.md 3).
 
-The journal holds the protected set and its rules; the file is what the operator wishes.  Additions are applied when the node
-starts.  What would weaken (a table gone, a looser mode, a longer interval than was ever recorded) waits for a signed decision and
-is a finding until then; so quietly editing the file takes protection from nothing.
+The journal holds the protected set and its rules; the file is what the operator wishes.  Additions are applied when the
+node starts.  What would weaken (a table gone, a looser mode, a longer interval than was ever recorded) waits for a signed
+decision and is a finding until then; so quietly editing the file takes protection from nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Wishes:
             if not longer or known == float("inf"):
                 meta.save_value(conn, key, str(wished_s))
         if longer and known != float("inf"):
-            self._find(name, record, f"verify_interval was lengthened from {known:g} s to {wished_s:g} s; the shorter one stays")
+            self._find(
+                name, record, f"verify_interval was lengthened from {known:g} s to {wished_s:g} s; the shorter one stays"
+            )
 
     def interval(self, name: str, wished_s: float) -> float:
         """The interval in force."""

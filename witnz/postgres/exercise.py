@@ -11,18 +11,17 @@ import secrets
 import select
 import time
 from collections.abc import Sequence
-from typing import Final
 
 import psycopg
 from psycopg import sql
 
+from witnz.core.message import MARK_PREFIX
 from witnz.errors import DatabaseUnreachable, ReplicationImpossible, WitnzError
 from witnz.postgres.server_checks import MESSAGES_SINCE
 from witnz.postgres.session import Connection, Conninfo, connect
 from witnz.postgres.slot import emit_marker
 from witnz.postgres.sqlstate import classify_error
 
-MARK_PREFIX: Final = "witnz-mark"
 """Prefix of witnz's own messages (formats.md 2, "Messages")."""
 
 _POLL_S = 0.05

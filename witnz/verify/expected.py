@@ -1,8 +1,8 @@
 """The state that a scan under a given snapshot must find, from the store alone (formats.md 3, accepted state).
 
-The store holds the accepted state as of the newest transaction it recorded.  What a snapshot could not see yet is taken back key
-by key, to the value before the first such transaction: per key the visible transactions are a prefix of commit order
-(architecture.md 7).  Row hashes are read from the log's hash blocks in one pass, never row by row.
+The store holds the accepted state as of the newest transaction it recorded.  What a snapshot could not see yet is taken
+back key by key, to the value before the first such transaction: per key the visible transactions are a prefix of commit
+order (architecture.md 7).  Row hashes are read from the log's hash blocks in one pass, never row by row.
 """
 
 from __future__ import annotations

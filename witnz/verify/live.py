@@ -297,5 +297,3 @@ def _keyed_difference(key: bytes, recorded: ExpectedRow | None, here: bytes | No
     if explained and applied is not None:
         seq = applied.seq
     return Difference(cls, name, key, seq, recorded.row_hash if recorded else None, here, explained)
-
-

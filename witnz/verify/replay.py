@@ -1,8 +1,8 @@
 """The accepted and applied state of a log, derived anew from its entries and the journal alone (formats.md 3).
 
 The slow, obvious reference beside the running node's incremental state: one entry after another, judged by the rules of its
-``table`` record, by signed intents and by the journal's ``accept`` records.  What it derives goes into a scratch store through the
-same tables, so memory stays bounded and the comparison is by value.
+``table`` record, by signed intents and by the journal's ``accept`` records.  What it derives goes into a scratch store
+through the same tables, so memory stays bounded and the comparison is by value.
 """
 
 from __future__ import annotations
@@ -86,7 +86,15 @@ class Replay:
     """Derives the state of one log into a scratch store's ``live``, ``overlay`` and ``granted``."""
 
     def __init__(
-        self, scratch: sqlite3.Connection, log: int, table: str, rules: Rules, intents: Intents, decisions: Decisions, *, keyed: bool
+        self,
+        scratch: sqlite3.Connection,
+        log: int,
+        table: str,
+        rules: Rules,
+        intents: Intents,
+        decisions: Decisions,
+        *,
+        keyed: bool,
     ) -> None:
         self._conn, self._log, self._table, self._rules = scratch, log, table, rules
         self._intents, self._decisions, self._keyed = intents, decisions, keyed
@@ -103,7 +111,11 @@ class Replay:
                     self._keyed_batch([(line, entry)]) if entry.op != "delete" else self._keyless_delete(entry)
 
     def _keyed_batch(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
-        keys = {state_key_of_entry(line, e.seq, e.row, keyed=self._keyed) for line, e in entries if e.op not in ("schema", "truncate")}
+        keys = {
+            state_key_of_entry(line, e.seq, e.row, keyed=self._keyed)
+            for line, e in entries
+            if e.op not in ("schema", "truncate")
+        }
         accepted: dict[bytes, int | None] = dict(live.accepted_many(self._conn, self._log, keys))
         applied: dict[bytes, int | None] = dict(live.applied_many(self._conn, self._log, keys))
         changed: set[bytes] = set()
@@ -152,9 +164,7 @@ class Replay:
         else:
             live.truncate_applied(self._conn, self._log, None, entry.seq)
 
-    def _write(
-        self, changed: set[bytes], accepted: Mapping[bytes, int | None], applied: Mapping[bytes, int | None]
-    ) -> None:
+    def _write(self, changed: set[bytes], accepted: Mapping[bytes, int | None], applied: Mapping[bytes, int | None]) -> None:
         if not changed:
             return
         live.set_accepted(self._conn, self._log, [(key, accepted.get(key)) for key in changed])
@@ -189,4 +199,3 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
-

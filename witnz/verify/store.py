@@ -180,7 +180,9 @@ class _Audit:
                 raise _Wrong(f"the stored chain head after entry {done} is not that of its entries")
             self.progress(f"{row.table}/{row.generation}", done)
         if (done, chain) != (row.size, row.chain):
-            raise _Wrong(f"the register says {row.size} entries with chain head {row.chain[:16]}, found {done} with {chain[:16]}")
+            raise _Wrong(
+                f"the register says {row.size} entries with chain head {row.chain[:16]}, found {done} with {chain[:16]}"
+            )
         beyond = [size for size in seals if size > done]
         if beyond:
             raise _Wrong(f"a seal covers {max(beyond)} entries, and only {done} are left")
@@ -210,7 +212,11 @@ class _Audit:
             if row[0] != tile.hashes:
                 at = next((i for i, (a, b) in enumerate(zip(row[0], tile.hashes, strict=False)) if a != b), len(row[0]))
                 first = tile.n * TILE + at // 32 + 1
-                what = f"entry {first} and its leaf hash differ" if tile.level == 0 else f"a node over the leaves up to {where} differs"
+                what = (
+                    f"entry {first} and its leaf hash differ"
+                    if tile.level == 0
+                    else f"a node over the leaves up to {where} differs"
+                )
                 raise _Wrong(f"tile {tile.level}/{tile.n}, byte {at}: {what}")
 
     # -- state ----------------------------------------------------------------------------------------------------------------
