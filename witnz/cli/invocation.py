@@ -26,11 +26,14 @@ class Invocation:
     config_path: Path | None
     output: Output
 
-    def load_config(self) -> Config:
-        """The configuration; from now on logs go to stderr without its secrets.  Raises ConfigError."""
+    def load_config(self, path: Path | None = None) -> Config:
+        """The configuration, in this file if one is given; from now on logs go to stderr without its secrets.
+
+        Raises ConfigError.
+        """
         from witnz.config import load_config
 
-        config = load_config(self.config_path, os.environ)
+        config = load_config(path or self.config_path, os.environ)
         self.log_to_stderr(config.secrets())
         return config
 

@@ -23,7 +23,7 @@ from witnz.cli.invocation import Invocation
 from witnz.cli.output import Color, Output, print_line
 from witnz.errors import UsageError, WitnzError
 
-COMMANDS: Final = ("version", "config", "verify")
+COMMANDS: Final = ("init", "start", "status", "verify", "config", "version")
 """Modules of this package, in the order of the help page; each has ``register(app)``."""
 
 EXTRA_OF: Final = {
