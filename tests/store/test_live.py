@@ -236,6 +236,45 @@ def test_runs_of_a_real_log_agree_with_its_entries(store: sqlite3.Connection) ->
     assert live.live_flags(store, head.id) == b"\0" + b"\1" * 3_000
 
 
+def fill_for_truncate(store: sqlite3.Connection) -> tuple[dict[bytes, int], dict[bytes, tuple[int | None, int | None]]]:
+    """Packed, overridden, deleted, plain and overlaid keys: the accepted state, and what each key has, accepted and applied."""
+    live.insert_fresh(store, LOG, number_items(1_000, 400, 2))
+    live.set_accepted(store, LOG, [(b"1000", 900), (b"1001", None), (b"1002", None), (b"77", 902), (b"78", 903)])
+    live.set_overlay(store, LOG, [(b"1003", None), (b"1002", 904), (b"77", 905), (b"99", 906), (b"98", None)])
+    accepted = {key: seq for key, seq in number_items(1_000, 400, 2) if key not in (b"1001", b"1002")}
+    accepted |= {b"1000": 900, b"77": 902, b"78": 903}
+    both: dict[bytes, tuple[int | None, int | None]] = {key: (seq, seq) for key, seq in accepted.items()}
+    both |= {b"1003": (5, None), b"1002": (None, 904), b"77": (902, 905), b"99": (None, 906)}
+    return accepted, both
+
+
+@pytest.mark.parametrize("xid", [None, 5_000_000_000])
+def test_a_truncate_that_is_not_accepted_leaves_no_row_applied_and_every_row_accepted(
+    store: sqlite3.Connection, xid: int | None
+) -> None:
+    accepted, both = fill_for_truncate(store)
+    live.truncate_applied(store, LOG, xid, 1_000)
+    assert dict(live.accepted_items(store, LOG)) == accepted
+    assert dict(live.overlay_items(store, LOG)) == dict.fromkeys(accepted)
+    assert live.applied_many(store, LOG, list(both)) == {}
+    assert undo.invisible(store, LOG, lambda _: False) == (both if xid else {})
+    assert live.count(store, LOG) == sum(live.live_flags(store, LOG)) == len(accepted)
+    assert live.count(store, 2) == 500
+
+
+@pytest.mark.parametrize("xid", [None, 5_000_000_000])
+def test_a_truncate_that_is_accepted_leaves_nothing_and_the_keys_may_come_anew(
+    store: sqlite3.Connection, xid: int | None
+) -> None:
+    _, both = fill_for_truncate(store)
+    live.truncate_accepted(store, LOG, xid, 1_000)
+    assert list(live.accepted_items(store, LOG)) == list(live.overlay_items(store, LOG)) == []
+    assert undo.invisible(store, LOG, lambda _: False) == (both if xid else {})
+    assert live.insert_fresh(store, LOG, number_items(1_000, 400, 1_001))
+    assert (rows_of(store, "runs") > 0, rows_of(store, "live")) == (True, 0)
+    assert live.count(store, 2) == 500
+
+
 numbers = st.integers(1, 1_500)
 
 

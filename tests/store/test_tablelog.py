@@ -43,6 +43,7 @@ def check_log(conn: sqlite3.Connection, head: LogHead, lines: list[bytes]) -> No
     assert head.root() == entries.root_at(conn, head.id, head.size) == merkle.root_of(leaves)
     assert list(entries.entries(conn, head.id)) == lines
     assert head.tail == lines[len(lines) - len(lines) % 256 :]
+    assert conn.execute("SELECT count(*) FROM tail WHERE log = ?", (head.id,)).fetchone() == (len(head.tail),)
     loaded = tablelog.load_head(conn, head.id)
     assert (loaded.size, loaded.chain, loaded.tail, loaded.tree.edge) == (head.size, head.chain, head.tail, head.tree.edge)
 
