@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.served import CLUSTER, SECRET, START_US, TABLE, StandingNode
+from tests.support.served import CLUSTER, SECRET, START_US, TABLE, AuditState, StandingNode
 from witnz.core.entry import chain_hash, content_hash, first_parent
 from witnz.core.merkle import leaf_hash, root_of
 from witnz.core.note import parse_note
 from witnz.core.tiles import parse_entry_bundle
 from witnz.errors import DatabaseUnreachable, UsageError
-from witnz.node.status import STATUSES, AuditState
+from witnz.node.status import STATUSES
 from witnz.node.view import StoreView
 from witnz.store import entries, logs
 from witnz.store.database import Database

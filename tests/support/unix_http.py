@@ -23,7 +23,10 @@ try:
 except OSError as error:
     print(json.dumps([0, {}, type(error).__name__]))
     sys.exit()
-connection.request(method, target, body.encode() if body is not None else None)
+try:
+    connection.request(method, target, body.encode() if body is not None else None)
+except BrokenPipeError:
+    pass  # the node had heard enough
 answer = connection.getresponse()
 print(json.dumps([answer.status, dict(answer.getheaders()), answer.read().decode()]))
 """

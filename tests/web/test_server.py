@@ -298,9 +298,9 @@ def test_the_journal_names_the_user_who_asked(node: StandingNode, folder: Path, 
 @as_root
 def test_the_client_says_when_the_socket_may_not_be_opened(socket_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from witnz.web.client import NodeClient; import httpx, httpcore;"
+        "import os, sys; from pathlib import Path; from witnz.web.client import NodeClient\n"
         "from witnz.errors import WitnzError\n"
-        "client = NodeClient(Path(sys.argv[1])); client._client(); os.setgid(65534); os.setuid(65534)\n"
+        "client = NodeClient(Path(sys.argv[1])); os.setgid(65534); os.setuid(65534)\n"
         "try: client.status()\nexcept WitnzError as error: print(error.code, error.exit_code)"
     )
     done = subprocess.run(

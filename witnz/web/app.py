@@ -173,7 +173,8 @@ def problem_response(error: WitnzError) -> Response:
     document = problem_document(error)
     if document["status"] >= 500:
         log.warning("request was not answered", code=error.code, reason=error.message)
-    return Response(_json(document), document["status"], dict(_PLAIN), PROBLEM_TYPE)
+    # A body that was not read to its end would stand in the way of the next request.
+    return Response(_json(document), document["status"], {**_PLAIN, "connection": "close"}, PROBLEM_TYPE)
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

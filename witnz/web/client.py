@@ -3,49 +3,48 @@
 Answers are the documents of :mod:`witnz.web.app` without their envelope where that is only a list; a problem is raised as
 the error that the node had, with its code, exit code and hint.  That no node answers is NodeUnreachable; then a command may
 read the store itself (:class:`witnz.node.view.StoreView` has the same methods for what needs no running node).
+
+The standard library's HTTP client does: one connection a question costs next to nothing on a Unix socket, and a command is not
+kept waiting for a larger library to be imported.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import quote
+from typing import Any, Final, Self
+from urllib.parse import quote, urlencode
 
-from witnz.config_types import UNIX_PATH_MAX_BYTES
 from witnz.core.tiles import tile_path
 from witnz.errors import FormatError, KeyProblem, NodeUnreachable, WitnzError
 from witnz.web.problems import PROBLEM_TYPE, error_from_problem, parse_problem
-
-if TYPE_CHECKING:
-    import httpx
 
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 120.0  # the node may be busy; what takes longer is a stream
 SILENCE_S: Final = 60.0  # streams say something every HEARTBEAT_S
 MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+MAX_PATH_BYTES: Final = 107  # sun_path of unix(7)
 EVENT_STREAM: Final = "text/event-stream"
+_CHUNK: Final = 65_536
 
 Progress = Callable[[int], None]
 
 
 class NodeClient:
-    """Speaks to the node at ``socket_path``.  Nothing is opened before the first question; ``close`` it, or use ``with``."""
+    """Speaks to the node at ``socket_path``, by any number of threads; holds nothing open between questions."""
 
     def __init__(self, socket_path: Path, *, answer_s: float = ANSWER_S) -> None:
         self._path, self._answer_s = socket_path, answer_s
-        self._http: httpx.Client | None = None
 
     def close(self) -> None:
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        """Nothing is left to close; there for ``with``, and for whoever pairs it with an opening."""
 
     def __enter__(self) -> Self:
         return self
@@ -193,23 +192,23 @@ class NodeClient:
         body: Mapping[str, Any] | None = None,
         allowed: int = 200,
     ) -> bytes:
-        with self._talk(method, path, query, body, read_s=self._answer_s) as response:
+        with self._talk(method, path, query, body, silence_s=self._answer_s) as response:
             data = bytearray()
-            for chunk in response.iter_bytes():
+            while chunk := response.read(_CHUNK):
                 data += chunk
                 if len(data) > MAX_ANSWER_BYTES:
                     raise FormatError(f"answer of the node: expected at most {MAX_ANSWER_BYTES} bytes")
-            if response.status_code not in (200, allowed):
+            if response.status not in (200, allowed):
                 raise _problem(response, bytes(data))
             return bytes(data)
 
     @contextmanager
-    def _stream(self, method: str, path: str) -> Iterator[Iterator[str]]:
+    def _stream(self, method: str, path: str) -> Iterator[Iterator[bytes]]:
         body: dict[str, Any] | None = {} if method == "POST" else None
-        with self._talk(method, path, None, body, read_s=SILENCE_S, accept=EVENT_STREAM) as response:
-            if response.status_code != 200:
-                raise _problem(response, response.read())
-            yield response.iter_lines()
+        with self._talk(method, path, None, body, silence_s=SILENCE_S, accept=EVENT_STREAM) as response:
+            if response.status != 200:
+                raise _problem(response, response.read(MAX_LINE_BYTES))
+            yield iter(lambda: response.readline(MAX_LINE_BYTES), b"")
 
     @contextmanager
     def _talk(
@@ -219,64 +218,57 @@ class NodeClient:
         query: Mapping[str, Any] | None,
         body: Mapping[str, Any] | None,
         *,
-        read_s: float,
+        silence_s: float,
         accept: str = "application/json",
-    ) -> Iterator[httpx.Response]:
-        import httpx
-
-        self._probe()
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Ask, and offer the answer to be read; ``silence_s``: how long the node may say nothing."""
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        timeout = httpx.Timeout(connect=CONNECT_S, read=read_s, write=SILENCE_S, pool=CONNECT_S)
-        content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        headers = {"accept": accept} | ({} if content is None else {"content-type": "application/json"})
+        target = path + (f"?{urlencode(given)}" if given else "")
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        headers = {"accept": accept, "connection": "close"}
+        if content is not None:
+            headers["content-type"] = "application/json"
+        connection = http.client.HTTPConnection("node")
+        connection.sock = self._connect(silence_s)
         try:
-            with self._client().stream(
-                method, path, params=given, content=content, headers=headers, timeout=timeout
-            ) as response:
+            with suppress(BrokenPipeError, ConnectionResetError):  # the node had heard enough: its answer says why
+                connection.request(method, target, content, headers)
+            with closing(connection.getresponse()) as response:
                 yield response
-        except httpx.ConnectError:
-            raise self._nobody() from None
-        except httpx.TimeoutException:
+        except TimeoutError:
             raise NodeUnreachable(
                 f"the node at {self._path} did not answer in time", hint="is it overloaded or stopped? see its log"
             ) from None
-        except httpx.TransportError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise NodeUnreachable(
-                f"the connection to the node at {self._path} broke: {error}", hint="did it stop? see its log"
+                f"the connection to the node at {self._path} broke: {error or type(error).__name__}",
+                hint="did it stop? see its log",
             ) from None
+        finally:
+            connection.close()
 
-    def _client(self) -> httpx.Client:
-        import httpx
-
-        if self._http is None:
-            # No proxies, .netrc or certificates from the environment: this never leaves the machine.
-            transport = httpx.HTTPTransport(uds=str(self._path))
-            self._http = httpx.Client(transport=transport, base_url="http://node", trust_env=False)
-        return self._http
-
-    def _probe(self) -> None:
-        """Raise what is wrong with the socket, while the errno still says so; httpx would only say that it did not connect."""
-        if len(os.fsencode(self._path)) > UNIX_PATH_MAX_BYTES:
+    def _connect(self, silence_s: float) -> socket.socket:
+        if len(os.fsencode(self._path)) > MAX_PATH_BYTES:
             raise NodeUnreachable(
-                f"socket {self._path}: no Unix socket can have a path of more than {UNIX_PATH_MAX_BYTES} bytes",
+                f"socket {self._path}: no Unix socket can have a path of more than {MAX_PATH_BYTES} bytes",
                 hint="set socket_path to a shorter one",
             )
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(CONNECT_S)
-            try:
-                connection.connect(str(self._path))
-            except PermissionError:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(CONNECT_S)
+        try:
+            connection.connect(str(self._path))
+        except OSError as error:
+            connection.close()
+            if isinstance(error, PermissionError):
                 raise KeyProblem(
                     f"socket {self._path} may not be opened by this user",
                     hint="run the command as the user that the node runs as, or become a member of socket_group",
                 ) from None
-            except OSError:
-                raise self._nobody() from None
-
-    def _nobody(self) -> NodeUnreachable:
-        return NodeUnreachable(
-            f"no node answers at {self._path}", hint="start it with `witnz start`, or name its socket (socket_path)"
-        )
+            raise NodeUnreachable(
+                f"no node answers at {self._path}", hint="start it with `witnz start`, or name its socket (socket_path)"
+            ) from None
+        connection.settimeout(silence_s)
+        return connection
 
 
 def _segment(text: str) -> str:
@@ -293,26 +285,29 @@ def _document(data: bytes) -> dict[str, Any]:
     return document
 
 
-def _problem(response: httpx.Response, data: bytes) -> WitnzError:
+def _problem(response: http.client.HTTPResponse, data: bytes) -> WitnzError:
     """The error in an answer that is not the one hoped for."""
-    if response.headers.get("content-type", "").startswith(PROBLEM_TYPE):
+    if (response.headers.get("content-type") or "").startswith(PROBLEM_TYPE):
         return parse_problem(data)
     text = data[:200].decode("utf-8", "replace").strip()
-    return NodeUnreachable(f"the node answered {response.status_code}: {text}", hint="see the node's log")
+    return NodeUnreachable(f"the node answered {response.status}: {text}", hint="see the node's log")
 
 
-def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(kind, document) of each event of a text/event-stream; comments and ids are left out."""
-    kind, data = "message", ""
+def _events(lines: Iterator[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(kind, document) of each event of a text/event-stream; comments and ids are left out.
+
+    Raises FormatError for an event longer than MAX_LINE_BYTES.
+    """
+    kind, data = "message", b""
     for line in lines:
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "event":
-            kind = value
-        elif name == "data":
+        name, _, value = line.rstrip(b"\r\n").partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"event":
+            kind = value.decode("utf-8", "replace")
+        elif name == b"data":
             data += value
-            if len(data) > MAX_LINE_BYTES:
+            if len(data) >= MAX_LINE_BYTES - 16:
                 raise FormatError(f"event of the node: expected at most {MAX_LINE_BYTES} bytes")
-        elif not line and data:
-            yield kind, _document(data.encode())
-            kind, data = "message", ""
+        elif not line.strip() and data:
+            yield kind, _document(data)
+            kind, data = "message", b""
