@@ -105,7 +105,7 @@ def load_head(connection: sqlite3.Connection, log_id: int) -> LogHead:
     )
 
 
-def append(  # noqa: PLR0917  the four columns of the entries
+def append(
     connection: sqlite3.Connection,
     head: LogHead,
     ops: Sequence[bytes],
