@@ -71,10 +71,10 @@ class Scene:
     # -- tables ---------------------------------------------------------------------------------------------------------------
 
     def protect(
-        self, rules: Rules | str = "append_only", *, prefix: str = "attacked", columns: str = COLUMNS, rows: str = ROWS
+        self, rules: Rules | str = "append_only", *, schema: str = "public", columns: str = COLUMNS, rows: str = ROWS
     ) -> str:
         """A new table with history, protected while the node runs; its witnz name."""
-        name = f"public.{prefix}_{next(self._names)}"
+        name = f"{schema}.attacked_{next(self._names)}"
         make_table(self.database, name, columns=columns, rows=rows)
         self.database.sql(f"ALTER PUBLICATION {self.protected.config.publication} ADD TABLE ONLY {name}")
         with connect(self.node.conninfo) as conn:

@@ -165,6 +165,8 @@ class Generations:
                 return
         for opening in [o for o in self._openings if o.phase == "failed"]:
             self._give_up(opening, recorder)
+            if recorder.dirty:
+                return  # its owner commits before the journal is written to again
         for state in recorder.tables():
             if state.name in self._ending:
                 self._end(state, recorder)
@@ -235,7 +237,7 @@ class Generations:
         if plan.predecessor is not None:
             self._give_back(plan.predecessor, recorder)
         if opening.changed is not None:
-            self._rows_changed(plan, opening.changed)
+            self._rows_changed(plan, opening.changed, recorder)
 
     def _give_back(self, old: Predecessor, recorder: Recorder) -> None:
         conn = recorder.connection()
@@ -244,23 +246,23 @@ class Generations:
         for block in replay_spool(conn, old.state, self._around.box):
             recorder.record(old.state, block)
 
-    def _rows_changed(self, plan: Plan, changed: RowsChanged) -> None:
+    def _rows_changed(self, plan: Plan, changed: RowsChanged, recorder: Recorder) -> None:
         """The definition changed and the rows with it: name them, and leave the decision to an operator."""
         self._blocked.add(plan.name)
-        with self._around.db.write() as conn:
-            for difference in changed.differences:
-                self._book.open(
-                    conn,
-                    cls=difference.cls,
-                    table=plan.name,
-                    generation=plan.generation - 1,
-                    key=difference.key,
-                    seq=difference.seq,
-                    recorded=difference.recorded.hex() if difference.recorded else None,
-                    found=difference.found.hex() if difference.found else None,
-                    detail="the row changed together with the definition of its table; no event in the stream explains it",
-                )
-            self.schema_finding(conn, plan.name, plan.generation - 1, f"{plan.reason}; {changed.message}")
+        conn = recorder.connection()
+        for difference in changed.differences:
+            self._book.open(
+                conn,
+                cls=difference.cls,
+                table=plan.name,
+                generation=plan.generation - 1,
+                key=difference.key,
+                seq=difference.seq,
+                recorded=difference.recorded.hex() if difference.recorded else None,
+                found=difference.found.hex() if difference.found else None,
+                detail="the row changed together with the definition of its table; no event in the stream explains it",
+            )
+        self.schema_finding(conn, plan.name, plan.generation - 1, f"{plan.reason}; {changed.message}")
 
     def schema_finding(self, conn: sqlite3.Connection, table: str, generation: int, detail: str) -> None:
         self._book.open(conn, cls="schema.changed", table=table, generation=generation, detail=detail)
