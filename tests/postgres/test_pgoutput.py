@@ -519,7 +519,7 @@ def test_recorded_messages_decode_alike_one_at_a_time(database: Database) -> Non
     database.sql("CREATE TABLE t (id int PRIMARY KEY, a text, b text)")
     with open_feed(database, "t") as feed:
         database.sql(
-            "INSERT INTO t SELECT i, nullif(i % 3, 0)::text, CASE WHEN i % 5 > 0 THEN E'x\\ty' END FROM generate_series(1, 500) i"
+            "INSERT INTO t SELECT i, nullif(i % 3, 0)::text, CASE WHEN i % 5 > 0 THEN E'\\t' END FROM generate_series(1, 500) i"
         )
         together = [line for rows in rows_of(feed.take_events()) for line in rows.new]
     decoder = Decoder()
