@@ -117,9 +117,10 @@ class Recorder:
 
     def commit(self) -> Outcome:
         """Write what is held and make it durable.  Only between PostgreSQL transactions."""
-        outcome, self._outcome = self._outcome, Outcome()
         if self._writer is not None:
             self._flush()
+        outcome, self._outcome = self._outcome, Outcome()
+        if self._writer is not None:
             conn, writer = self.connection(), self._writer
             meta.save_value(conn, "position", str(self.position))
             meta.save_value(conn, "last_final_lsn", str(self.last_final_lsn))

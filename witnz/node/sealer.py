@@ -60,7 +60,7 @@ class Sealer:
                 if last.size > size or not verify_consistency(last.size, size, last.root, root, proof):
                     raise StoreCorrupt(
                         f"the journal at size {size} does not extend the checkpoint of size {last.size} this node signed",
-                        hint="the store was rolled back or changed; run `witnz verify --store` and restore it from a peer or backup",
+                        hint="the store was rolled back or changed; run `witnz verify --store`, and restore it from a backup",
                     )
         text = format_checkpoint(Checkpoint(self._cluster, size, root))
         note = sign_note(text, [self._keys.log])

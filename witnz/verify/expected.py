@@ -81,10 +81,9 @@ class ExpectedState:
         out = Partitions(spill_dir)
         self.unresolved = 0
         for block in self._blocks():
-            if ABSENT in block:
-                self.unresolved += block.count(ABSENT)
-                block = [row_hash for row_hash in block if row_hash != ABSENT]
-            out.add(block)
+            absent = block.count(ABSENT)
+            self.unresolved += absent
+            out.add([row_hash for row_hash in block if row_hash != ABSENT] if absent else block)
         return out
 
     def rows_in(self, buckets: set[int]) -> Iterator[ExpectedRow]:
