@@ -27,6 +27,7 @@ from witnz.core.names import parse_table_name
 from witnz.errors import ConfigError, Inconclusive, UsageError, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.approval import Approvals
+from witnz.node.auto_repair import AutoRepair
 from witnz.node.capture import Capture, Hooks
 from witnz.node.events import Broadcaster
 from witnz.node.findings import FindingBook
@@ -37,6 +38,7 @@ from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring, load_keyring
 from witnz.node.opening import Plan, Surroundings
 from witnz.node.recorder import Outcome, Recorder, stored_position
+from witnz.node.repair import Parts, Repairs
 from witnz.node.rootscan import RootScan
 from witnz.node.rowlines import RowLines
 from witnz.node.sealer import Sealer
@@ -144,6 +146,18 @@ class Node:
         self.verification = Verification(
             self.db, LiveVerifier(self.db, self.capture, spill), self.journal, self.book, self.clock
         )
+        parts = Parts(
+            db=self.db, journal=self.journal, book=self.book, box=self.box, approvals=self.approvals, state=self.state,
+            connect=lambda: connect(self.conninfo, scan=True, application_name="witnz repair plan"),
+            open_scan=self._open_scan, await_mark=self.capture.await_mark, verify_table=self.verify_table,
+        )  # fmt: skip
+        self.repairs = Repairs(parts)
+        self.repairs.resume()
+        self.auto_repair = AutoRepair(
+            self.repairs, config, self.journal, self.data.keys_dir, self.clock,
+            configured=lambda table: self.generations.leaves().get(table, table),
+            done=lambda result: self.events.publish("finding", result.finding.to_json()),
+        )  # fmt: skip
 
     def _recorder_connection(self) -> sqlite3.Connection:
         """The write transaction of the recorder at work now; it is another one after a lost connection."""
@@ -177,6 +191,9 @@ class Node:
             self._spawn("chores", self._chores)
             self._spawn("alerts", lambda: self.alerts.run(self._stop))
             self._spawn("audit", lambda: self.audit.run(self._stop))
+            if self.auto_repair.enabled:
+                self.auto_repair.check()
+                self._spawn("repair", lambda: self.auto_repair.work(self._stop))
         if schedule:
             self._spawn("verify", self._schedule)
         log.info("node was started", node=self.config.node_id, cluster=self.config.cluster, version=__version__)
@@ -281,6 +298,7 @@ class Node:
             self.events.publish("finding", self.approvals.get(name).to_json())
         if outcome.findings:
             self.alerts.wake()
+            self.auto_repair.offer(outcome.findings)
 
     def _unreachable(self, reason: str) -> None:
         with self.db.write() as conn:
@@ -344,6 +362,7 @@ class Node:
         verified = self.verification.run(target, progress)
         self.approvals.journal_all()
         self.metrics.verified(table, verified.verdict.value, verified.result.seconds, verified.result.rows)
+        self.auto_repair.offer(finding.id for finding in verified.findings)
         return verified
 
     def target(self, state: TableState) -> Target:

@@ -17,20 +17,22 @@ from hashlib import sha256
 from typing import Any, Final, Literal, get_args
 
 from witnz.core.names import parse_table_name
+from witnz.core.rowline import split_cells
 from witnz.errors import FormatError
 from witnz.node.repair_sql import quote, readable
 from witnz.postgres.session import PINNED
 
 Kind = Literal["insert", "update", "delete"]
 SCHEMA: Final = "witnz.repair-plan/1"
+MAX_SHOWN: Final = 200  # characters of a found value in a comment
 
 _HEAD = """\
 -- witnz repair plan: finding {finding} ({cls}), table {table}, generation {generation}
 -- {count} statement(s); {unchanged} row(s) are as recorded already; {refused} row(s) cannot be restored
 --
 -- THIS TEXT HOLDS ROW VALUES: keep it as private as the table.
--- It is for review. `witnz repair apply {finding}` locks each row, compares it with what was found, sends a signed intent ahead
--- and verifies the table afterwards. Run by hand, each statement is itself recorded as a change that nobody authorised.
+-- It is for review. `witnz repair apply {finding}` sends a signed intent ahead, locks each row, compares it with what was
+-- found, and verifies the table afterwards. Run by hand, each statement is itself recorded as a change nobody authorised.
 """
 _MEMBERS = frozenset(
     {
@@ -62,8 +64,8 @@ class RepairPlan:
     """What restores the recorded rows that a finding is about.
 
     ``columns``: what a row line holds, in its order.  ``heap_only``: read the rows without indexes, as the scan did that saw
-    the difference.  ``signers``: the keys in force that may sign the intent, by name.  ``unchanged``: keys of the finding's rows
-    that are as recorded.  ``refused``: one sentence for each row that cannot be restored.
+    the difference.  ``signers``: the keys in force that may sign the intent, by name.  ``unchanged``: keys of rows of this
+    finding that are as recorded.  ``refused``: one sentence for each row that cannot be restored.
     """
 
     finding: str
@@ -106,7 +108,9 @@ class RepairPlan:
         for number, statement in enumerate(self.statements, 1):
             parts.append(
                 f"-- {number}: {statement.kind} key {readable(statement.key)}\n"
-                f"--    found {statement.found or 'no row'}, recorded {statement.recorded or 'no row'}\n{statement.sql};\n"
+                f"--    found {statement.found or 'no row'}, recorded {statement.recorded or 'no row'}\n"
+                + "".join(f"--    found {cell}\n" for cell in self._cells_found(statement))
+                + f"{statement.sql};\n"
             )
         parts += [f"-- not restored: {readable(reason)}\n" for reason in self.refused]
         return "\n".join([*parts, "COMMIT;\n"])
@@ -114,6 +118,17 @@ class RepairPlan:
     @property
     def sql_sha256(self) -> str:
         return sha256(self.sql.encode()).hexdigest()
+
+    def _cells_found(self, statement: Statement) -> list[str]:
+        """What the statement does away with: the cells, as COPY writes them, that differ from the recorded row."""
+        if statement.before is None:
+            return []
+        found = split_cells(statement.before)
+        recorded = split_cells(statement.after) if statement.after is not None else [None] * len(found)
+        pairs = zip(self.columns, found, recorded, strict=True)
+        return [
+            f"{readable(quote(name))} = {_shortened(readable(cell.decode()))}" for name, cell, other in pairs if cell != other
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """``witnz.repair-plan/1``; it holds row values."""
@@ -161,6 +176,10 @@ def plan_from_json(document: Any) -> RepairPlan:
     if not same:
         raise FormatError("repair plan: a member is not what belongs there, or the text is not that of the statements")
     return plan
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text)} characters)"
 
 
 def _statement_to_json(statement: Statement) -> dict[str, Any]:

@@ -36,11 +36,15 @@ REPAIRABLE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One row a finding is about: its state key, how people call it, and the hash of what was found (None: no row)."""
+    """One row a finding is about: its state key, how people call it, and the hash of what was found (None: no row).
+
+    ``unresolved``: there was a row, but without a hash (an unchanged TOAST value), so any row counts as found.
+    """
 
     key: bytes
     name: str
     found: bytes | None
+    unresolved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,9 @@ class FindingRows:
         if start.op == "truncate":
             before = (key for key, seq in live.accepted_items(self._conn, self._log) if seq < first)
             for key in before:
-                yield self._left(key, None, start.lsn)
+                yield self._left(key, start)
         elif finding.key is not None:
-            yield self._left(self._key(line, start), _outcome(start), start.lsn)
+            yield self._left(self._key(line, start), start)
         else:
             yield from self._flood(first, start.lsn)
 
@@ -126,16 +130,17 @@ class FindingRows:
             key = self._key(line, entry)
             if key not in seen:
                 seen.add(key)
-                yield self._left(key, _outcome(entry), lsn)
+                yield self._left(key, entry)
 
-    def _left(self, key: bytes, outcome: bytes | None, lsn: int) -> Wanted:
-        """What the transaction of ``lsn`` left under a key; where a later one wrote it, what the entry at hand made of it."""
+    def _left(self, key: bytes, entry: Entry) -> Wanted:
+        """What the transaction of an entry left under a key; where a later one wrote it, what the entry made of it."""
         seq = live.applied_many(self._conn, self._log, [key]).get(key)
         if seq is not None and seq > 0:
             applied = parse_entry(entries.entry_at(self._conn, self._log, seq))
-            if applied.lsn == lsn:
-                outcome = applied.row
-        return Wanted(key, _name_of(key), outcome)
+            if applied.lsn == entry.lsn:
+                entry = applied
+        wrote = entry.op in ("insert", "update")
+        return Wanted(key, _name_of(key), entry.row if wrote else None, unresolved=wrote and entry.row is None)
 
     def _key(self, line: bytes, entry: Entry) -> bytes:
         return state_key_of_entry(line, entry.seq, entry.row, keyed=True)
@@ -145,10 +150,6 @@ def _scanned(finding: Finding) -> Wanted:
     text = (finding.key or "").encode()
     key = text if text.startswith(b"\\H") else unescape(text)
     return Wanted(key, finding.key or "", bytes.fromhex(finding.found) if finding.found else None)
-
-
-def _outcome(entry: Entry) -> bytes | None:
-    return entry.row if entry.op in ("insert", "update") else None
 
 
 def _name_of(key: bytes) -> str:
