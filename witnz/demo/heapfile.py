@@ -35,7 +35,7 @@ _PLACE = "SELECT pg_relation_filepath('{table}'::regclass), ctid::text FROM ONLY
 
 @dataclass(frozen=True, slots=True)
 class RowPlace:
-    """Where a row's newest version lies: its ctid is ``page`` (from 0) and ``item`` (from 1), ``path`` the relation's first file."""
+    """Where a row's newest version lies: page (from 0) and item (from 1), its ctid, of the relation that begins in ``path``."""
 
     path: Path
     page: int
