@@ -34,12 +34,14 @@ from witnz.postgres.xid import Snapshot
 from witnz.store import journal, live, logs
 from witnz.store.database import Database
 from witnz.verify.expected import ExpectedRow, ExpectedState
+from witnz.verify.hash_process import HashProcess
 from witnz.verify.partition import Partitions, state_trees
 
 MARK_TIMEOUT_S = 30.0
 MAX_SUSPECT_ROWS = 200_000  # rows looked at one by one; a table tampered with beyond that is named in part and counted in full
 MAX_DIFFERENCES = 1_000
 BATCH_ROWS = 8192
+BIG_ROWS = 50_000  # from here on a process of its own pays for its start
 
 Progress = Callable[[int], None]
 
@@ -143,15 +145,16 @@ class LiveVerifier:
         return result
 
     def _run(self, target: Target, result: TableResult, progress: Progress) -> None:
-        found = Partitions(self._spill_dir)
+        found = _Found(target.plan.secret, self._spill_dir, progress)
         expected: Partitions | None = None
         try:
-            with self._read(target, lambda lines: _add(found, target.plan, lines, progress)) as seen:
+            with self._read(target, found.take) as seen:
+                found.finish()
                 expected = seen.expected.hashes(self._spill_dir)
                 result.size, result.journal_size = seen.size, seen.journal_size
                 result.snapshot, result.lsn = seen.scan.snapshot_text, seen.scan.lsn
                 result.rows, result.unresolved = found.rows, seen.expected.unresolved
-                left, right = state_trees(expected, found)
+                left, right = state_trees(expected, found.partitions)
                 result.expected_root, result.found_root = left.root(), right.root()
                 if left.root() == right.root() and not result.unresolved:
                     result.verdict = Verdict.VERIFIED
@@ -275,9 +278,45 @@ class LiveVerifier:
                 yield _Pass(scan, expected, size, journal.journal_size(conn))
 
 
-def _add(found: Partitions, plan: KeyPlan, lines: list[bytes], progress: Progress) -> None:
-    found.add([row for row in hashing.row_hashes(plan.secret, lines) if row is not None])
-    progress(found.rows)
+class _Found:
+    """The row hashes of one scan: in this process to begin with, on another core once the table turns out to be big."""
+
+    def __init__(self, secret: bytes, spill_dir: Path, progress: Progress) -> None:
+        self._secret, self._spill_dir, self._progress = secret, spill_dir, progress
+        self._near = Partitions(spill_dir)
+        self._held: list[list[bytes]] = []
+        self._far: HashProcess | None = None
+        self.rows = 0
+
+    @property
+    def partitions(self) -> Partitions | HashProcess:
+        return self._far or self._near
+
+    def take(self, lines: list[bytes]) -> None:
+        self.rows += len(lines)
+        if self._far is not None:
+            self._far.add_lines(lines)
+        else:
+            self._held.append(lines)
+            if self.rows > BIG_ROWS:
+                self._far = HashProcess(self._secret, self._spill_dir)
+                for held in self._held:
+                    self._far.add_lines(held)
+                self._held = []
+        self._progress(self.rows)
+
+    def finish(self) -> None:
+        """The scan has ended."""
+        if self._far is not None:
+            self._far.finish()
+        for held in self._held:
+            self._near.add([row for row in hashing.row_hashes(self._secret, held) if row is not None])
+        self._held = []
+
+    def close(self) -> None:
+        self._near.close()
+        if self._far is not None:
+            self._far.close()
 
 
 def _bounded(buckets: set[int], rows: int) -> tuple[set[int], int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from witnz.core.state import StateTree, bucket_hashes_of_sorted, split_hashes
 
@@ -73,7 +73,13 @@ class Partitions:
         self._held = 0
 
 
-def state_trees(expected: Partitions, found: Partitions) -> tuple[StateTree, StateTree]:
+class Sorted(Protocol):
+    """A multiset of row hashes that gives its partitions back, ascending; each is asked for once, in order."""
+
+    def sorted(self, partition: int) -> list[bytes]: ...
+
+
+def state_trees(expected: Sorted, found: Sorted) -> tuple[StateTree, StateTree]:
     """The state trees over both multisets; where a partition is equal on both sides its buckets are hashed once."""
     left: list[bytes] = []
     right: list[bytes] = []
