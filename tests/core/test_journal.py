@@ -272,6 +272,7 @@ def test_intent_keys_are_in_force_from_the_lsn_that_brings_them(cluster: PaperCl
     assert state.intent_key("deploy-1", 0x2FFFFFF) == public
     assert state.intent_key("deploy-1", 0x3000000) is None
     assert state.intent_key("deploy-1") is None
+    assert state.keys_in_force("intent") == {}
     assert state.intent_key("other", 0x2000000) is None
 
 
@@ -283,7 +284,8 @@ def test_a_report_and_a_log_key_can_stand_beside_the_others(cluster: PaperCluste
 
 
 @pytest.mark.parametrize(
-    ("nodes", "genesis", "added", "quorum"), [(3, 2, 1, 3), (3, 2, 2, 3), (3, 3, 1, 3), (1, 1, 1, 2), (5, 4, 2, 4)]
+    ("nodes", "genesis", "added", "quorum"),
+    [(3, 2, 1, 3), (3, 2, 2, 3), (3, 3, 1, 3), (1, 1, 1, 2), (5, 4, 2, 4), (5, 5, 1, 5)],
 )
 def test_the_quorum_follows_the_members(nodes: int, genesis: int, added: int, quorum: int) -> None:
     cluster = PaperCluster(nodes, genesis).start()
@@ -300,6 +302,21 @@ def test_a_cluster_that_shrinks_needs_no_more_votes_than_it_has_members() -> Non
     cluster.add("member", member_body(cluster, "node2", "remove"))
     assert cluster.state.quorum == 1
     cluster.add("seal", seal_body("0/1949A00", head_body(4)), voters=["node1"])
+
+
+def test_a_majority_of_fewer_members_is_fewer_votes() -> None:
+    cluster = PaperCluster(5).start()
+    for node in ("node5", "node4"):
+        cluster.add("member", member_body(cluster, node, "remove"))
+    assert cluster.state.quorum == 2
+
+
+def test_without_signatures_none_is_verified(cluster: PaperCluster) -> None:
+    votes = {"node1": "A" * 86 + "==", "node2": "A" * 86 + "=="}
+    record = replace(cluster.make("seal", {**seal_body("0/1949A00", head_body(4)), "votes": votes}), sig=bytes(64))
+    cluster.state.check(record, verify_signatures=False)
+    with pytest.raises(ProofError, match="identity key"):
+        cluster.state.check(record)
 
 
 def test_a_replay_of_validated_records_gives_the_same_answers(cluster: PaperCluster) -> None:

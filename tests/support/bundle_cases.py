@@ -32,15 +32,17 @@ from tests.support.journal_maker import (
     PaperCluster,
     PaperLog,
     b64,
+    root_of_rows,
     seal_body,
     seed,
     signer,
     state_of,
     table_body,
+    verify_body,
 )
 from witnz.core.bundle import BundledTable, RowState
 from witnz.core.checkpoint import Checkpoint, cosign, format_checkpoint
-from witnz.core.entry import SchemaColumn
+from witnz.core.entry import SchemaColumn, hide_key
 from witnz.core.keys import Ed25519Signer
 from witnz.core.merkle import EMPTY_ROOT, root_of
 from witnz.core.note import format_note, parse_note, sign_note
@@ -245,6 +247,12 @@ def row_under_a_later_schema(paper: PaperBundle) -> bytes:
     return paper.build(rows=[replace(row, schema_line=later.entry_line, schema=later.entry, schema_proof=later.proof)])
 
 
+@case(3, "no schema entry that stands before")
+def row_under_an_earlier_entry_that_is_no_schema(paper: PaperBundle) -> bytes:
+    row, earlier = paper.row(line=None, state=None), paper.row(2, state=None)
+    return paper.build(rows=[replace(row, schema_line=earlier.entry_line, schema=earlier.entry, schema_proof=earlier.proof)])
+
+
 @case(3, "schema entry 1 is not in the log")
 def row_with_a_schema_of_its_own(paper: PaperBundle) -> bytes:
     other = PaperLog(columns=tuple(SchemaColumn(name, 25, -1, name == "id") for name in ("id", "actor", "other")))
@@ -335,14 +343,33 @@ def row_key_where_the_table_has_none(paper: PaperBundle) -> bytes:
     return other_table(paper, {"columns": [], "form": "plain"}, key=b"P-17")
 
 
-def other_table(paper: PaperBundle, keys: dict[str, Any], **members: Any) -> bytes:
+@case(3, "a key stands where the table has none")
+def row_hidden_key_where_the_table_has_none(paper: PaperBundle) -> bytes:
+    return other_table(paper, {"columns": [], "form": "plain"}, hidden_key="0" * 64)
+
+
+_LONG_ROW = b"k" * 1025 + b"\tcarol\tadmitted"
+_LONG_KEY = hide_key(b"k" * 1025, SECRET)
+
+
+@case(0)
+def good_long_key_with_the_secret(paper: PaperBundle) -> bytes:
+    return other_table(paper, {"columns": ["id"], "form": "plain"}, _LONG_ROW, hidden_key=_LONG_KEY)
+
+
+@case(3, "hidden key is another row's")
+def row_long_key_of_another_row(paper: PaperBundle) -> bytes:
+    return other_table(paper, {"columns": ["id"], "form": "plain"}, _LONG_ROW, hidden_key="0" * 64)
+
+
+def other_table(paper: PaperBundle, keys: dict[str, Any], line: bytes = PATIENT, **members: Any) -> bytes:
     """A table of its own in the journal, with one row recorded under the key given."""
     log, name = PaperLog("public.other"), "public.other"
-    log.add("insert", PATIENT, **members)
+    log.add("insert", line, **members)
     cluster = PaperCluster().start()
     cluster.add("table", table_body(table=name, keys=keys))
     cluster.add("seal", seal_body("0/1949A00", log.head()))
-    row = log.row(2, seal=3, size=2, line=PATIENT)
+    row = log.row(2, seal=3, size=2, line=line)
     return paper.build(
         checkpoint=cluster.note(),
         records=cluster.shown(),
@@ -386,10 +413,13 @@ def state_from_before_the_entry(paper: PaperBundle) -> bytes:
 
 @case(3, "no row that could be part of a state")
 def state_of_a_deleted_row(paper: PaperBundle) -> bytes:
-    state = state_of(ROWS, ROWS[2], VERIFY_4)
-    larger = PaperBundle(size=8)
-    row = larger.row(6, None, seal=SEAL_8, size=8, state=state)
-    return larger.build(rows=[row])
+    log = PaperLog()
+    log.add("delete", ROWS[1], key=b"2")
+    cluster = PaperCluster().start()
+    cluster.add("seal", seal_body("0/1949A00", log.head()))
+    cluster.add("verify", verify_body(2, 3, root_of_rows(ROWS)))
+    row = log.row(2, seal=2, size=2, line=ROWS[1], state=state_of(ROWS, ROWS[1], 3))
+    return paper.build(checkpoint=cluster.note(), records=cluster.shown(), rows=[row], tables=[], consistency=[])
 
 
 def verified(**verification: Any) -> Case:
@@ -406,6 +436,14 @@ CASES["state-from-a-verification-with-unresolved-rows"] = (
     3,
     "none of one snapshot",
 )
+
+_VERIFIED_THOUGH = {
+    "the-state-differs": {"state_expected": b64(seed("another state"))},
+    "rows-are-unresolved": {"unresolved": 1},
+    "findings-are-named": {"findings": ["F-0123456789ab"]},
+}
+for _name, _members in _VERIFIED_THOUGH.items():
+    CASES[f"state-said-verified-though-{_name}"] = (verified(**_members), 3, "none of one snapshot")
 
 # -- tables ------------------------------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class PaperBundle:
         cluster.add("seal", seal_body("0/1949A00", self.log.head()))
         root = root_of_rows(ROWS)
         size = verification.pop("size", 4)
-        cluster.add("verify", verify_body(size, 3, root, **verification), node="node2", voters=["node2", "node3"])
+        cluster.force("verify", verify_body(size, 3, root, **verification), node="node2", voters=["node2", "node3"])
         self.log.add("update", UPDATED, key=b"2")
         self.log.add("delete", key=b"3")
         self.log.add("update", key=b"1")

@@ -317,6 +317,18 @@ def seal_part_at_another_lsn(cluster: PaperCluster) -> Record:
     return split_seal(cluster).make("seal", seal_body("0/1949A01", head_body(4, "public.other"), part=2, parts=3))
 
 
+@case("in one part only")
+def seal_lists_a_table_in_its_first_and_last_part(cluster: PaperCluster) -> Record:
+    split_seal(cluster).add("seal", seal_body("0/1949A00", head_body(4, "public.other"), part=2, parts=3))
+    return cluster.make("seal", seal_body("0/1949A00", head_body(5), part=3, parts=3))
+
+
+@case(None)
+def seal_lists_a_table_again_that_an_unfinished_seal_listed(cluster: PaperCluster) -> Record:
+    split_seal(cluster).add("seal", seal_body("0/1949B00", head_body(4, "public.other"), part=1, parts=2))
+    return cluster.make("seal", seal_body("0/1949B00", head_body(5), part=2, parts=2))
+
+
 @case(None)
 def seal_in_two_parts(cluster: PaperCluster) -> Record:
     return split_seal(cluster).make("seal", seal_body("0/1949A00", head_body(4, "public.other"), part=2, parts=3))
@@ -510,6 +522,18 @@ def table_after_a_gap_when_another_finding_was_accepted(cluster: PaperCluster) -
     finding = cluster.finding("row.modified")
     cluster.add("finding", finding)
     cluster.add("accept", accept_body(finding=finding["id"]))
+    cluster.add("open", open_body(2))
+    return cluster.make("table", table_body(2, previous()))
+
+
+@case("follows the gap or epoch of record 7")
+def table_after_a_second_gap_when_the_first_was_accepted_twice(cluster: PaperCluster) -> Record:
+    sealed(cluster).add("gap", gap_body())
+    finding = cluster.finding("coverage.gap", key=None, seq=None)
+    cluster.add("finding", finding)
+    cluster.add("accept", accept_body(finding=finding["id"]))
+    cluster.add("gap", gap_body(to_lsn="0/1960000"))
+    cluster.add("accept", accept_body(finding=finding["id"], reason="again"))
     cluster.add("open", open_body(2))
     return cluster.make("table", table_body(2, previous()))
 

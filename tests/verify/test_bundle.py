@@ -206,7 +206,13 @@ def test_the_answer_names_what_was_checked_and_what_was_not() -> None:
     assert inserted.verified_at == "2026-11-21T18:09:43.500000Z"
     assert (deleted.op, deleted.line_shown, deleted.verified_lsn) == ("delete", False, None)
     assert result.not_checked == ("rows[1] (public.audit_logs entry 6): recorded; whether it was changed later: not checked",)
-    assert "recorded, and in the table as verified at 0/1949A10" in inserted.statement
+    assert inserted.statement == (
+        "insert of 2 as entry 3 (the row with its values): recorded, and in the table as verified at 0/1949A10"
+        " (2026-11-21T18:09:43.500000Z)"
+    )
+    assert deleted.statement == (
+        "delete of 2 as entry 6 (the row's hash only): recorded; whether it was changed later: not checked"
+    )
     assert result.claims == {
         "created": "2026-11-21T18:10:00.000000Z",
         "tool": "vectors",
@@ -295,6 +301,24 @@ def test_a_shown_secret_that_does_not_fit_is_not_used_for_hidden_keys(paper: Pap
     result = verify_bundle(paper.build(rows=[paper.hidden_row()], tables=[wrong, right]), policy)
     assert [check.status for check in result.checks if check.name == "rows[0].key"] == [CheckStatus.OK]
     assert result.verdict is Verdict.TAMPERED
+
+
+def test_a_state_that_does_not_fit_is_not_shown_as_verified(paper: PaperBundle) -> None:
+    data = edited(paper.build(), ("rows", 0, "state", "bucket"), [])
+    result = verify_bundle(data, parse_policy(paper.parts["policy"]))
+    assert result.verdict is Verdict.TAMPERED
+    assert (result.rows[0].verified_lsn, result.rows[0].verified_at) == (None, None)
+    assert result.rows[0].statement.endswith("whether it was changed later: not checked")
+
+
+def test_a_hidden_key_and_no_key_are_shown_as_such(paper: PaperBundle) -> None:
+    data = paper.build(rows=[paper.hidden_row(), paper.keyless_row()], tables=[BundledTable(HIDDEN, 1, SECRET, None)])
+    hidden, keyless = verify_bundle(data, parse_policy(paper.parts["policy"])).rows
+    assert hidden.key is not None
+    assert hidden.key.startswith("\\H")
+    assert len(hidden.key) == 66
+    assert keyless.key is None
+    assert keyless.statement.startswith("insert of a row as entry 2")
 
 
 def test_a_row_whose_values_are_not_shown_says_so(paper: PaperBundle) -> None:

@@ -199,7 +199,7 @@ class JournalState(JournalView):
         self.last_seal_lsn = parse_lsn(body["switch_lsn"])
         for table, generation, head in body_heads(body["final"]):
             self._ended[table, generation] = head
-        self._gaps.update(dict.fromkeys(self._tables, record.seq or 0))
+        self._gaps.update(dict.fromkeys(self._tables, self.size + 1))
 
     def _note_split(self, record: Record) -> None:
         part, parts = record.body.get("part", 1), record.body.get("parts", 1)
@@ -211,11 +211,11 @@ class JournalState(JournalView):
         self.split = Split(record.type, split_key(record), part, parts, before | {head["table"] for head in heads})
 
     def _apply_gap(self, record: Record) -> None:
-        self._gaps.update(dict.fromkeys(record.body["tables"], record.seq or 0))
+        self._gaps.update(dict.fromkeys(record.body["tables"], self.size + 1))
 
     def _apply_finding(self, record: Record) -> None:
         body = record.body
-        self.findings.setdefault(body["id"], JournalFinding(body["id"], finding_identity(body), record.seq or 0))
+        self.findings.setdefault(body["id"], JournalFinding(body["id"], finding_identity(body), self.size + 1))
 
     def _apply_ack(self, record: Record) -> None:
         self._set_status(record.body["finding"], "acknowledged", only_from=("open",))
@@ -233,7 +233,7 @@ class JournalState(JournalView):
 
     def _apply_accept(self, record: Record) -> None:
         body = record.body
-        accepted = [AcceptedRow(row["key"], row["row"], row["seq"], record.seq or 0) for row in body["rows"]]
+        accepted = [AcceptedRow(row["key"], row["row"], row["seq"], self.size + 1) for row in body["rows"]]
         if accepted:
             self._accepts.setdefault((body["table"], body["generation"]), []).extend(accepted)
         finding = self.findings.get(body["finding"])
