@@ -5,11 +5,13 @@ needs nothing but the standard library) and reads JSON lines on standard input::
 
     {"add": {"path": "/tmp/witnz-pg-x", "data": "/tmp/witnz-pg-x/data", "pg_ctl": "/…/bin/pg_ctl", "uid": 65534, "gid": 65534}}
     {"forget": "/tmp/witnz-pg-x/data"}
+    {"add": {"process": "4711"}}
 
 ``data`` and ``pg_ctl`` may be null (a directory without a server), ``path`` may be null (a server whose directory stays); the
-key is ``data``, else ``path``.  The pipe ends when the parent does, however it ended (kill -9 included); the guard then stops
-every server that is left and removes every directory that is left.  PR_SET_PDEATHSIG would not do: it follows the *thread* that
-forked, is lost on a change of uid, and removes no directory.
+key is ``data``, else ``path``, or the ``process`` (one of our children, to be killed).  The pipe ends when the parent does,
+however it ended (kill -9 included); the guard then stops every server that is left, kills every process and removes every
+directory.  PR_SET_PDEATHSIG would not do: it follows the *thread* that forked, is lost on a change of uid, and removes no
+directory.
 """
 
 from __future__ import annotations
@@ -43,6 +45,16 @@ def protect(
 def release(key: Path) -> None:
     """Take back a :func:`protect`: ``key`` is its ``data``, or its ``path`` where it had no ``data``."""
     _tell({"forget": str(key)})
+
+
+def protect_process(pid: int) -> None:
+    """Have our child ``pid`` killed when this process is gone; to be released as soon as it has ended, since ids come again."""
+    _tell({"add": {"process": str(pid)}})
+
+
+def release_process(pid: int) -> None:
+    """Take back a :func:`protect_process`."""
+    _tell({"forget": str(pid)})
 
 
 def _tell(command: dict[str, Any]) -> None:
@@ -81,13 +93,18 @@ def _follow(lines: Iterable[str]) -> list[dict[str, Any]]:
     for line in lines:
         command = json.loads(line)
         if "add" in command:
-            left[command["add"]["data"] or command["add"]["path"]] = command["add"]
+            item = command["add"]
+            left[item.get("process") or item["data"] or item["path"]] = item
         else:
             left.pop(command["forget"], None)
     return list(reversed(left.values()))
 
 
 def _clean(item: dict[str, Any]) -> None:
+    if "process" in item:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(item["process"]), signal.SIGKILL)
+        return
     if item["pg_ctl"] and item["data"]:
         identity: dict[str, Any] = {"user": item["uid"], "group": item["gid"], "extra_groups": []} if os.geteuid() == 0 else {}
         with contextlib.suppress(OSError, subprocess.SubprocessError):  # gone already is as good as stopped
