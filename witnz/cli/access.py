@@ -15,6 +15,7 @@ from witnz.errors import ConfigError, DatabaseUnreachable, Inconclusive, Replica
 
 if TYPE_CHECKING:
     from witnz.cli.output import Output
+    from witnz.cli.stored import StoredDocuments
     from witnz.config import Config
     from witnz.node.node import Node
     from witnz.store.database import Database
@@ -79,7 +80,7 @@ def documents(config: Config) -> Iterator[Documents]:
 
 
 @contextmanager
-def stored(config: Config) -> Iterator[Documents]:
+def stored(config: Config) -> Iterator[StoredDocuments]:
     """The documents of the node's store, which nothing here changes; a node may run on it meanwhile.
 
     Raises NotInitialised where there is no store, ConfigError for that of another cluster or node.

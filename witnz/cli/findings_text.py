@@ -37,7 +37,8 @@ def finding_lines(output: Output, finding: Mapping[str, Any], *, indent: str = "
     yield f"{indent}{finding['id']}  {output.word(finding['severity'])}  {finding['class']}{where}  {about}"
     inner = indent + "    "
     if finding["recorded"] or finding["found"]:
-        entry = f"  (entry {finding['entry_seq']:,})" if finding["entry_seq"] is not None else ""
+        by_entry = finding["entry_seq"] is not None and not finding["explained_by"]
+        entry = f"  (entry {finding['entry_seq']:,})" if by_entry else ""
         yield f"{inner}recorded  {printable(finding['recorded'] or 'no such row')}{entry}"
         yield f"{inner}found     {printable(finding['found'] or 'no such row')}"
     window = finding["window"]

@@ -23,7 +23,22 @@ from witnz.cli.invocation import Invocation
 from witnz.cli.output import Color, Output, print_line
 from witnz.errors import UsageError, WitnzError
 
-COMMANDS: Final = ("init", "start", "status", "verify", "config", "version")
+COMMANDS: Final = (
+    "init",
+    "protect",
+    "doctor",
+    "start",
+    "status",
+    "verify",
+    "findings",
+    "log",
+    "checkpoint",
+    "prove",
+    "config",
+    "keys",
+    "repair",
+    "version",
+)
 """Modules of this package, in the order of the help page; each has ``register(app)``."""
 
 EXTRA_OF: Final = {

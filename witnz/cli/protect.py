@@ -1,0 +1,348 @@
+"""``witnz protect`` and ``witnz unprotect``: the protected set, in the file, the publication and the journal.
+
+The order keeps every step safe to stop after and to run again:
+
+    protect      the table is fit -> the publication holds it -> the file lists it -> a running node is told
+    unprotect    the journal has an operator's signature -> the file no longer lists it -> the publication lets it go
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from witnz.cli.access import documents, own_node, running_client, table_name
+from witnz.cli.command import SET_UP, Reason, add_command
+from witnz.cli.configfile import NewTable, add_tables, by_hand, load_edited, read_text, remove_tables, replace_file
+from witnz.cli.dba_sql import admin_conninfo
+from witnz.cli.deciding import Operator, OperatorKey, Yes, check_reason, confirm
+from witnz.cli.invocation import Invocation, invocation
+from witnz.cli.output import Output
+from witnz.cli.text import printable
+from witnz.errors import Inconclusive, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import Connection
+
+    from witnz.config import Config, TableConfig
+    from witnz.node.node import Node
+
+ENDED_WAIT_S: Final = 30.0
+
+Tables = Annotated[list[str], typer.Argument(metavar="TABLE", show_default=False, help="schema.table, or table for public.")]
+AdminUrl = Annotated[
+    str | None, typer.Option("--admin-url", metavar="URL", help="The database as the tables' owner; used once, not kept.")
+]
+
+
+class Mode(StrEnum):
+    """How a table is meant to change."""
+
+    APPEND_ONLY = "append_only"
+    STATE_INTEGRITY = "state_integrity"
+
+
+class OnChange(StrEnum):
+    """What a recorded change of a state_integrity table is."""
+
+    ALERT = "alert"
+    RECORD = "record"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    add_command(
+        app,
+        "protect",
+        "witnz protect audit_logs --mode append_only --admin-url postgresql://app_owner@db.internal/app",
+        "witnz protect billing.prices",
+        section=SET_UP,
+    )(protect)
+    add_command(
+        app,
+        "unprotect",
+        'witnz unprotect audit_logs --operator-key operator-alice.key --reason "replaced by events, ticket 4711"',
+        section=SET_UP,
+    )(unprotect)
+
+
+# -- protect ------------------------------------------------------------------------------------------------------------------
+
+
+def protect(
+    context: typer.Context,
+    tables: Tables,
+    *,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="Only inserts are legitimate, or changes are, too.")
+    ] = Mode.STATE_INTEGRITY,
+    inserts_only: Annotated[
+        bool, typer.Option("--inserts-only", help="Publish inserts and truncates; the rest is found by scan only.")
+    ] = False,
+    on_change: Annotated[
+        OnChange, typer.Option("--on-change", help="A change is a finding until approved, or accepted.")
+    ] = OnChange.ALERT,
+    require_intent: Annotated[bool, typer.Option("--require-intent", help="Every change needs a signed intent.")] = False,
+    retain_rows: Annotated[
+        bool, typer.Option("--retain-rows", help="Keep encrypted images, so that rows can be repaired.")
+    ] = False,
+    admin_url: AdminUrl = None,
+) -> int:
+    """Begin to protect tables, also while the node runs.
+
+    The publication belongs to the tables' owner: give --admin-url once, or let the DBA run the SQL that is printed (exit code
+    14) and run the same command again.  With --inserts-only changes of existing rows are not seen as they happen; a scan finds
+    them, without saying who made them.
+    """
+    from witnz.store.datadir import DataDir
+
+    call = invocation(context)
+    config = call.startable_config()
+    DataDir(config.data_dir).check(writable=False)
+    rules = _rules(mode, on_change, inserts_only=inserts_only, require_intent=require_intent, retain_rows=retain_rows)
+    asked = [_new_table(text, rules) for text in tables]
+    fresh = [table for table in asked if not _is_listed(config, table)]
+    edited, text = _with_tables(config, fresh)
+    _publish(call, edited, admin_url)
+    if fresh and config.path is not None:
+        replace_file(config.path, text)
+    told = _tell(config, [edited_table for table in asked if (edited_table := edited.table(table.name)) is not None])
+    if inserts_only:
+        call.output.note("updates and deletes of these tables are found by scan only, without who made them or when")
+    document = {
+        "schema": "witnz.protect/1",
+        "tables": [table.name for table in asked],
+        "mode": mode.value,
+        "config": str(config.path),
+        "node": "recording" if told else "stopped",
+    }
+    when = "the running node records it from now on" if told else "recorded from the next `witnz start` on"
+    call.output.answer(document, [f"{printable(table.name)}: protected, {mode.value}; {when}" for table in asked])
+    return 0
+
+
+def _rules(mode: Mode, on_change: OnChange, *, inserts_only: bool, require_intent: bool, retain_rows: bool) -> dict[str, str]:
+    """The keys of the new item; what is the default is left out."""
+    rules = {"mode": mode.value}
+    if on_change is not OnChange.ALERT:
+        rules["on_change"] = on_change.value
+    flags = {"inserts_only": inserts_only, "require_intent": require_intent}
+    rules |= {key: "true" for key, given in flags.items() if given}
+    return rules | ({"retain": "rows"} if retain_rows else {})
+
+
+def _new_table(text: str, rules: dict[str, str]) -> NewTable:
+    from witnz.core.names import parse_table_name
+
+    return NewTable(*parse_table_name(table_name(text)), rules)
+
+
+def _is_listed(config: Config, table: NewTable) -> bool:
+    """Whether the file lists the table already, with these rules.  Raises UsageError where its rules are others."""
+    listed = config.table(table.name)
+    if listed is None:
+        return False
+    here = {
+        "mode": listed.mode,
+        "on_change": listed.on_change,
+        "inserts_only": str(listed.inserts_only).lower(),
+        "require_intent": str(listed.require_intent).lower(),
+        "retain": listed.retain,
+    }
+    wanted = {"on_change": "alert", "inserts_only": "false", "require_intent": "false", "retain": "none"} | dict(table.rules)
+    differing = [key for key in here if here[key] != wanted[key]]
+    if differing:
+        said = ", ".join(f"{key} {here[key]}" for key in differing)
+        raise UsageError(
+            f"{table.name} is listed in {config.path} already, with {said}",
+            hint="rules of a protected table are not changed by protecting it again",
+        )
+    return True
+
+
+def _with_tables(config: Config, fresh: Sequence[NewTable]) -> tuple[Config, str]:
+    """The configuration with the new tables, and its text."""
+    if not fresh or config.path is None:
+        return config, ""
+    text = add_tables(read_text(config.path), fresh)
+    names = [table.name for table in config.protected_tables] + [table.name for table in fresh]
+    return load_edited(config, text, names, by_hand(fresh)), text
+
+
+def _publish(call: Invocation, config: Config, admin_url: str | None) -> None:
+    """See to it that the publication holds every protected table.  Raises PublicationMissing, its SQL answered before."""
+    from witnz.node.setup import Made, PublicationMissing, configured_tables, conninfo_of, ensure_publication
+    from witnz.postgres.session import connect
+
+    with connect(conninfo_of(config), application_name="witnz protect") as conn:
+        published, inserts = configured_tables(conn, config)
+        try:
+            ensure_publication(conn, config, published, inserts, admin_conninfo(admin_url), Made(config.data_dir))
+        except PublicationMissing as missing:
+            if not missing.made.sql:
+                return  # it only holds more than it must
+            _answer_sql(call.output, missing.made.sql)
+            raise
+
+
+def _answer_sql(output: Output, statements: Sequence[str]) -> None:
+    output.answer({"schema": "witnz.sql/1", "sql": list(statements)}, [f"{statement};" for statement in statements])
+
+
+def _tell(config: Config, tables: Sequence[TableConfig]) -> bool:
+    """Tell a running node; whether there is one."""
+    with running_client(config) as client:
+        if client is None:
+            return False
+        for table in tables:
+            client.protect(
+                table.name,
+                table.mode,
+                exclude_columns=table.exclude_columns,
+                on_change=table.on_change,
+                inserts_only=table.inserts_only,
+                require_intent=table.require_intent,
+                retain=table.retain,
+                keys=table.keys,
+            )
+        return True
+
+
+# -- unprotect ----------------------------------------------------------------------------------------------------------------
+
+
+def unprotect(
+    context: typer.Context,
+    tables: Tables,
+    *,
+    operator_key: OperatorKey,
+    reason: Reason,
+    admin_url: AdminUrl = None,
+    yes: Yes = False,
+) -> int:
+    """End the protection of tables, signed with an operator's key; what was recorded stays and stays provable."""
+    from witnz.node.setup import conninfo_of
+    from witnz.postgres.session import connect
+
+    call = invocation(context)
+    config = call.startable_config()
+    check_reason(reason)
+    operator = Operator.load(operator_key)
+    names = [table_name(text) for text in tables]
+    with connect(conninfo_of(config), application_name="witnz unprotect") as conn:
+        related = [name for asked in names for name in (asked, *_leaves(conn, asked))]
+        protected = _protected(config, names, related)
+        if protected:
+            listed = ", ".join(printable(name) for name in protected)
+            confirm(call.output, f"End the protection of {listed}, signed by {operator.name}?", yes=yes)
+            _decide(call, config, operator, protected, reason)
+        _forget(config, names)
+        statements = _unpublish(conn, call.load_config(), names, admin_url)
+    document = {
+        "schema": "witnz.unprotect/1",
+        "tables": names,
+        "ended": protected,
+        "operator": operator.name,
+        "config": str(config.path),
+        "sql": statements,
+    }
+    lines = [f"{printable(name)}: no longer protected, signed by {operator.name}" for name in protected]
+    lines += [] if protected else ["no protection was left to end"]
+    if statements:
+        lines += ["the publication still holds more than it must; its owner may run:", *(f"  {text};" for text in statements)]
+    call.output.answer(document, lines)
+    return 0
+
+
+def _leaves(conn: Connection[Any], name: str) -> list[str]:
+    """The partitions of a table, which are protected under their own names."""
+    from witnz.core.names import parse_table_name
+    from witnz.postgres import catalog
+
+    info = catalog.find_table(conn, *parse_table_name(name))
+    if info is None or not info.is_partitioned:
+        return []
+    return [leaf.witnz_name for leaf in catalog.leaf_partitions(conn, info.oid)]
+
+
+def _protected(config: Config, asked: Sequence[str], related: Sequence[str]) -> list[str]:
+    """Those that the journal protects.  Raises UsageError for one that never was, and that the file does not list."""
+    with documents(config) as source:
+        in_force = {table["name"] for table in source.tables() if table["protected"]}
+        for name in asked:
+            if name not in in_force and config.table(name) is None:
+                source.table(name)
+    return [name for name in dict.fromkeys(related) if name in in_force]
+
+
+def _decide(call: Invocation, config: Config, operator: Operator, names: Sequence[str], reason: str) -> None:
+    """Journal a signed ``unprotect`` for each, and wait until nothing more is recorded."""
+    with running_client(config) as client:
+        if client is not None:
+            cluster = str(client.status()["cluster"]["id"])
+            for name in names:
+                client.decide("unprotect", operator.sign("unprotect", {"table": name, "reason": reason}, cluster))
+            return
+    with own_node(config, call.output) as node:
+        for name in names:
+            node.decide("unprotect", operator.sign("unprotect", {"table": name, "reason": reason}, node.cluster_id))
+        _await_ended(node, set(names))
+
+
+def _await_ended(node: Node, names: set[str]) -> None:
+    deadline = time.monotonic() + ENDED_WAIT_S
+    while names & {state.name for state in node.states()}:
+        if time.monotonic() > deadline:
+            raise Inconclusive("the end of protection is journalled, and the stream has not come to it yet")
+        time.sleep(0.05)
+
+
+def _forget(config: Config, names: Sequence[str]) -> None:
+    """Take the tables out of the file."""
+    places = [place for place, table in enumerate(config.protected_tables) if table.name in names]
+    if not places or config.path is None:
+        return
+    text = remove_tables(read_text(config.path), places)
+    left = [table.name for table in config.protected_tables if table.name not in names]
+    load_edited(config, text, left, f"take {', '.join(names)} out of protected_tables by hand")
+    replace_file(config.path, text)
+
+
+def _unpublish(conn: Connection[Any], config: Config, names: Sequence[str], admin_url: str | None) -> list[str]:
+    """Take the tables out of the publications as their owner, or the SQL that does."""
+    from witnz.core.names import parse_table_name
+    from witnz.node.setup import configured_tables
+    from witnz.postgres import catalog
+    from witnz.postgres.publication import apply, expected_publications, publication_state, repair_sql
+
+    infos = [catalog.find_table(conn, *parse_table_name(name)) for name in names]
+    gone = {info.oid for info in infos if info is not None}
+    published, inserts = configured_tables(conn, config)
+    if admin_url is not None:
+        with _as_admin(admin_url) as admin:
+            apply(admin, config.publication, published, inserts_only_tables=inserts, remove=gone)
+        return []
+    version = conn.info.server_version
+    return [
+        statement
+        for expected in expected_publications(config.publication, published, inserts)
+        for statement in repair_sql(expected, publication_state(conn, expected.name), version=version, remove=gone)
+    ]
+
+
+@contextmanager
+def _as_admin(url: str) -> Iterator[Connection[Any]]:
+    from witnz.postgres.session import connect
+
+    conninfo = admin_conninfo(url)
+    if conninfo is None:
+        raise UsageError("expected --admin-url")
+    with connect(conninfo, application_name="witnz unprotect") as conn:
+        yield conn
