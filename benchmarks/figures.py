@@ -123,7 +123,9 @@ def latency(setting: Setting, node: Node, samples: int = 300) -> Figure:
     }
 
 
-def _latencies(application: psycopg.Connection[tuple[object, ...]], event: threading.Event, samples: int, first: int) -> list[float]:
+def _latencies(
+    application: psycopg.Connection[tuple[object, ...]], event: threading.Event, samples: int, first: int
+) -> list[float]:
     taken = []
     for row in range(first, first + samples):
         event.clear()
@@ -149,8 +151,8 @@ def memory() -> Figure:
 
 def offline(node: Node, directory: Path, runs: int = 7) -> Figure:
     """P8: offline verification of a checkpoint bundle as a whole process, against the interpreter's own start."""
-    from witnz.node.evidence import policy_text
     from witnz.core.record import parse_record
+    from witnz.node.evidence import policy_text
     from witnz.store import journal
 
     node.seal_now()
