@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.pgoutput import (
     OID,
+    UNCHANGED_VALUE,
     conninfo_of,
     format_begin,
     format_commit,
@@ -132,6 +133,14 @@ def test_a_relation_described_anew_counts_from_there_on() -> None:
     assert rows_of([event])[0].old == [b"\\N\t0\t\\N"]
     with pytest.raises(FormatError, match="expected a tuple of 3 columns"):
         decoder.decode([format_insert([b"1", b"2"])])
+
+
+def test_an_unchanged_key_is_taken_by_the_key_of_now() -> None:
+    decoder = open_decoder(2, keys=(0,))
+    message = format_update([UNCHANGED_VALUE, UNCHANGED_VALUE], [b"a", b"b"], b"K")
+    assert rows_of(decoder.decode([message]))[0].new == [b"a\t\\U"]
+    decoder.decode([format_relation(2, keys=(1,))])
+    assert rows_of(decoder.decode([message]))[0].new == [b"\\U\tb"]
 
 
 def test_a_logical_message_may_hold_any_bytes() -> None:
@@ -446,12 +455,12 @@ def test_truncations_name_all_their_tables(every_database: Database) -> None:
     )
     oids = dict(database.sql("SELECT relname, oid::bigint FROM pg_class WHERE relname IN ('a', 'b', 'c')"))
     with open_feed(database, "a", "b", "c") as feed:
-        database.sql("TRUNCATE a, c RESTART IDENTITY CASCADE")
-        database.sql("TRUNCATE c")
+        database.sql("TRUNCATE a, c CASCADE")
+        database.sql("TRUNCATE c RESTART IDENTITY")
         first, second = feed.take_events()
     assert isinstance(first, Truncate)
-    assert (set(first.oids), first.cascade, first.restart) == ({oids["a"], oids["b"], oids["c"]}, True, True)
-    assert second == Truncate((oids["c"],), False, False)
+    assert (set(first.oids), first.cascade, first.restart) == ({oids["a"], oids["b"], oids["c"]}, True, False)
+    assert second == Truncate((oids["c"],), False, True)
 
 
 def test_messages_come_where_they_were_written(every_database: Database) -> None:

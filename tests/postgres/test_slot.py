@@ -105,7 +105,7 @@ def test_making_a_slot_waits_for_writers_but_not_for_ever(every_database: Databa
     assert create_slot(walsender, slot, lock_timeout_s=20) > 0
 
 
-def test_a_role_that_may_not_replicate_cannot_make_a_slot(every_database: Database, slot: str) -> None:
+def test_a_role_that_may_not_replicate_cannot_drop_a_slot(every_database: Database, slot: str) -> None:
     with connect(conninfo_of(every_database, "app_owner")) as plain, pytest.raises(KeyProblem):
         drop_slot(plain, slot)
 

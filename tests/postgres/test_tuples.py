@@ -13,7 +13,7 @@ from tests.support.pgoutput import UNCHANGED_VALUE, Value, format_delete, format
 from witnz.core.rowline import format_line
 from witnz.errors import FormatError
 from witnz.postgres.pgoutput import Rows
-from witnz.postgres.tuples import HEAD_BYTES, UNCHANGED, TupleReader, _Shape, read_tuple
+from witnz.postgres.tuples import HEAD_BYTES, UNCHANGED, PairReader, TupleReader, _Shape, read_tuple
 
 # What headers, markers, separators, escapes and NULLs are made of, but for the NUL byte, which no value has.
 HOSTILE = [
@@ -64,6 +64,8 @@ def rows_and_nulls(draw: st.DrawFn) -> tuple[list[bytes | None], tuple[int, ...]
 @example(([b"x", None, b"yn"], (1,)))
 @example(([b"xn", None, b"y"], (1,)))
 @example(([b"t", None, None, b"n"], (1, 2)))
+@example(([b"a", None, b"xn", b"y", None], (1, 3)))  # the first NULL is where it is expected, the second is not
+@example(([b"a", b"xn", None, b"y", None], (1, 4)))
 def test_a_fast_pattern_gives_the_strict_line_or_none(given_: tuple[list[bytes | None], tuple[int, ...]]) -> None:
     row, nulls = given_
     message = format_insert(row)
@@ -113,6 +115,17 @@ def test_the_combination_of_nulls_that_a_table_usually_has_is_learned(nulls: tup
     for _ in range(3):
         assert reader.lines([format_insert(row) for row in rows]) == ([format_line(row) for row in rows], ())
     assert reader._shapes[0].nulls == nulls
+
+
+def test_the_usual_nulls_of_updates_are_learned_for_both_tuples() -> None:
+    pairs = [([b"%d" % i, None, b"n"], [b"%d" % i, b"n", None]) for i in range(200)]
+    reader = PairReader([True] * 3)
+    for _ in range(3):
+        new, old, unresolved = reader.lines([format_update(*pair) for pair in pairs])
+        assert new == [format_line(pair[0]) for pair in pairs]
+        assert old == [format_line(pair[1]) for pair in pairs]
+        assert unresolved == ()
+    assert reader._shapes[0].nulls == (2, 4)
 
 
 def test_two_combinations_of_nulls_in_turn_are_both_learned() -> None:
