@@ -16,7 +16,7 @@ Findings about the same rows that were opened before are closed with it: what th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -35,7 +35,7 @@ from witnz.node.journal import Journal
 from witnz.node.repair_apply import Applied, apply_plan
 from witnz.node.repair_plan import RepairPlan
 from witnz.node.repair_planner import Planner
-from witnz.node.repair_rows import REPAIRABLE, FindingRows, check_repairable
+from witnz.node.repair_rows import REPAIRABLE, FindingRows, check_repairable, with_restored
 from witnz.node.table_state import TableState
 from witnz.node.verification import Verified
 from witnz.postgres.session import Conninfo, classify_error
@@ -110,11 +110,14 @@ class Repairs:
         Raises UsageError for a finding that is closed, not about rows, of a table that keeps no images or has no key;
         StoreCorrupt for an image that is not what was recorded; Inconclusive or DatabaseError where the table cannot be read.
         """
-        finding = self._open_one(finding_id)
+        return self._plan(self._open_one(finding_id))
+
+    def _plan(self, finding: Finding, restored: Iterable[str] = ()) -> RepairPlan:
+        """``restored``: keys that have to be as recorded, too (of a truncate, restored rows are no longer those before it)."""
         state = self._state_of(finding)
         with self._parts.db.read() as conn:
             rows = FindingRows(conn, state, self._parts.box)
-            wanted = rows.wanted(finding)
+            wanted = with_restored(rows.wanted(finding), restored)
             recorded = rows.recorded([row.key for row in wanted])
             heap_only = finding.xid is None
             try:
@@ -169,24 +172,20 @@ class Repairs:
                 "the repair is written, but the replication stream has not recorded it yet",
                 hint=f"run `witnz repair apply {finding_id}` again when the node has caught up",
             )
-        rest = self.plan(finding_id)
-        closed: tuple[str, ...] = ()
-        self._parts.approvals.journal_finding(finding)
-        if rest.nothing_left:
-            closed = (finding_id, *self._settled_with(finding, rest, intent))
-            for name in closed:
-                self._close(name, sql_sha256)
-        else:
-            reasons = [f"key {statement.key}: the row is not as recorded" for statement in rest.statements]
-            left = (*applied.skipped, *rest.refused, *reasons)
-            self._journal(finding, sql_sha256, f"{len(left)} row(s) left: {left[0]}"[:1000])
+        rest = self._plan(finding, applied.restored)
+        closed = (*((finding_id,) if rest.nothing_left else ()), *self._settled_with(finding, rest, intent))
+        for name in closed:
+            self._close(name, sql_sha256)
+        left = (*applied.skipped, *rest.refused, *(f"key {row.key}: the row is not as recorded" for row in rest.statements))
+        if not rest.nothing_left:
+            self.note(finding, f"{len(left)} row(s) left: {left[0]}"[:1000], sql_sha256)
         return RepairResult(
-            finding=self._parts.approvals.get(finding_id),
-            repaired=bool(closed),
+            finding=self.get(finding_id),
+            repaired=rest.nothing_left,
             sql_sha256=sql_sha256,
             closed=closed,
             restored=applied.restored,
-            left=() if closed else tuple(dict.fromkeys(left)),
+            left=() if rest.nothing_left else tuple(dict.fromkeys(left)),
             notes=applied.notes,
             verified=self._parts.verify_table(rest.table),
         )
@@ -195,10 +194,11 @@ class Repairs:
         """Raises UsageError if there is no such finding."""
         return self._parts.approvals.get(finding_id)
 
-    def note(self, finding: Finding, result: str) -> None:
-        """Journal what became of a repair that was not made; the finding stays as it is."""
+    def note(self, finding: Finding, result: str, sql_sha256: str | None = None) -> None:
+        """Journal what became of a repair; any other result than ``repaired`` leaves the finding as it is."""
         self._parts.approvals.journal_finding(finding)
-        self._journal(finding, None, result)
+        body = {"finding": finding.id, "target": finding.table or "", "sql_sha256": sql_sha256, "result": result}
+        self._parts.journal.propose("repair", body)
 
     def resume(self) -> None:
         """Close what the journal calls repaired and a crash left open here."""
@@ -211,16 +211,11 @@ class Repairs:
                     self._parts.book.set_state(conn, finding.id, REPAIRED)
 
     def _close(self, finding_id: str, sql_sha256: str) -> None:
-        finding = self._parts.approvals.get(finding_id)
-        self._parts.approvals.journal_finding(finding)
-        self._journal(finding, sql_sha256, _REPAIRED)
+        finding = self.get(finding_id)
+        self.note(finding, _REPAIRED, sql_sha256)
         with self._parts.db.write() as conn:
             self._parts.book.set_state(conn, finding_id, REPAIRED)
         log.info("finding was repaired", finding=finding_id, table=finding.table)
-
-    def _journal(self, finding: Finding, sql_sha256: str | None, result: str) -> None:
-        body = {"finding": finding.id, "target": finding.table or "", "sql_sha256": sql_sha256, "result": result}
-        self._parts.journal.propose("repair", body)
 
     def _check_intent(self, finding: Finding, text: str) -> Intent:
         intent = parse_intent(text)
@@ -254,7 +249,7 @@ class Repairs:
     # -- what a finding stands on ---------------------------------------------------------------------------------------------
 
     def _open_one(self, finding_id: str) -> Finding:
-        finding = self._parts.approvals.get(finding_id)
+        finding = self.get(finding_id)
         if finding.state in CLOSED:
             raise UsageError(f"finding {finding.id} is {finding.state} already")
         return finding

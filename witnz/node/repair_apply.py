@@ -20,14 +20,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
 from witnz.core.keys import Signer
 from witnz.core.message import MAX_HINT, format_intent, sign_intent
 from witnz.core.names import parse_table_name
-from witnz.errors import DatabaseUnreachable, Inconclusive, KeyProblem, UsageError, WitnzError
+from witnz.errors import DatabaseUnreachable, FormatError, Inconclusive, KeyProblem, UsageError, WitnzError
 from witnz.node.repair_plan import RepairPlan, Statement
 from witnz.node.repair_sql import quote, read_rows
 from witnz.postgres import catalog
@@ -39,7 +39,7 @@ MAX_REASON_BYTES: Final = MAX_HINT - 100
 NO_TRANSACTION: Final = 0  # the xid of an intent for a repair that had nothing to write
 
 _BEGIN: Final = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = 0"
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = 0"
 )
 _BY_HEAP: Final = "SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off"
 _WRITTEN: Final = """
@@ -61,6 +61,30 @@ class Applied:
     restored: tuple[str, ...]
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What a node is told so that it can settle; no row contents."""
+        texts = {"restored": list(self.restored), "skipped": list(self.skipped), "notes": list(self.notes)}
+        return {"intent": self.intent, "xid": str(self.xid), **texts}
+
+
+def applied_from_json(document: Any) -> Applied:
+    """The inverse of :meth:`Applied.to_json`.  Raises FormatError for anything else."""
+    try:
+        lists = {name: tuple(map(_text, document[name])) for name in ("restored", "skipped", "notes")}
+        applied = Applied(intent=_text(document["intent"]), xid=int(_text(document["xid"])), **lists)
+        same = applied.to_json() == document
+    except (AttributeError, KeyError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise FormatError("applied repair: expected exactly intent, xid, restored, skipped and notes")
+    return applied
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise FormatError("applied repair: expected text")
+    return value
 
 
 def apply_plan(

@@ -11,7 +11,7 @@ What was recorded is the accepted row (formats.md 3): its hash from the log, its
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -146,10 +146,21 @@ class FindingRows:
         return state_key_of_entry(line, entry.seq, entry.row, keyed=True)
 
 
+def with_restored(wanted: list[Wanted], names: Iterable[str]) -> list[Wanted]:
+    """The rows, and those that a repair says it restored; of these nothing else than the recorded row may be there."""
+    known = {row.name for row in wanted}
+    return wanted + [Wanted(_key_of(name), name, None) for name in names if name not in known]
+
+
 def _scanned(finding: Finding) -> Wanted:
-    text = (finding.key or "").encode()
-    key = text if text.startswith(b"\\H") else unescape(text)
-    return Wanted(key, finding.key or "", bytes.fromhex(finding.found) if finding.found else None)
+    found = bytes.fromhex(finding.found) if finding.found else None
+    return Wanted(_key_of(finding.key or ""), finding.key or "", found)
+
+
+def _key_of(name: str) -> bytes:
+    """The state key of what people call a key; the inverse of :func:`_name_of`."""
+    text = name.encode()
+    return text if text.startswith(b"\\H") else unescape(text)
 
 
 def _name_of(key: bytes) -> str:
