@@ -16,7 +16,7 @@ from collections.abc import Callable
 import psycopg
 import structlog
 
-from witnz.core.entry import parse_schema_hint
+from witnz.core.entry import Schema, parse_entry, parse_schema_hint
 from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.rowline import leaf_secret, secret_commitment
@@ -100,6 +100,7 @@ class Generations:
             head = tablelog.load_head(conn, row.id)
             hint = row.columns
             overlay = has_overlay(conn, row.id)
+            first = _first_schema(conn, row) if head.size else None
         schema = parse_schema_hint(hint) if hint else None
         state = TableState(
             head=head,
@@ -115,6 +116,8 @@ class Generations:
             final_lsn=row.final_lsn,
             has_overlay=overlay,
             excluded=frozenset(notes.excluded),
+            first_columns=first.columns if first is not None else None,
+            first_identity=first.identity if first is not None else "",
         )
         state.logged_schema = hint
         return state
@@ -164,10 +167,12 @@ class Generations:
                 self._adopt(opening, recorder)
                 return
         for opening in [o for o in self._openings if o.phase == "failed"]:
-            self._give_up(opening, recorder)
             if recorder.dirty:
                 return  # its owner commits before the journal is written to again
+            self._give_up(opening, recorder)
         for state in recorder.tables():
+            if recorder.dirty:
+                return
             if state.name in self._ending:
                 self._end(state, recorder)
             elif state.status == PROVISIONAL and state.head.size:
@@ -186,7 +191,11 @@ class Generations:
                 size = logs.log_size(conn, old.state.head.id)
                 root = root_at(entries.tile_reader(conn, old.state.head.id, size), size)
             previous = {"size": size, "root": base64.b64encode(root).decode(), "chain": old.state.head.chain.decode()}
-        self._around.journal.propose("table", opening.table_body(previous), at=opening.at)
+        try:
+            self._around.journal.propose("table", opening.table_body(previous), at=opening.at)
+        except ProofError as refusal:  # a gap was journalled meanwhile: an operator has to decide first
+            opening.error, opening.phase = refusal.message, "failed"
+            return
         self._activate(state, old.state if old is not None else None, recorder)
         opening.phase = "done"
 
@@ -273,6 +282,8 @@ class Generations:
         """The definition of a table changed: open the generation that follows, or ask for a decision."""
         if state.name in self._blocked or state.status != ACTIVE:
             return
+        if self._around.journal.state.open_gap(state.name) is not None:
+            return  # nobody can say that the rows are as recorded before an operator has accepted the gap
         projection = self._projection(state, info)
         if projection is None:
             self._blocked.add(state.name)
@@ -387,6 +398,14 @@ class Generations:
         state.status = ACTIVE
 
     recorder_connection: Callable[[], sqlite3.Connection]
+
+
+def _first_schema(conn: sqlite3.Connection, row: LogRow) -> Schema:
+    """The description that a log begins with."""
+    entry = parse_entry(entries.entry_at(conn, row.id, 1))
+    if entry.op != "schema" or entry.hint is None:
+        raise StoreCorrupt(f"the log of {row.table}, generation {row.generation}, does not begin with a schema entry")
+    return parse_schema_hint(entry.hint)
 
 
 def logs_of(conn: sqlite3.Connection, table: str, generation: int) -> LogRow:

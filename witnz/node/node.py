@@ -24,7 +24,7 @@ from witnz.config import Config
 from witnz.core.classify import Rules
 from witnz.core.finding import Finding
 from witnz.core.names import parse_table_name
-from witnz.errors import ConfigError, Inconclusive, UsageError, WitnzError
+from witnz.errors import ConfigError, DatabaseError, Inconclusive, UsageError, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.approval import Approvals
 from witnz.node.auto_repair import AutoRepair
@@ -134,7 +134,7 @@ class Node:
         self.generations.recorder_connection = self._recorder_connection
         self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
         self.source = SourceGuard(self.db, self.journal, self.book, self.conninfo, config.slot_name, self._table_names)
-        self.watch = CatalogWatch(self.db, self.book, self.generations, config.publication, self.states)
+        self.watch = CatalogWatch(self.db, self.journal, self.book, self.generations, config.publication, self.states)
         hooks = Hooks(
             between=self.generations.between, recorded=self._recorded, connected=self._connected, unreachable=self._unreachable
         )
@@ -358,12 +358,22 @@ class Node:
 
     def verify_table(self, table: str, progress: Progress = lambda rows: None) -> Verified:
         """Verify one table now and record the result."""
-        target = self.target(self.state(table))
+        state = self.state(table)
+        self._look()
+        target = self.target(state)
         verified = self.verification.run(target, progress)
         self.approvals.journal_all()
         self.metrics.verified(table, verified.verdict.value, verified.result.seconds, verified.result.rows)
         self.auto_repair.offer(finding.id for finding in verified.findings)
         return verified
+
+    def _look(self) -> None:
+        """What a scan relies on is looked at just before it; a table that is gone must not wait for the next round."""
+        try:
+            with self._catalog() as conn:
+                self.watch.look(conn)
+        except (DatabaseError, psycopg.Error) as error:
+            log.warning("catalog was not read", reason=str(error).strip())  # the scan meets the same, and says so
 
     def target(self, state: TableState) -> Target:
         return Target(
@@ -389,7 +399,8 @@ class Node:
             if info is None:
                 raise Inconclusive(f"{state.name} does not exist any more")
             shape = [(c.name, c.typoid, c.typmod) for c in info.replicated_columns if c.name not in state.excluded]
-            if shape != [(c.name, c.typoid, c.typmod) for c in state.columns]:
+            # In this order: the capture thread notes that the columns changed before it takes the new ones.
+            if shape != [(c.name, c.typoid, c.typmod) for c in state.columns] or state.stale is not None:
                 raise Inconclusive(f"the columns of {state.name} changed; a new generation is due")
             with self._scan(conn, info, state.excluded) as scan:
                 yield scan

@@ -16,6 +16,7 @@ import structlog
 from witnz.core.lsn import format_lsn
 from witnz.errors import ReplicationImpossible
 from witnz.node.findings import FindingBook
+from witnz.node.gaps import journal_gap
 from witnz.node.journal import Journal
 from witnz.postgres import slot as slots
 from witnz.postgres.session import Conninfo, connect, server_identity
@@ -92,12 +93,7 @@ class SourceGuard:
                 lsn=format_lsn(to_lsn),
                 detail=f"{reason}; changes between {format_lsn(from_lsn)} and {format_lsn(to_lsn)} were not seen",
             )
-        if tables:
-            self._journal.propose(
-                "gap",
-                {"from_lsn": format_lsn(from_lsn), "to_lsn": format_lsn(to_lsn), "reason": reason, "tables": sorted(tables)},
-            )
-        log.error("coverage has a gap", reason=reason, from_lsn=format_lsn(from_lsn), to_lsn=format_lsn(to_lsn))
+        journal_gap(self._journal, tables, from_lsn, to_lsn, reason)
 
     def _create(self) -> None:
         with connect(self._conninfo, replication=True, application_name="witnz slot") as conn:

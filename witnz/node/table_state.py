@@ -50,11 +50,17 @@ class TableState:
     stale: str | None = None  # why a new generation is due
     excluded: frozenset[str] = frozenset()  # columns the configuration leaves out by name (formats.md 1)
     logged_schema: str = ""  # the description in the log's newest schema entry; empty: none is there yet
+    first_columns: tuple[SchemaColumn, ...] | None = None  # as the generation began: what its rows were hashed under
+    first_identity: str = ""
     plan: KeyPlan = field(init=False)
     block: Block = field(init=False)
     keep: tuple[int, ...] | None = field(init=False, default=None)  # cells of the stream's line that are recorded; None: all
 
     def __post_init__(self) -> None:
+        if self.first_columns is None:
+            self.first_columns, self.first_identity = self.columns, self.identity
+        elif _shape(self.columns) != _shape(self.first_columns):
+            self.stale = "columns changed"
         self.plan = self._plan_for(self.columns)
         self.block = Block()
 

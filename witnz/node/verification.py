@@ -31,7 +31,9 @@ from witnz.verify.live import Difference, LiveVerifier, Progress, TableResult, T
 log = structlog.get_logger(__name__)
 
 TAMPER_GROUPS = frozenset({"silent", "stream"})
-COVERAGE = frozenset({"slot.lost", "coverage.gap", "epoch.restored", "visibility.changed", "schema.changed"})
+COVERAGE = frozenset(
+    {"slot.lost", "coverage.gap", "epoch.restored", "publication.changed", "visibility.changed", "schema.changed"}
+)
 REPLACED = frozenset({"table.replaced", "table.dropped"})
 MAX_LISTED = 1000
 

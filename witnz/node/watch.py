@@ -1,70 +1,91 @@
 """The catalog watch: the definitions that recording relies on, compared with what they were a moment ago.
 
-Logical replication says nothing of DDL, so every few seconds (and on every connection) the watch looks at what would change
-what is read or recorded: the tables' identity, columns, replica identity and row security, and the publication with its row
-in ``pg_publication_rel``, which is new after a table was taken out and put back.  Each look is one short read; nothing is
-locked.
+Logical replication says nothing of DDL, so every few seconds, after every start and before every scan the watch looks at what
+would change what is read or recorded: the tables' identity, columns, replica identity and row security, and the publication
+with its rows in ``pg_publication`` and ``pg_publication_rel``, which are new ones after something was changed and put back.
+Each look is one short read; nothing is locked.
+
+A table that was not, or not wholly, published for a while has a gap: nobody knows what happened to it meanwhile.  That is a
+finding and a ``gap`` record about this table, and about all of them where the publication as a whole was altered.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 import structlog
 
+from witnz.core.lsn import format_lsn, parse_lsn
 from witnz.core.names import parse_table_name
-from witnz.node.findings import FindingBook
+from witnz.node.findings import CLOSED, FindingBook
+from witnz.node.gaps import journal_gap
 from witnz.node.generations import Generations
+from witnz.node.journal import Journal
 from witnz.node.table_state import ACTIVE, TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.publication import Departure, PublicationState, departures, expected_publications, publication_state
-from witnz.store import meta
+from witnz.store import findings, meta
 from witnz.store.database import Database
 
 log = structlog.get_logger(__name__)
 
+SAVE_S = 60.0  # how stale the stored position of the last look may be
+
 States = Callable[[], list[TableState]]
+Reasons = dict[str | None, list[str]]  # by table, None for all that are published
 
 
 class CatalogWatch:
-    """Looks; opens findings; asks for new generations."""
+    """Looks; opens findings; journals gaps; asks for new generations.  May be called from several threads."""
 
-    def __init__(self, db: Database, book: FindingBook, generations: Generations, publication: str, states: States) -> None:
-        self._db, self._book, self._generations, self._publication, self._states = db, book, generations, publication, states
-        self._gone: set[str] = set()
-        self._identities: dict[str, str] = {}
+    def __init__(
+        self, db: Database, journal: Journal, book: FindingBook, generations: Generations, publication: str, states: States
+    ) -> None:
+        self._db, self._journal, self._book = db, journal, book
+        self._generations, self._publication, self._states = generations, publication, states
+        self._lock = threading.Lock()
+        self._gone: dict[str, str] = {}
+        self._seen: dict[str, _Seen] = {}
+        self.looks = 0
 
     def look(self, conn: psycopg.Connection[Any]) -> list[str]:
         """One look; the ids of the findings that it opened."""
-        opened: list[str | None] = []
-        states = [state for state in self._states() if state.status == ACTIVE]
-        for state in states:
-            opened += self._table(conn, state)
-        opened += self._publications(conn, self._states())
+        with self._lock:
+            states = self._states()
+            infos = catalog.load_tables(conn, sorted({state.oid for state in states}))
+            opened: list[str | None] = []
+            for state in states:
+                if state.status == ACTIVE:
+                    opened += self._table(conn, state, infos.get(state.oid))
+            opened += self._publications(conn, [state for state in states if state.oid in infos])
+            self.looks += 1
         return [finding for finding in opened if finding is not None]
 
     # -- tables ---------------------------------------------------------------------------------------------------------------
 
-    def _table(self, conn: psycopg.Connection[Any], state: TableState) -> list[str | None]:
-        info = catalog.table_by_oid(conn, state.oid)
+    def _table(self, conn: psycopg.Connection[Any], state: TableState, info: TableInfo | None) -> list[str | None]:
         if info is None or info.witnz_name != state.name:
             return [self._identity_lost(conn, state, info)]
-        self._gone.discard(state.name)
+        self._gone.pop(state.name, None)
         opened: list[str | None] = []
-        if info.relkind not in ("r", "p") or info.persistence != "p":
-            opened.append(self._find(state, "table.replaced", f"the table is now of kind {info.relkind}{info.persistence}"))
+        if info.relkind not in ("r", "p"):
+            opened.append(self._find(state, "table.replaced", f"the table is now of kind {info.relkind}"))
+        if info.persistence != "p":
+            opened.append(self._find(state, "table.replaced", "the table is now unlogged: what happens to it leaves no trace"))
         if info.filters_role:
             opened.append(
                 self._find(state, "visibility.changed", "row security now hides rows from witnz; grant BYPASSRLS to its role")
             )
-        before = self._identities.setdefault(state.name, state.identity)
+        before = self._identity_before(state, info)
         if info.identity != before:
-            self._identities[state.name] = info.identity
             detail = f"replica identity was changed from {before!r} to {info.identity!r}"
             opened.append(self._find(state, "identity.changed", detail))
         if self._shape(info, state) != [(c.name, c.typoid, c.typmod) for c in state.columns] or state.stale:
@@ -73,79 +94,33 @@ class CatalogWatch:
             self._generations.renew(state, info, "key columns changed")
         return opened
 
+    def _identity_before(self, state: TableState, info: TableInfo) -> str:
+        """The replica identity at the last look, which the store remembers over a restart."""
+        key = f"identity/{state.name}/{state.oid}"
+        with self._db.read() as conn:
+            before = meta.load_value(conn, key)
+        if before != info.identity:
+            with self._db.write() as conn:
+                meta.save_value(conn, key, info.identity)
+        return before if before is not None else state.first_identity
+
     def _shape(self, info: TableInfo, state: TableState) -> list[tuple[str, int, int]]:
         return [(c.name, c.typoid, c.typmod) for c in info.replicated_columns if c.name not in state.excluded]
 
     def _identity_lost(self, conn: psycopg.Connection[Any], state: TableState, info: TableInfo | None) -> str | None:
-        """The OID has gone or has another name now: dropped, replaced, or just renamed."""
-        if state.name in self._gone:
-            return None
-        self._gone.add(state.name)
-        other = self.by_name(conn, state.name)
+        """The OID has gone or has another name now: dropped, replaced, or just renamed.  What was said once is not repeated."""
+        other = catalog.find_table(conn, *parse_table_name(state.name))
         if other is not None:
-            return self._find(
-                state,
-                "table.replaced",
-                f"another table (OID {other.oid}) stands under the name of the recorded one (OID {state.oid})",
-            )
-        if info is None:
-            return self._find(state, "table.dropped", f"the table with OID {state.oid} does not exist any more")
-        return self._find(state, "schema.changed", f"the table was renamed to {info.witnz_name}")
-
-    def by_name(self, conn: psycopg.Connection[Any], name: str) -> TableInfo | None:
-        return catalog.find_table(conn, *parse_table_name(name))
-
-    # -- publication ----------------------------------------------------------------------------------------------------------
-
-    def _publications(self, conn: psycopg.Connection[Any], states: list[TableState]) -> list[str | None]:
-        published = {s.oid: parse_table_name(s.name) for s in states if not s.rules.inserts_only}
-        inserts = {s.oid: parse_table_name(s.name) for s in states if s.rules.inserts_only}
-        opened = []
-        for expected in expected_publications(self._publication, published, inserts):
-            state = publication_state(conn, expected.name)
-            wrong = [
-                departure.text
-                for departure in departures(expected, state)
-                # a surplus table is on its way to being protected, or no longer: its events are recorded nowhere
-                if departure.kind != "surplus" and not self._is_leaf(conn, departure, state)
-            ]
-            moved = self._moved(expected.name, state)
-            if wrong or moved:
-                opened.append(self._publication_finding(expected.name, "; ".join([*wrong, *moved])))
-        return opened
-
-    def _is_leaf(self, conn: psycopg.Connection[Any], departure: Departure, state: PublicationState | None) -> bool:
-        """A leaf is published through its root, so that it is not listed itself is no departure."""
-        if departure.kind != "missing" or departure.oid is None or state is None:
-            return False
-        info = catalog.table_by_oid(conn, departure.oid)
-        return info is not None and info.partition_root in state.tables
-
-    def _moved(self, name: str, state: PublicationState | None) -> list[str]:
-        """What was taken out and put back since the last look, by the catalog rows that are not the same ones any more."""
-        with self._db.read() as conn:
-            before = _load(conn, name)
-        if state is None:
-            return []
-        now = {"": f"{state.oid}/{state.row_xmin}"} | {str(oid): str(table.row_oid) for oid, table in state.tables.items()}
-        if now != before:
-            with self._db.write() as conn:
-                meta.save_value(conn, f"publication/{name}", json.dumps(now))
-        moved = [
-            f"{state.tables[int(oid)].schema}.{state.tables[int(oid)].name} was taken out and put back"
-            for oid, row in now.items()
-            if oid and oid in before and before[oid] != row
-        ]
-        if before and before.get("", "").split("/")[0] != str(state.oid):
-            moved.append("it was dropped and made anew")
-        return moved
-
-    def _publication_finding(self, name: str, detail: str) -> str | None:
-        with self._db.write() as conn:
-            opened = self._book.open(conn, cls="publication.changed", detail=f"publication {name}: {detail}")
-        if opened:
-            log.warning("publication was changed", publication=name, detail=detail)
-        return opened
+            cls = "table.replaced"
+            detail = f"another table (OID {other.oid}) stands under the name of the recorded one (OID {state.oid})"
+        elif info is None:
+            cls, detail = "table.dropped", f"the table with OID {state.oid} does not exist any more"
+        else:
+            cls, detail = "schema.changed", f"the table was renamed to {info.witnz_name}"
+        if self._gone.get(state.name) == detail:
+            return None
+        self._gone[state.name] = detail
+        return self._find(state, cls, detail)
 
     def _find(self, state: TableState, cls: str, detail: str) -> str | None:
         with self._db.write() as conn:
@@ -154,7 +129,125 @@ class CatalogWatch:
             log.warning("definition was changed", table=state.name, finding=cls, detail=detail)
         return opened
 
+    # -- publication ----------------------------------------------------------------------------------------------------------
 
-def _load(conn: sqlite3.Connection, name: str) -> dict[str, str]:
-    text = meta.load_value(conn, f"publication/{name}")
-    return dict(json.loads(text)) if text else {}
+    def _publications(self, conn: psycopg.Connection[Any], states: list[TableState]) -> list[str | None]:
+        published = {s.oid: parse_table_name(s.name) for s in states if not s.rules.inserts_only}
+        inserts = {s.oid: parse_table_name(s.name) for s in states if s.rules.inserts_only}
+        opened: list[str | None] = []
+        for expected in expected_publications(self._publication, published, inserts):
+            lsn = _insert_lsn(conn)
+            state = publication_state(conn, expected.name)
+            before, now = self._before(expected.name), _Seen.of(state, lsn)
+            reasons: Reasons = {}
+            for departure in departures(expected, state):
+                # a surplus table is on its way to being protected, or no longer: its events are recorded nowhere
+                if departure.kind != "surplus" and not _is_leaf(conn, departure, state):
+                    self._add(reasons, conn, states, departure.oid, departure.text)
+            for oid, text in before.altered(now):
+                if oid is None or oid in expected.tables:
+                    self._add(reasons, conn, states, oid, text)
+            names = sorted({s.name for s in states if s.oid in expected.tables})
+            until = _insert_lsn(conn) if reasons else lsn
+            opened += self._altered(expected.name, names, reasons, before, now, until)
+        return opened
+
+    def _add(
+        self, reasons: Reasons, conn: psycopg.Connection[Any], states: Iterable[TableState], oid: int | None, text: str
+    ) -> None:
+        """Note a reason for a table and, where it is partitioned, for its leaves."""
+        oids = {oid} if oid is None else {oid, *(leaf.oid for leaf in catalog.leaf_partitions(conn, oid))}
+        names = [None] if oid is None else sorted({state.name for state in states if state.oid in oids})
+        for name in names:
+            reasons.setdefault(name, []).append(text)
+
+    def _altered(
+        self, publication: str, names: list[str], reasons: Reasons, before: _Seen, now: _Seen, until: int
+    ) -> list[str | None]:
+        """One finding and one gap for each table concerned, unless they stand already; then remember what was seen."""
+        with self._db.read() as conn:
+            known = {f.table for f in findings.list_findings(conn, classes=["publication.changed"]) if f.state not in CLOSED}
+        fresh = {table: texts for table, texts in reasons.items() if table not in known}
+        for table, texts in fresh.items():
+            tables = names if table is None else [table]
+            journal_gap(self._journal, tables, before.lsn, until, f"publication {publication}: {'; '.join(texts)}")
+        now.saved_at = before.saved_at
+        if fresh or now.rows != before.rows or time.monotonic() - before.saved_at > SAVE_S:
+            now.saved_at = time.monotonic()
+            with self._db.write() as conn:
+                meta.save_value(conn, f"publication/{publication}", now.to_json())
+                opened = [self._publication_finding(conn, publication, table, texts) for table, texts in fresh.items()]
+        else:
+            opened = []
+        self._seen[publication] = now
+        return opened
+
+    def _publication_finding(
+        self, conn: sqlite3.Connection, publication: str, table: str | None, texts: list[str]
+    ) -> str | None:
+        detail = f"publication {publication}: {'; '.join(texts)}"
+        log.warning("publication was changed", publication=publication, table=table, detail=detail)
+        return self._book.open(conn, cls="publication.changed", table=table, detail=detail)
+
+    def _before(self, publication: str) -> _Seen:
+        seen = self._seen.get(publication)
+        if seen is None:
+            with self._db.read() as conn:
+                seen = _Seen.from_json(meta.load_value(conn, f"publication/{publication}"))
+        return seen
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one look saw of a publication: its catalog rows (under "" its own, by OID those of its tables), and when.
+
+    ``lsn``: where WAL was written to; ``saved_at``: monotonic seconds of when this or an equal one was stored.
+    """
+
+    rows: Mapping[str, str]
+    lsn: int
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, state: PublicationState | None, lsn: int) -> _Seen:
+        if state is None:
+            return cls({}, lsn)
+        tables = {str(oid): f"{table.row_oid}/{table.schema}.{table.name}" for oid, table in state.tables.items()}
+        return cls({"": f"{state.oid}/{state.row_xmin}"} | tables, lsn)
+
+    @classmethod
+    def from_json(cls, text: str | None) -> _Seen:
+        if text is None:
+            return cls({}, 0)
+        document = json.loads(text)
+        return cls(document["rows"], parse_lsn(document["lsn"]))
+
+    def to_json(self) -> str:
+        return json.dumps({"lsn": format_lsn(self.lsn), "rows": dict(self.rows)}, sort_keys=True)
+
+    def altered(self, now: _Seen) -> list[tuple[int | None, str]]:
+        """(OID of the table, or None, what was done) where a catalog row is not the same one any more."""
+        if not self.rows or not now.rows:
+            return []
+        found: list[tuple[int | None, str]] = []
+        if self.rows[""] != now.rows[""]:
+            same = self.rows[""].split("/")[0] == now.rows[""].split("/")[0]
+            found.append((None, "its options were altered" if same else "it was dropped and made anew"))
+        for oid, row in now.rows.items():
+            number, name = row.split("/", 1)
+            if oid and oid in self.rows and self.rows[oid].split("/", 1)[0] != number:
+                found.append((int(oid), f"{name} was taken out and put back"))
+        return found
+
+
+def _is_leaf(conn: psycopg.Connection[Any], departure: Departure, state: PublicationState | None) -> bool:
+    """A leaf is published through its root, so that it is not listed itself is no departure."""
+    if departure.kind != "missing" or departure.oid is None or state is None:
+        return False
+    info = catalog.table_by_oid(conn, departure.oid)
+    return info is not None and info.partition_root in state.tables
+
+
+def _insert_lsn(conn: psycopg.Connection[Any]) -> int:
+    row = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    return parse_lsn(row[0]) if row else 0

@@ -1,0 +1,37 @@
+"""A gap: a stretch of the write-ahead log of which nobody can say what it did to some tables (formats.md 4, ``gap``).
+
+It stands in the journal until an operator accepts the finding that goes with it; until then no new generation of these tables
+begins by itself, and none of them is VERIFIED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from witnz.core.lsn import format_lsn
+from witnz.node.journal import Journal
+
+log = structlog.get_logger(__name__)
+
+MAX_REASON_BYTES = 1000
+TABLES = 200  # names that surely fit into one record
+
+
+def journal_gap(journal: Journal, tables: Iterable[str], from_lsn: int, to_lsn: int, reason: str) -> None:
+    """Journal that what happened to these tables between two positions was not, or not wholly, seen."""
+    names = sorted(tables)
+    span = {"from_lsn": format_lsn(min(from_lsn, to_lsn)), "to_lsn": format_lsn(to_lsn)}
+    for some in _parts(names):
+        journal.propose("gap", {**span, "reason": _cut(reason), "tables": some})
+    log.error("coverage has a gap", reason=reason, tables=len(names), **span)
+
+
+def _parts(names: Sequence[str]) -> list[list[str]]:
+    return [list(names[i : i + TABLES]) for i in range(0, len(names), TABLES)]
+
+
+def _cut(text: str) -> str:
+    """At most MAX_REASON_BYTES of UTF-8."""
+    return text.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
