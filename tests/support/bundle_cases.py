@@ -499,6 +499,11 @@ def consistency_from_the_empty_tree_with_another_root(paper: PaperBundle) -> byt
     return paper.build(consistency=[(paper.cluster.note(0, root=seed("no tree")), [])])
 
 
+@case(3, "not a prefix")
+def consistency_from_the_empty_tree_with_a_proof(paper: PaperBundle) -> bytes:
+    return paper.build(consistency=[(paper.cluster.note(0, root=EMPTY_ROOT), [bytes(32)])])
+
+
 @case(3, "another log")
 def consistency_with_another_log(paper: PaperBundle) -> bytes:
     text = format_checkpoint(Checkpoint("other.example/app", 3, root_of(paper.cluster.leaves(3))))

@@ -303,6 +303,12 @@ def test_a_shown_secret_that_does_not_fit_is_not_used_for_hidden_keys(paper: Pap
     assert result.verdict is Verdict.TAMPERED
 
 
+def test_a_table_without_a_verification_is_named(paper: PaperBundle) -> None:
+    result = verify_bundle(paper.build(tables=[BundledTable(HIDDEN, 1, None, None)]), parse_policy(paper.parts["policy"]))
+    assert result.verdict is Verdict.VERIFIED
+    assert "tables[0] (public.patients): no verification of the table is shown" in result.not_checked
+
+
 def test_a_state_that_does_not_fit_is_not_shown_as_verified(paper: PaperBundle) -> None:
     data = edited(paper.build(), ("rows", 0, "state", "bucket"), [])
     result = verify_bundle(data, parse_policy(paper.parts["policy"]))
