@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tests.support.served import SECRET
 from witnz.core.rowline import escape, format_line
 from witnz.errors import UsageError
-from witnz.node.keytext import parse_key
-from witnz.node.view import recorded_key
+from witnz.node.keytext import parse_key, recorded_key
 from witnz.store.logs import LogRow
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=20)

@@ -279,6 +279,15 @@ def test_entries_of_one_key_are_found_wherever_they_are(node: StandingNode, view
     assert view.log_entries(TABLE, key="5", limit=1)["next_seq"] == 602
 
 
+def test_a_hidden_key_is_found_by_its_value_and_never_shown(node: StandingNode, view: StoreView) -> None:
+    node.add_table(rows=30, hidden=True)
+    (entry,) = view.log_entries(TABLE, key="17")["entries"]
+    assert entry["seq"] == 18
+    assert entry["key"] == "\\H" + hashlib.sha256(SECRET + b"\0" + b"17").hexdigest()
+    assert view.log_entries(TABLE, key=entry["key"])["entries"] == [entry]
+    assert view.key_of(TABLE, "17").decode() == entry["key"]
+
+
 def test_what_is_not_there_is_refused_with_a_hint(node: StandingNode, view: StoreView) -> None:
     node.add_table(rows=3)
     with pytest.raises(UsageError, match="never protected") as caught:

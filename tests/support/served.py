@@ -16,7 +16,7 @@ from typing import Any, Literal
 from witnz.cluster.engine import LocalEngine
 from witnz.config import Config, load_config
 from witnz.core.classify import Rules
-from witnz.core.entry import SchemaColumn, entry_suffix, schema_hint
+from witnz.core.entry import SchemaColumn, entry_suffix, key_field, schema_hint
 from witnz.core.finding import Finding
 from witnz.core.keys import Ed25519Signer
 from witnz.core.lsn import format_lsn
@@ -171,7 +171,9 @@ class StandingNode:
             head = tablelog.load_head(conn, row.id)
             xid = 0 if op == b"baseline" else 740
             suffix = entry_suffix(self._lsn, xid, self.now_us, by, hint, None)
-            keys = [line.partition(b"\t")[0] for line in lines]
+            record = self.journal.state.newest_generation(name)
+            assert record is not None
+            keys = [key_field(line.partition(b"\t")[0], SECRET, record.hidden_keys) for line in lines]
             hashes: list[bytes | None] = [row_hash(SECRET, line) for line in lines]
             first = tablelog.append(conn, head, [op] * len(lines), keys, hashes, [suffix] * len(lines))
             live.set_accepted(conn, head.id, [(key, first + i) for i, key in enumerate(keys)])

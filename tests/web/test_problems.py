@@ -41,6 +41,12 @@ def test_a_code_of_its_own_keeps_the_exit_code(kind: type[WitnzError], code: str
     assert (arrived.code, arrived.exit_code, arrived.message) == (code, kind.exit_code, "x")
 
 
+def test_the_exit_code_of_a_newer_version_is_kept() -> None:
+    document = problem_document(WitnzError("x", code="from.the-future")) | {"exit_code": 77}
+    arrived = error_from_problem(document)
+    assert (arrived.code, arrived.exit_code) == ("from.the-future", 77)
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

@@ -47,7 +47,7 @@ def export_log(conn: sqlite3.Connection, log: LogRow, size: int, directory: Path
         rows = export.audit_rows(conn, log.id, 1, size) if size else ()
         return [
             _write(directory / "entries.jsonl", _json_lines(rows)),
-            _write(directory / "checkpoints.jsonl", _json_lines(seal_rows(conn, log, size))),
+            _write(directory / "checkpoints.jsonl", _json_lines(seal_rows(conn, log))),
         ]
     except FileExistsError as error:
         raise UsageError(f"{error.filename} exists already", hint="name a new directory; nothing is overwritten") from None
@@ -55,14 +55,14 @@ def export_log(conn: sqlite3.Connection, log: LogRow, size: int, directory: Path
         raise StoreFull(f"{error.filename or directory} cannot be written: {error.strerror}") from error
 
 
-def seal_rows(conn: sqlite3.Connection, log: LogRow, size: int) -> Iterator[dict[str, Any]]:
-    """The `checkpoints` rows of the audit log: what each seal says of this log, up to ``size``; none is anchored yet."""
+def seal_rows(conn: sqlite3.Connection, log: LogRow) -> Iterator[dict[str, Any]]:
+    """The `checkpoints` rows of the audit log: what each seal says of this log; none is anchored yet."""
     for leaf in journal.records(conn):
         if b'"type":"seal"' not in leaf:  # parsing every record of a long journal would take minutes
             continue
         record = parse_record(leaf)
         for head in record.body["tables"] if record.type == "seal" else ():
-            if (head["table"], head["generation"]) == (log.table, log.generation) and head["size"] <= size:
+            if (head["table"], head["generation"]) == (log.table, log.generation):
                 at = format_time(record.at)
                 yield {"as_of_seq": head["size"], "chain_hash": head["chain"], "snapshot_uri": None, "at": at}
 

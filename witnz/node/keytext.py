@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from witnz.core.entry import MAX_KEY, hide_key
 from witnz.core.rowline import format_line, parse_line, unescape
 from witnz.errors import FormatError, UsageError
+from witnz.store.logs import LogRow
 
 _HIDDEN = re.compile(r"\\H[0-9a-f]{64}")
 
@@ -31,6 +33,14 @@ def parse_key(text: str, columns: Sequence[str]) -> bytes:
     if named is not None:
         return format_line([_encode(value) for value in named])
     return _shown_key(text, columns)
+
+
+def recorded_key(row: LogRow, text: str, *, hidden: bool) -> bytes:
+    """The state key of a row that people name by ``text``, in the form in which this log records it."""
+    line = parse_key(text, row.key_columns)
+    if not line.startswith(b"\\H") and (hidden or len(line) > MAX_KEY):
+        return b"\\H" + hide_key(line, row.secret).encode("ascii")
+    return line
 
 
 def _named_values(text: str, columns: Sequence[str]) -> list[str] | None:

@@ -12,24 +12,23 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from witnz.config import Config
 from witnz.core.checkpoint import checkpoint_digest, parse_checkpoint
-from witnz.core.entry import MAX_KEY, Entry, audit_id, chain_hash, content_hash, hide_key, key_cell, parse_entry
+from witnz.core.entry import parse_entry
 from witnz.core.finding import CLASSES, STATES, Finding
 from witnz.core.journal import JournalState
-from witnz.core.keyplan import key_text
 from witnz.core.lsn import format_lsn
 from witnz.core.note import cosignature_time, parse_note
 from witnz.core.record import parse_record
-from witnz.core.rowline import escape
 from witnz.core.timestamp import format_time
 from witnz.errors import UsageError
 from witnz.node.export import export_log, log_summary
-from witnz.node.keytext import parse_key
+from witnz.node.keytext import recorded_key
+from witnz.node.logpage import log_page
 from witnz.node.status import CLOSED, Live, Moment, checkpoint_summary, judged, vitals_document
 from witnz.store import checkpoints, entries, findings, journal, live, logs, verifications
 from witnz.store.database import Database
@@ -39,11 +38,22 @@ from witnz.store.verifications import StoredVerification
 MAX_LISTED: Final = 10_000
 MAX_ENTRIES: Final = 1_000
 NOT_FOUND: Final = "not-found"
+SLOW_COUNT_S: Final = 0.1
+COUNT_SHARE: Final = 20  # watching a large table's rows costs a twentieth of one processor at most
 
 
 def now_us() -> int:
     """Microseconds since the Unix epoch."""
     return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """A number of rows, when it was counted (monotonic), and how long that took."""
+
+    rows: int
+    at: float
+    seconds: float
 
 
 class StoreView:
@@ -56,6 +66,7 @@ class StoreView:
         self, db: Database, journal_state: JournalState, config: Config | None, *, clock: Callable[[], int] = now_us
     ) -> None:
         self._db, self._state, self._config, self._clock = db, journal_state, config, clock
+        self._counts: dict[int, _Count] = {}
 
     @classmethod
     def of_store(cls, db: Database, config: Config | None) -> StoreView:
@@ -72,7 +83,7 @@ class StoreView:
     def status(self, live_node: Live | None = None) -> dict[str, Any]:
         """``witnz.status/1``; without the running node its state is "stopped" and what only it knows is null."""
         with self._moment(live_node) as moment:
-            tables = [_table(moment, row) for row in self._current_logs(moment.conn)]
+            tables = [self._table(moment, row) for row in self._current_logs(moment.conn)]
             return vitals_document(moment) | {"tables": tables}
 
     def vitals(self, live_node: Live | None = None) -> dict[str, Any]:
@@ -86,7 +97,7 @@ class StoreView:
     def tables(self) -> list[dict[str, Any]]:
         """The protected tables, and those whose first generation is being opened, by name."""
         with self._moment() as moment:
-            return [_table(moment, row) for row in self._current_logs(moment.conn)]
+            return [self._table(moment, row) for row in self._current_logs(moment.conn)]
 
     def table(self, name: str) -> dict[str, Any]:
         """One table with its rules, columns and generations; also one that is protected no longer."""
@@ -94,7 +105,7 @@ class StoreView:
             row = self._log(moment.conn, name)
             generations = [r for r in logs.list_logs(moment.conn) if r.table == row.table]
             newest = verifications.latest(moment.conn, row.table)
-            return _table(moment, row) | {
+            return self._table(moment, row) | {
                 "origin": row.origin,
                 "oid": row.oid,
                 "key_columns": list(row.key_columns),
@@ -119,6 +130,37 @@ class StoreView:
             what = f"{name[:200]} was never protected" if generation is None else f"{name[:200]} has no generation {generation}"
             raise UsageError(what, hint="`witnz status` lists the protected tables", code=NOT_FOUND)
         return next((row for row in reversed(rows) if row.status != "open"), rows[-1])
+
+    def _table(self, moment: Moment, row: LogRow) -> dict[str, Any]:
+        record = moment.state.newest_generation(row.table)
+        newest = verifications.latest(moment.conn, row.table)
+        rules = None if record is None else asdict(record.rules)
+        return {
+            "name": row.table,
+            "generation": row.generation,
+            "status": row.status,
+            "protected": moment.state.current_table(row.table) is not None,
+            "mode": None if record is None else record.rules.mode,
+            "rules": rules,
+            "entries": row.size,
+            "live_rows": self._live_rows(moment.conn, row),
+            "root": base64.b64encode(entries.root_at(moment.conn, row.id, row.size)).decode(),
+            "chain": row.chain,
+            "lsn": _newest_lsn(moment.conn, row),
+            "sealed": _sealed_size(moment, row),
+            "last_verified_s": None if newest is None else moment.age_s(newest.at),
+            "verdict": None if newest is None else newest.verdict,
+            "findings_open": findings.count_open(moment.conn, row.table),
+        }
+
+    def _live_rows(self, conn: sqlite3.Connection, row: LogRow) -> int:
+        """How many rows are accepted; where counting takes long, what it was a little while ago."""
+        known, now = self._counts.get(row.id), time.monotonic()
+        if known is not None and known.seconds > SLOW_COUNT_S and now - known.at < COUNT_SHARE * known.seconds:
+            return known.rows
+        rows = live.count(conn, row.id)
+        self._counts[row.id] = _Count(rows, now, time.monotonic() - now)
+        return rows
 
     # -- findings -------------------------------------------------------------------------------------------------------------
 
@@ -208,31 +250,17 @@ class StoreView:
         with self._db.read() as conn:
             row = self._log(conn, table, generation)
             last = row.size if to_seq is None else min(to_seq, row.size)
-            take = self._by_key(conn, row, key, from_seq, last) if key is not None else _in_order(conn, row, from_seq, last)
-            shown: list[dict[str, Any]] = []
-            next_seq = None
-            for document in take:
-                if len(shown) == limit:
-                    next_seq = document["seq"]
-                    break
-                shown.append(document)
-            return {
-                "schema": "witnz.log/1",
-                "table": row.table,
-                "generation": row.generation,
-                "origin": row.origin,
-                "size": row.size,
-                "entries": shown,
-                "next_seq": next_seq,
-            }
-
-    def _by_key(self, conn: sqlite3.Connection, row: LogRow, key: str, first: int, last: int) -> Iterator[dict[str, Any]]:
-        state_key = self.state_key(row, key)
-        field = state_key if state_key.startswith(b"\\H") else escape(state_key)
-        for line in entries.entries_with_key(conn, row.id, field):
-            entry = parse_entry(line)
-            if first <= entry.seq <= last:
-                yield entry_document(entry)
+            state_key = None if key is None else self.state_key(row, key)
+            shown, next_seq = log_page(conn, row, from_seq, last, state_key, limit)
+        return {
+            "schema": "witnz.log/1",
+            "table": row.table,
+            "generation": row.generation,
+            "origin": row.origin,
+            "size": row.size,
+            "entries": shown,
+            "next_seq": next_seq,
+        }
 
     def state_key(self, row: LogRow, key: str) -> bytes:
         """The state key under which a row named by people is recorded; of a long or hidden key its hash."""
@@ -264,54 +292,6 @@ def load_journal_state(db: Database) -> JournalState:
     return state
 
 
-def entry_document(entry: Entry) -> dict[str, Any]:
-    """An entry as JSON: hashes in hex, LSN and time as text, the key as findings show it."""
-    return {
-        "seq": entry.seq,
-        "op": entry.op,
-        "key": key_text(key_cell(entry)),
-        "row": None if entry.row is None else entry.row.hex(),
-        "lsn": format_lsn(entry.lsn),
-        "xid": entry.xid,
-        "at": format_time(entry.at),
-        "by": entry.by,
-        "hint": entry.hint,
-        "intent": entry.intent,
-    }
-
-
-def _in_order(conn: sqlite3.Connection, row: LogRow, first: int, last: int) -> Iterator[dict[str, Any]]:
-    if first > last:
-        return
-    chain = entries.chain_at(conn, row.id, first - 1)
-    for line in entries.entries(conn, row.id, first, last):
-        chain = chain_hash(chain, content_hash(line))
-        yield entry_document(parse_entry(line)) | {"chain_hash": chain, "audit_id": audit_id(chain)}
-
-
-def _table(moment: Moment, row: LogRow) -> dict[str, Any]:
-    record = moment.state.newest_generation(row.table)
-    newest = verifications.latest(moment.conn, row.table)
-    rules = None if record is None else asdict(record.rules)
-    return {
-        "name": row.table,
-        "generation": row.generation,
-        "status": row.status,
-        "protected": moment.state.current_table(row.table) is not None,
-        "mode": None if record is None else record.rules.mode,
-        "rules": rules,
-        "entries": row.size,
-        "live_rows": live.count(moment.conn, row.id),
-        "root": base64.b64encode(entries.root_at(moment.conn, row.id, row.size)).decode(),
-        "chain": row.chain,
-        "lsn": _newest_lsn(moment.conn, row),
-        "sealed": _sealed_size(moment, row),
-        "last_verified_s": None if newest is None else moment.age_s(newest.at),
-        "verdict": None if newest is None else newest.verdict,
-        "findings_open": findings.count_open(moment.conn, row.table),
-    }
-
-
 def _newest_lsn(conn: sqlite3.Connection, row: LogRow) -> str:
     """The final LSN of the newest transaction recorded in a log; that of its baseline's snapshot while it is empty."""
     return format_lsn(parse_entry(entries.entry_at(conn, row.id, row.size)).lsn if row.size else row.lsn)
@@ -341,11 +321,3 @@ def _bounded(limit: int, most: int) -> int:
     if not 1 <= limit <= most:
         raise UsageError(f"limit: expected 1 to {most}, found {limit}")
     return limit
-
-
-def recorded_key(row: LogRow, key: str, *, hidden: bool) -> bytes:
-    """The state key of a row that people name by ``key``, in the form in which this log records it."""
-    line = parse_key(key, row.key_columns)
-    if not line.startswith(b"\\H") and (hidden or len(line) > MAX_KEY):
-        return b"\\H" + hide_key(line, row.secret).encode("ascii")
-    return line

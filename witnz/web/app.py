@@ -44,13 +44,13 @@ from witnz.web import reads, writes
 from witnz.web.asked import JSON_TYPE, Asked, ask, check_members
 from witnz.web.peer import Doorman, Role
 from witnz.web.problems import METHOD, PROBLEM_TYPE, not_found, problem_document
-from witnz.web.reads import Answer, Raw
+from witnz.web.reads import Answer, Raw, Site
 from witnz.web.served import Served
 from witnz.web.streams import EVENT_STREAM, Verifications, event_stream
 
 log = structlog.get_logger(__name__)
 
-Handler = Callable[[Served, Asked], Answer]
+Handler = Callable[[Site, Asked], Answer]
 
 _PLAIN: Final[Mapping[str, str]] = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -101,8 +101,8 @@ ENDPOINTS: Final = (
 
 def create_app(node: Served, doorman: Doorman | None = None) -> Starlette:
     """The application of a node.  ``doorman``: who may do what; None: only the user of this process and root."""
-    who = doorman or Doorman.of(None)
-    routes = [Route(endpoint.path, _serve(node, endpoint, who), methods=[endpoint.method]) for endpoint in ENDPOINTS]
+    who, site = doorman or Doorman.of(None), Site.of(node)
+    routes = [Route(endpoint.path, _serve(site, endpoint, who), methods=[endpoint.method]) for endpoint in ENDPOINTS]
     stopping = threading.Event()
     verifications = Verifications(node, stopping)
     routes += [
@@ -118,11 +118,11 @@ def create_app(node: Served, doorman: Doorman | None = None) -> Starlette:
 # -- requests -----------------------------------------------------------------------------------------------------------------
 
 
-def _serve(node: Served, endpoint: Endpoint, doorman: Doorman) -> Callable[[Request], Any]:
+def _serve(site: Site, endpoint: Endpoint, doorman: Doorman) -> Callable[[Request], Any]:
     async def serve(request: Request) -> Response:
         try:
             asked = await ask(request, doorman, endpoint.role, endpoint.query)
-            return _respond(await run_in_threadpool(endpoint.handler, node, asked))
+            return _respond(await run_in_threadpool(endpoint.handler, site, asked))
         except WitnzError as error:
             return problem_response(error)
 

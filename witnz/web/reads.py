@@ -32,57 +32,65 @@ class Raw:
 Answer = dict[str, Any] | Raw
 
 
-def view_of(node: Served) -> StoreView:
-    return StoreView(node.db, node.journal.state, node.config, clock=node.clock)
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What handlers work on: the node, and the one view of its store."""
+
+    node: Served
+    view: StoreView
+
+    @classmethod
+    def of(cls, node: Served) -> Site:
+        return cls(node, StoreView(node.db, node.journal.state, node.config, clock=node.clock))
 
 
 # -- health, status, metrics --------------------------------------------------------------------------------------------------
 
 
-def live(node: Served, asked: Asked) -> Answer:
+def live(site: Site, asked: Asked) -> Answer:
     return {"status": "ok"}
 
 
-def ready(node: Served, asked: Asked) -> Answer:
+def ready(site: Site, asked: Asked) -> Answer:
     """200 while the node records: the stream is connected and nothing has stopped it."""
-    fatal, source = node.capture.fatal, node.capture.status
+    fatal, source = site.node.capture.fatal, site.node.capture.status
     if fatal is None and source.connected:
         return {"status": "ready"}
     reason = fatal.message if fatal is not None else source.error or "the replication stream is not connected yet"
     return Raw({"status": "not ready", "reason": reason}, status=503)
 
 
-def health(node: Served, asked: Asked) -> Answer:
+def health(site: Site, asked: Asked) -> Answer:
     """All checks; 503 where one has failed."""
-    found = view_of(node).vitals(node)["checks"]
+    found = site.view.vitals(site.node)["checks"]
     failed = any(check["status"] == "fail" for check in found)
     document = {"schema": "witnz.health/1", "status": "failing" if failed else "ok", "checks": found}
     return Raw(document, status=503 if failed else 200)
 
 
-def status(node: Served, asked: Asked) -> Answer:
-    return view_of(node).status(node)
+def status(site: Site, asked: Asked) -> Answer:
+    return site.view.status(site.node)
 
 
-def metrics(node: Served, asked: Asked) -> Answer:
-    gauges.refresh(node.metrics, view_of(node).vitals(node), node.db.path)
-    return Raw(node.metrics.render(), CONTENT_TYPE)
+def metrics(site: Site, asked: Asked) -> Answer:
+    gauges.refresh(site.node.metrics, site.view.vitals(site.node), site.node.db.path)
+    return Raw(site.node.metrics.render(), CONTENT_TYPE)
 
 
 # -- documents ----------------------------------------------------------------------------------------------------------------
 
 
-def tables(node: Served, asked: Asked) -> Answer:
-    return {"schema": "witnz.tables/1", "tables": view_of(node).tables()}
+def tables(site: Site, asked: Asked) -> Answer:
+    return {"schema": "witnz.tables/1", "tables": site.view.tables()}
 
 
-def table(node: Served, asked: Asked) -> Answer:
-    return {"schema": "witnz.table/1", **view_of(node).table(asked.table())}
+def table(site: Site, asked: Asked) -> Answer:
+    return {"schema": "witnz.table/1", **site.view.table(asked.table())}
 
 
-def log_entries(node: Served, asked: Asked) -> Answer:
+def log_entries(site: Site, asked: Asked) -> Answer:
     limit, first = asked.number("limit"), asked.number("from")
-    return view_of(node).log_entries(
+    return site.view.log_entries(
         asked.table(),
         from_seq=1 if first is None else first,
         to_seq=asked.number("to"),
@@ -92,51 +100,51 @@ def log_entries(node: Served, asked: Asked) -> Answer:
     )
 
 
-def findings(node: Served, asked: Asked) -> Answer:
+def findings(site: Site, asked: Asked) -> Answer:
     table_of = asked.table() if asked.text("table") else None
-    found = view_of(node).findings(state=asked.text("state"), table=table_of)
+    found = site.view.findings(state=asked.text("state"), table=table_of)
     return {"schema": "witnz.findings/1", "findings": found}
 
 
-def finding(node: Served, asked: Asked) -> Answer:
-    return {"schema": "witnz.finding/1", **view_of(node).finding(asked.path["finding"])}
+def finding(site: Site, asked: Asked) -> Answer:
+    return {"schema": "witnz.finding/1", **site.view.finding(asked.path["finding"])}
 
 
-def approval(node: Served, asked: Asked) -> Answer:
+def approval(site: Site, asked: Asked) -> Answer:
     """The body of the ``accept`` record that an operator has to sign, without nonce and auth."""
-    view_of(node).finding(asked.path["finding"])
-    body = node.approvals.accept_body(asked.path["finding"], reason_of(asked.needed("reason")))
-    return {"schema": "witnz.approval/1", "type": "accept", "cluster": node.journal.state.cluster_id, "body": body}
+    site.view.finding(asked.path["finding"])
+    body = site.node.approvals.accept_body(asked.path["finding"], reason_of(asked.needed("reason")))
+    return {"schema": "witnz.approval/1", "type": "accept", "cluster": site.node.journal.state.cluster_id, "body": body}
 
 
-def checkpoints(node: Served, asked: Asked) -> Answer:
+def checkpoints(site: Site, asked: Asked) -> Answer:
     limit = asked.number("limit")
-    return {"schema": "witnz.checkpoints/1", "checkpoints": view_of(node).checkpoints(100 if limit is None else limit)}
+    return {"schema": "witnz.checkpoints/1", "checkpoints": site.view.checkpoints(100 if limit is None else limit)}
 
 
-def checkpoint(node: Served, asked: Asked) -> Answer:
+def checkpoint(site: Site, asked: Asked) -> Answer:
     text = asked.path["size"]
     if text != "latest" and not (text.isascii() and text.isdigit() and len(text) <= 16):
         raise UsageError(f"checkpoint: expected a size or latest, found {text[:40]!r}")
     size = None if text == "latest" else int(text)
-    return {"schema": "witnz.checkpoint/1", **view_of(node).checkpoint(size)}
+    return {"schema": "witnz.checkpoint/1", **site.view.checkpoint(size)}
 
 
-def verifications(node: Served, asked: Asked) -> Answer:
+def verifications(site: Site, asked: Asked) -> Answer:
     limit = asked.number("limit")
     table_of = asked.table() if asked.text("table") else None
-    found = view_of(node).verifications(table_of, 100 if limit is None else limit)
+    found = site.view.verifications(table_of, 100 if limit is None else limit)
     return {"schema": "witnz.verifications/1", "verifications": found}
 
 
 # -- bundles and tiles --------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_bundle(node: Served, asked: Asked) -> Answer:
-    return Raw(Evidence(node.db, node.clock).checkpoint_bundle(asked.number("size")), BUNDLE_TYPE)
+def checkpoint_bundle(site: Site, asked: Asked) -> Answer:
+    return Raw(Evidence(site.node.db, site.node.clock).checkpoint_bundle(asked.number("size")), BUNDLE_TYPE)
 
 
-def row_bundle(node: Served, asked: Asked) -> Answer:
+def row_bundle(site: Site, asked: Asked) -> Answer:
     """The bundle of a row by key, of an entry by seq, or of the entry of that key with that seq."""
     name, key, seq = asked.table(), asked.text("key"), asked.number("seq")
     if key is None and seq is None:
@@ -144,25 +152,24 @@ def row_bundle(node: Served, asked: Asked) -> Answer:
     with_row = asked.flag("with_row")
     if with_row:
         asked.operator_only("a bundle that shows the row itself")
-    view = view_of(node)
-    state_key = b"" if key is None else view.key_of(name, key)
+    state_key = b"" if key is None else site.view.key_of(name, key)
     if seq is not None:
-        shown = view.log_entries(name, from_seq=seq, to_seq=seq, limit=1)["entries"]
+        shown = site.view.log_entries(name, from_seq=seq, to_seq=seq, limit=1)["entries"]
         if not shown:
             raise not_found(f"the log of {name} has no entry {seq}", "`witnz log show` lists them")
         if key is not None and shown[0]["key"] != key_text(state_key if state_key[:2] == b"\\H" else escape(state_key)):
             raise UsageError(f"entry {seq} of {name} is not of key {key[:80]!r}", hint=f"its key is {shown[0]['key']}")
-    row_line = node.row_line if with_row else None
-    return Raw(Evidence(node.db, node.clock).row_bundle(name, state_key, seq=seq, row_line=row_line), BUNDLE_TYPE)
+    row_line = site.node.row_line if with_row else None
+    return Raw(Evidence(site.node.db, site.node.clock).row_bundle(name, state_key, seq=seq, row_line=row_line), BUNDLE_TYPE)
 
 
-def log_checkpoint(node: Served, asked: Asked) -> Answer:
-    with node.db.read() as conn:
-        data = tiles.read_checkpoint(conn, node.journal.state, asked.path["log"])
+def log_checkpoint(site: Site, asked: Asked) -> Answer:
+    with site.node.db.read() as conn:
+        data = tiles.read_checkpoint(conn, site.node.journal.state, asked.path["log"])
     return Raw(data, tiles.NOTE_TYPE)
 
 
-def log_tile(node: Served, asked: Asked) -> Answer:
-    with node.db.read() as conn:
-        data = tiles.read_tile(conn, node.journal.state, asked.path["log"], f"tile/{asked.path['tile']}")
+def log_tile(site: Site, asked: Asked) -> Answer:
+    with site.node.db.read() as conn:
+        data = tiles.read_tile(conn, site.node.journal.state, asked.path["log"], f"tile/{asked.path['tile']}")
     return Raw(data, tiles.TILE_TYPE, headers={"cache-control": tiles.FOR_EVER})

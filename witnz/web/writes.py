@@ -14,42 +14,41 @@ from witnz.core.classify import Mode, OnChange, Rules
 from witnz.errors import FormatError, UsageError
 from witnz.web.asked import Asked, check_members, reason_of, table_name
 from witnz.web.problems import CONFLICT
-from witnz.web.reads import Answer, view_of
-from witnz.web.served import Served
+from witnz.web.reads import Answer, Site
 
 _PROTECT_OPTIONAL: Final = frozenset(
     {"mode", "on_change", "inserts_only", "require_intent", "retain", "keys", "exclude_columns"}
 )
 
 
-def acknowledge(node: Served, asked: Asked) -> Answer:
+def acknowledge(site: Site, asked: Asked) -> Answer:
     """``{"reason": …}``: somebody has seen a finding; it stays open."""
     check_members(asked.body, frozenset({"reason"}))
-    reason, name = reason_of(asked.body["reason"]), _open_finding(node, asked)
-    _journal(node, asked, "findings.ack", {"finding": name})
-    found = node.approvals.acknowledge(name, reason)
-    node.events.publish("finding", found.to_json())
-    return {"schema": "witnz.finding/1", **view_of(node).finding(name)}
+    reason, name = reason_of(asked.body["reason"]), _open_finding(site, asked)
+    _journal(site, asked, "findings.ack", {"finding": name})
+    found = site.node.approvals.acknowledge(name, reason)
+    site.node.events.publish("finding", found.to_json())
+    return {"schema": "witnz.finding/1", **site.view.finding(name)}
 
 
-def approve(node: Served, asked: Asked) -> Answer:
+def approve(site: Site, asked: Asked) -> Answer:
     """``{"body": …}``: the body of GET …/approval with ``nonce`` and ``auth``, signed by an operator's key."""
     check_members(asked.body, frozenset({"body"}))
     body = asked.body["body"]
     if not isinstance(body, dict):
         raise FormatError("body: expected the signed accept body as an object")
-    name = _open_finding(node, asked)
+    name = _open_finding(site, asked)
     if body.get("finding") != name:
         raise UsageError(f"the signed body is not about {name}", hint="get what to sign from …/approval, and sign that")
     auth = body.get("auth")
     operator = auth.get("operator") if isinstance(auth, dict) else None
-    _journal(node, asked, "findings.approve", {"finding": name, "operator": str(operator)[:256]})
-    found = node.approve(body)
-    node.events.publish("finding", found.to_json())
-    return {"schema": "witnz.finding/1", **view_of(node).finding(name)}
+    _journal(site, asked, "findings.approve", {"finding": name, "operator": str(operator)[:256]})
+    found = site.node.approve(body)
+    site.node.events.publish("finding", found.to_json())
+    return {"schema": "witnz.finding/1", **site.view.finding(name)}
 
 
-def protect(node: Served, asked: Asked) -> Answer:
+def protect(site: Site, asked: Asked) -> Answer:
     """``{"table": …, "mode": …, …}``, the members of ``protected_tables[]``: queue the first generation of a table."""
     check_members(asked.body, frozenset({"table"}), _PROTECT_OPTIONAL)
     name = table_name(_text(asked.body, "table", ""))
@@ -59,8 +58,8 @@ def protect(node: Served, asked: Asked) -> Answer:
     if not isinstance(excluded, list) or not all(isinstance(column, str) for column in excluded):
         raise FormatError("exclude_columns: expected a list of column names")
     asked_for = {member: value for member, value in asked.body.items() if member != "exclude_columns"}
-    _journal(node, asked, "protect", {**asked_for, "table": name})
-    node.protect_table(name, rules, hidden=hidden, excluded=frozenset(excluded))
+    _journal(site, asked, "protect", {**asked_for, "table": name})
+    site.node.protect_table(name, rules, hidden=hidden, excluded=frozenset(excluded))
     return {"schema": "witnz.protect/1", "table": name, "status": "queued"}
 
 
@@ -72,19 +71,19 @@ def _rules(body: Mapping[str, Any]) -> Rules:
     return Rules(mode, on_change, inserts_only, require_intent, retain)  # type: ignore[arg-type]
 
 
-def _open_finding(node: Served, asked: Asked) -> str:
+def _open_finding(site: Site, asked: Asked) -> str:
     """The finding of the path.  Raises UsageError: 404 if there is none, 409 if it is closed."""
     name = asked.path["finding"]
-    found = view_of(node).finding(name)
+    found = site.view.finding(name)
     if found["closed"]:
         raise UsageError(f"finding {name} is {found['state']} already", code=CONFLICT)
     return name
 
 
-def _journal(node: Served, asked: Asked, action: str, what: Mapping[str, Any]) -> None:
+def _journal(site: Site, asked: Asked, action: str, what: Mapping[str, Any]) -> None:
     """Who, what; the record itself says when."""
     who = {"by": asked.peer.name, "uid": asked.peer.uid, "via": "socket"}
-    node.journal.propose("operator", {"action": action, "detail": canonical({**what, **who}).decode()})
+    site.node.journal.propose("operator", {"action": action, "detail": canonical({**what, **who}).decode()})
 
 
 def _text(body: Mapping[str, Any], name: str, default: str) -> str:
