@@ -24,6 +24,7 @@ from witnz.cli.output import Color, Output, print_line
 from witnz.errors import UsageError, WitnzError
 
 COMMANDS: Final = (
+    "demo",
     "init",
     "protect",
     "doctor",

@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from witnz.core.keys import Signer
@@ -30,6 +31,13 @@ class IntentSigner:
     signer: Signer
     cluster_id: str
 
+    @classmethod
+    def load(cls, path: Path, cluster_id: str) -> IntentSigner:
+        """From the file that ``witnz keys new intent`` made.  Raises KeyProblem."""
+        from witnz.node.keyring import load_person_key
+
+        return cls(*load_person_key(path, "intent"), cluster_id)
+
     def intent(self, xid: int, hint: str, tables: Sequence[str]) -> str:
         """The message that authorises transaction ``xid`` to write to ``tables``."""
         nonce = secrets.token_hex(16)
@@ -42,12 +50,14 @@ class IntentSigner:
 class Workload:
     """Runs in a thread between :meth:`start` and :meth:`stop`; the counters may be read at any time.
 
-    ``rows``: written and committed.  ``signed``: changes that carried an intent.  ``rolled_back``: transactions that did not
-    commit, on purpose.  ``interrupted``: how often the server went away.  ``failure``: why it gave up, if it did.
+    ``skus``: the prices that it changes, once there is somebody to ``sign`` for it; until then it leaves them alone.
+    ``rows``: written and committed.  ``signed``: changes that carried an intent.  ``rolled_back``: transactions taken back on
+    purpose.  ``interrupted``: how often the server went away.  ``failure``: why it gave up, if it did.
     """
 
-    def __init__(self, dsn: str, skus: Sequence[str], sign: IntentSigner) -> None:
-        self._dsn, self._skus, self._sign = dsn, skus, sign
+    def __init__(self, dsn: str, skus: Sequence[str]) -> None:
+        self._dsn, self._skus = dsn, skus
+        self.sign: IntentSigner | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="workload", daemon=True)
         self.rows = self.signed = self.rolled_back = self.interrupted = self.transactions = 0
@@ -62,6 +72,11 @@ class Workload:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def counts(self) -> dict[str, int]:
+        """The counters by name."""
+        names = ("transactions", "rows", "signed", "rolled_back", "interrupted")
+        return {name: int(getattr(self, name)) for name in names}
 
     def _run(self) -> None:
         import psycopg
@@ -83,22 +98,25 @@ class Workload:
     def _write(self, conn: Any) -> None:
         steps: tuple[Callable[[Any], int], ...] = (_one, _several, self._signed_price, _with_savepoint, _taken_back)
         while not self._stopping.wait(PAUSE_S):
-            rows = steps[self.transactions % len(steps)](conn)
+            step = steps[self.transactions % len(steps)]
+            rows = step(conn)
             if rows:
                 conn.commit()
-                self.rows += rows
             else:
                 conn.rollback()
-                self.rolled_back += 1
             self.transactions += 1
+            self.rows += rows
+            self.signed += step == self._signed_price and rows
+            self.rolled_back += step == _taken_back
 
     def _signed_price(self, conn: Any) -> int:
+        if self.sign is None:
+            return 0
         sku = self._skus[self.signed % len(self._skus)]
         (xid,) = conn.execute("SELECT pg_current_xact_id()::text").fetchone()
-        message = self._sign.intent(int(xid), f"weekly price review of {sku}", ["billing.prices"])
+        message = self.sign.intent(int(xid), f"weekly price review of {sku}", ["billing.prices"])
         conn.execute("SELECT pg_logical_emit_message(true, %s, %s::text)", [CLAIM_PREFIX, message])
         conn.execute("UPDATE billing.prices SET cents = cents + 1, changed_at = now() WHERE sku = %s", [sku])
-        self.signed += 1
         return 1
 
 
