@@ -111,6 +111,12 @@ class Approvals:
             self._journal.propose("finding", finding.to_body())
         return len(fresh)
 
+    def in_doubt(self, table: str) -> bool:
+        """Whether a finding about a row of this table is still to be decided."""
+        with self._db.read() as conn:
+            found = findings.list_findings(conn, states=["open", "acknowledged"], table=table)
+        return any(CLASSES[finding.cls].group in ("silent", "stream") for finding in found)
+
     def _open_one(self, finding_id: str) -> Finding:
         finding = self.get(finding_id)
         if finding.state in CLOSED:

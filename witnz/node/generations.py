@@ -294,10 +294,10 @@ class Generations:
             return
         self.open(self.successor(state, info, projection, reason))
 
-    def decided(self, state: TableState, info: TableInfo) -> None:
-        """An operator accepted the change of the definition: begin anew, without comparing."""
+    def decided(self, state: TableState, info: TableInfo, reason: str) -> None:
+        """An operator accepted a change of the definition, or a gap: begin anew, without comparing."""
         self._blocked.discard(state.name)
-        self.open(self.successor(state, info, None, "definition change approved"))
+        self.open(self.successor(state, info, None, reason))
 
     def successor(self, state: TableState, info: TableInfo, projection: tuple[int, ...] | None, reason: str) -> Plan:
         return Plan(

@@ -63,6 +63,7 @@ log = structlog.get_logger(__name__)
 
 CHORE_S = 0.2
 WATCH_S = 2.0
+GAPS = frozenset({"slot.lost", "coverage.gap", "epoch.restored"})
 
 
 def now_us() -> int:
@@ -413,15 +414,27 @@ class Node:
     # -- findings -------------------------------------------------------------------------------------------------------------
 
     def approve(self, body: dict[str, Any]) -> Finding:
-        """Accept what a finding is about, as signed by an operator; a definition that changed begins a new generation."""
+        """Accept what a finding is about, as signed by an operator.
+
+        An accepted change of a definition begins a new generation of its table; an accepted gap, of every table in which no row
+        is still in doubt (where one is, the rows have to be decided first, and the old generation still names them).
+        """
+        gaps = sorted(self.journal.state.open_gaps())
         finding = self.approvals.approve(body)
         if finding.cls == "schema.changed" and finding.table is not None:
-            with self._catalog() as conn:
-                state = self.state(finding.table)
-                info = catalog.table_by_oid(conn, state.oid)
-                if info is not None:
-                    self.generations.decided(state, info)
+            self._begin_anew(finding.table, "definition change approved")
+        elif finding.cls in GAPS:
+            for table in gaps:
+                if not self.approvals.in_doubt(table):
+                    self._begin_anew(table, f"gap accepted with {finding.id}")
         return finding
+
+    def _begin_anew(self, table: str, reason: str) -> None:
+        with self._catalog() as conn:
+            state = self.state(table)
+            info = catalog.table_by_oid(conn, state.oid)
+            if info is not None:
+                self.generations.decided(state, info, reason)
 
     def decide(self, record_type: str, body: dict[str, Any]) -> int:
         """Journal what an operator signed: ``unprotect``, ``key`` or ``config``; the record's seq.
