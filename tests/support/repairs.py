@@ -101,10 +101,10 @@ class Bench:
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """Every row version with where it stands and who wrote it: what no write leaves as it was."""
-        return self.sql(f"SELECT ctid::text, xmin::text, t::text FROM ONLY {table} t ORDER BY ctid")
+        return self.sql(f"SELECT ctid::text, xmin::text, whole_row::text FROM ONLY {table} whole_row ORDER BY ctid")
 
     def texts(self, table: str) -> list[str]:
-        return [text for (text,) in self.sql(f"SELECT t::text FROM ONLY {table} t ORDER BY 1")]
+        return [text for (text,) in self.sql(f"SELECT whole_row::text FROM ONLY {table} whole_row ORDER BY 1")]
 
     # -- the journal ----------------------------------------------------------------------------------------------------------
 
