@@ -102,8 +102,8 @@ class Stage:
     """``with Stage(directory) as stage:`` makes the server and its tables; :meth:`initialise` and :meth:`start_node` the rest.
 
     ``directory`` holds configuration, keys, store and bundles and is the caller's; the server's files go with the stage unless
-    :meth:`keep_server` moves them there.  ``version``: the server's, ``16.14``.  Raises UsageError for a directory whose path is
-    too long for a Unix socket's.
+    :meth:`keep_server` moves them there.  ``version``: the server's, ``16.14``.  Raises UsageError for a directory whose path
+    is too long for a Unix socket's.
     """
 
     def __init__(self, directory: Path) -> None:
