@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final, TypeVar
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 SET_UP, RUN, LOOK, MANAGE, MORE = "Set up", "Run", "Look", "Manage", "More"
 SECTIONS: Final = (SET_UP, RUN, LOOK, MANAGE, MORE)
@@ -18,8 +20,50 @@ OutputFile = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help=
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is journalled with the decision.")]
 
 
+class _Plain:
+    """Takes what needs no conversion as it is, and leaves everything else to typer.
+
+    Recent versions of typer convert every value with pydantic, whose import takes longer than verifying a bundle.
+    """
+
+    def __init__(self, parameter: Any) -> None:
+        self._parameter = parameter
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        annotation = param.type_descriptor.annotation
+        if value is None:  # not given
+            return () if param.multiple or param.nargs == -1 else None
+        if isinstance(annotation, type) and isinstance(value, annotation):
+            return value
+        if annotation is Path and isinstance(value, str):
+            return Path(value)
+        if isinstance(annotation, type) and issubclass(annotation, Enum) and value in [member.value for member in annotation]:
+            return annotation(value)
+        if get_origin(annotation) is list and get_args(annotation) == (str,):
+            return list(value)
+        self._parameter._runtime_param = None
+        return self._parameter.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def _take_plain_values(parameters: Any) -> Any:
+    for parameter in parameters:
+        if getattr(parameter, "_runtime_param", "unknown") is None and hasattr(parameter, "get_runtime_param"):
+            parameter._runtime_param = _Plain(parameter)
+    return parameters
+
+
+class Command(TyperCommand):
+    """A command that does not load what it does not need."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _take_plain_values(super().get_params(ctx))
+
+
 class Group(TyperGroup):
     """A group whose help page lists its commands by section, those without one under Commands."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return _take_plain_values(super().get_params(ctx))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         shown: dict[str, list[tuple[str, str]]] = {}
@@ -42,7 +86,8 @@ def examples(*lines: str) -> str:
 
 def add_command(app: typer.Typer, name: str, *lines: str, section: str | None = None) -> Callable[[F], F]:
     """Register a function as a command whose help ends with these example lines."""
-    return app.command(name, epilog=examples(*lines), rich_help_panel=section, context_settings=dict(SETTINGS))
+    settings = dict(SETTINGS)
+    return app.command(name, cls=Command, epilog=examples(*lines), rich_help_panel=section, context_settings=settings)
 
 
 def add_group(app: typer.Typer, name: str, about: str, *lines: str, section: str | None = None) -> typer.Typer:

@@ -31,7 +31,7 @@ class Shell(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     add_command(app, "version", "witnz version", "witnz version --json", section=MORE)(version)
-    add_command(app, "completion", 'eval "$(witnz completion bash)"', section=MORE)(completion)
+    add_command(app, "completion", "witnz completion bash", section=MORE)(completion)
 
 
 def version(context: typer.Context) -> int:
