@@ -191,9 +191,9 @@ class StandingNode:
         assert name is not None
         return name
 
-    def sign(self, body: dict[str, Any], signer: Ed25519Signer | None = None) -> dict[str, Any]:
+    def sign(self, body: dict[str, Any], signer: Ed25519Signer | None = None, record_type: str = "accept") -> dict[str, Any]:
         """As the operator's own machine does."""
-        return authorise("accept", body, self.cluster_id, "alice", signer or self.operator)
+        return authorise(record_type, body, self.cluster_id, "alice", signer or self.operator)
 
     # -- what a node does -----------------------------------------------------------------------------------------------------
 
@@ -211,6 +211,13 @@ class StandingNode:
 
     def protect_table(self, name: str, rules: Rules, *, hidden: bool, excluded: frozenset[str]) -> None:
         self.protected.append((name, rules, hidden, excluded))
+
+    def decide(self, record_type: str, body: dict[str, Any]) -> int:
+        return self.journal.propose(record_type, body)
+
+    @property
+    def repairs(self) -> Any:
+        raise AssertionError("a repair needs a database: see tests/web/test_node.py")
 
     def row_line(self, conn: Any, log: int, seq: int) -> bytes | None:
         return self.rows.get(seq)

@@ -386,6 +386,49 @@ def test_a_table_is_protected_with_the_rules_given(filled: StandingNode, client:
     assert len(filled.protected) == 1
 
 
+def test_what_an_operator_signed_is_journalled_and_nothing_else(
+    filled: StandingNode, client: NodeClient, socket_path: Path
+) -> None:
+    key = {"action": "add", "kind": "intent", "name": "deploy", "key": base64.b64encode(bytes(range(32))).decode()}
+    signed = filled.sign(key | {"from_lsn": "0/0"}, record_type="key")
+    assert client.decide("key", signed) == filled.journal.size
+    operator, record = records(filled)[-2:]
+    assert (record["type"], record["body"]) == ("key", signed)
+    assert operator["body"]["action"] == "decide.key"
+    detail = json.loads(operator["body"]["detail"])
+    assert (detail["name"], detail["operator"]) == ("deploy", "alice") and detail["by"]
+    with pytest.raises(ProofError, match="nonce"):
+        client.decide("key", signed)
+    with pytest.raises(ProofError, match="not by the operator key"):
+        client.decide("unprotect", filled.sign({"table": TABLE, "reason": "x"}, record_type="key"))
+    size = filled.journal.size
+    for body, says in (
+        ({"type": "seal", "body": {}}, "unprotect or key or config"),
+        ({"type": "key", "body": []}, "object"),
+        ({"type": "key"}, "'body'"),
+    ):
+        refused(ask(socket_path, "POST", "/decisions", json.dumps(body).encode()), 400, "format", says)
+    assert filled.journal.size == size
+
+
+@pytest.mark.parametrize(
+    "applied",
+    [
+        [],
+        {},
+        {"intent": "{}", "xid": 5, "restored": [], "skipped": [], "notes": []},
+        {"intent": "{}", "xid": "x", "restored": [], "skipped": [], "notes": []},
+        {"intent": "{}", "xid": "5", "restored": [1], "skipped": [], "notes": []},
+        {"intent": "{}", "xid": "5", "restored": [], "skipped": [], "notes": [], "more": 1},
+    ],
+)
+def test_what_is_no_applied_repair_settles_nothing(shared: Shared, applied: Any) -> None:
+    size = shared.node.journal.size
+    body = json.dumps({"applied": applied, "sql_sha256": "0" * 64}).encode()
+    refused(ask(shared.path, "POST", f"/findings/{shared.finding}/repair", body), 400, "format", "applied repair")
+    assert shared.node.journal.size == size
+
+
 # -- verification -------------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import pytest
 
 from tests.support.node import Protected, wait
 from tests.support.postgres import Database
+from witnz.core.keys import Ed25519Signer
 from witnz.core.policy import parse_policy
 from witnz.core.record import parse_record
 from witnz.core.verdict import Verdict
-from witnz.errors import WitnzError
+from witnz.errors import ProofError, UsageError, WitnzError
 from witnz.node.evidence import policy_text
 from witnz.node.journal import authorise
 from witnz.node.keyring import load_person_key
+from witnz.node.repair_apply import apply_plan
+from witnz.node.repair_plan import plan_from_json
 from witnz.node.view import StoreView
+from witnz.postgres.session import Conninfo
 from witnz.store import journal
 from witnz.store.database import Database as Store
 from witnz.verify.bundle import verify_bundle
@@ -110,6 +115,44 @@ def test_a_table_is_protected_while_the_node_runs(running: Protected, client: No
     running.caught_up()
     assert client.verify("orders")["verdict"] == "VERIFIED"
     assert client.table("public.orders")["rules"]["on_change"] == "record"
+
+
+def test_rows_are_repaired_by_somebody_else_than_the_node(tmp_path: Path, database: Database, folder: Path) -> None:
+    database.sql("CREATE TABLE prices (id bigint PRIMARY KEY, amount numeric)")
+    database.sql("INSERT INTO prices SELECT i, i * 10 FROM generate_series(1, 50) i")
+    tables = [{"name": "prices", "mode": "append_only", "retain": "rows"}]
+    protected = Protected.start(tmp_path, database, tables)
+    try:
+        database.sql("UPDATE prices SET amount = 0 WHERE id = 7", user="postgres")
+        with SocketServer(protected.node, folder / "s") as server, NodeClient(server.path) as asking:
+            (finding,) = wait(lambda: asking.findings(state="open"), "a finding")
+            plan = plan_from_json(asking.repair_plan(finding["id"]))
+            assert "70" in plan.sql
+            name, signer = load_person_key(tmp_path / "data" / "operator-alice.key", "operator")
+            owner = Conninfo.from_conninfo(database.owner_dsn)
+            applied = apply_plan(plan, owner, operator=name, signer=signer, reason="it was not meant")
+            document = asking.settle_repair(finding["id"], asdict(applied), plan.sql_sha256)
+            assert document["repaired"] and document["restored"] == ["7"]
+            assert document["verified"]["verdict"] == "VERIFIED"
+            assert asking.finding(finding["id"])["state"] == "repaired"
+            assert database.sql("SELECT amount FROM prices WHERE id = 7")[0][0] in ("70", 70)
+            with pytest.raises(UsageError, match="repaired already"):
+                asking.settle_repair(finding["id"], asdict(applied), plan.sql_sha256)
+    finally:
+        protected.stop()
+
+
+def test_protection_ends_by_a_signed_decision_only(running: Protected, client: NodeClient, database: Database) -> None:
+    name, signer = load_person_key(running.directory / "data" / "operator-alice.key", "operator")
+    body = {"table": TABLE, "reason": "not needed any more"}
+    forged = authorise("unprotect", body, running.node.cluster_id, name, Ed25519Signer("operator/alice", bytes(32)))
+    with pytest.raises(ProofError):
+        client.decide("unprotect", forged)
+    assert client.tables()[0]["protected"]
+    client.decide("unprotect", authorise("unprotect", body, running.node.cluster_id, name, signer))
+    assert client.tables() == []
+    assert client.table(TABLE)["protected"] is False
+    wait(lambda: TABLE not in {state.name for state in running.node.states()}, "the end of recording")
 
 
 def test_a_store_is_read_beside_the_running_node_and_after_it(running: Protected, client: NodeClient) -> None:

@@ -275,6 +275,9 @@ def test_a_member_of_the_group_reads_and_verifies_and_changes_nothing(node: Stan
         assert asks("POST", f"/findings/{finding}/ack", '{"reason": "x"}') == 403
         assert asks("POST", f"/findings/{finding}/approve", '{"body": {}}') == 403
         assert asks("POST", "/protect", '{"table": "t"}') == 403
+        assert asks("POST", "/decisions", '{"type": "key", "body": {}}') == 403
+        assert asks("GET", f"/findings/{finding}/repair") == 403
+        assert asks("POST", f"/findings/{finding}/repair", "{}") == 403
         assert ask_as(server.path, NOBODY, NOBODY, "GET", "/status").text == "PermissionError"
     assert node.journal.size == size
 

@@ -17,7 +17,10 @@ GET /metrics                           auditor   Prometheus' text format
 POST /verify/{t}                       auditor   {}   text/event-stream with progress where the client accepts it
 POST /findings/{id}/ack                operator  {"reason": …}
 POST /findings/{id}/approve            operator  {"body": the signed accept body}
+GET /findings/{id}/repair              operator  witnz.repair-plan/1; it holds the values of the rows
+POST /findings/{id}/repair             operator  {"applied": {…}, "sql_sha256": …}: it is written; verify, and close the finding
 POST /protect                          operator  {"table": …, "mode": …, …}
+POST /decisions                        operator  {"type": "unprotect", "key" or "config", "body": the signed body}
 =====================================  ========  ==============================================================================
 
 Who asks is what the kernel says of the connection.  Errors are application/problem+json (:mod:`witnz.web.problems`).
@@ -41,12 +44,12 @@ from starlette.routing import Route
 
 from witnz.errors import UsageError, WitnzError
 from witnz.web import reads, writes
-from witnz.web.asked import JSON_TYPE, Asked, ask, check_members
+from witnz.web.asked import JSON_TYPE, Asked, ask
 from witnz.web.peer import Doorman, Role
 from witnz.web.problems import METHOD, PROBLEM_TYPE, not_found, problem_document
 from witnz.web.reads import Answer, Raw, Site
 from witnz.web.served import Served
-from witnz.web.streams import EVENT_STREAM, Verifications, event_stream
+from witnz.web.streams import EVENT_STREAM, LongWork, Work, event_stream
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +98,24 @@ ENDPOINTS: Final = (
     _get("/metrics", reads.metrics),
     _post("/findings/{finding}/ack", writes.acknowledge),
     _post("/findings/{finding}/approve", writes.approve),
+    _get("/findings/{finding}/repair", reads.repair_plan, role=Role.OPERATOR),
     _post("/protect", writes.protect),
+    _post("/decisions", writes.decide),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LongEndpoint:
+    """A path to which the answer takes long: what is to be done is prepared, checked and journalled before it begins."""
+
+    path: str
+    prepare: Callable[[Site, Asked], Work]
+    role: Role
+
+
+LONG_ENDPOINTS: Final = (
+    LongEndpoint("/verify/{table}", writes.verify, Role.AUDITOR),
+    LongEndpoint("/findings/{finding}/repair", writes.settle_repair, Role.OPERATOR),
 )
 
 
@@ -104,14 +124,12 @@ def create_app(node: Served, doorman: Doorman | None = None) -> Starlette:
     who, site = doorman or Doorman.of(None), Site.of(node)
     routes = [Route(endpoint.path, _serve(site, endpoint, who), methods=[endpoint.method]) for endpoint in ENDPOINTS]
     stopping = threading.Event()
-    verifications = Verifications(node, stopping)
-    routes += [
-        Route("/verify/{table}", _verify(verifications, who), methods=["POST"]),
-        Route("/events", _events(node, who), methods=["GET"]),
-    ]
+    long_work = LongWork(stopping)
+    routes += [Route(one.path, _long(site, one, long_work, who), methods=["POST"]) for one in LONG_ENDPOINTS]
+    routes.append(Route("/events", _events(node, who), methods=["GET"]))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _unexpected})
     app.router.redirect_slashes = False
-    app.state.node, app.state.stopping, app.state.verifications = node, stopping, verifications
+    app.state.node, app.state.stopping, app.state.long_work = node, stopping, long_work
     return app
 
 
@@ -129,19 +147,18 @@ def _serve(site: Site, endpoint: Endpoint, doorman: Doorman) -> Callable[[Reques
     return serve
 
 
-def _verify(verifications: Verifications, doorman: Doorman) -> Callable[[Request], Any]:
-    async def verify(request: Request) -> Response:
+def _long(site: Site, endpoint: LongEndpoint, long_work: LongWork, doorman: Doorman) -> Callable[[Request], Any]:
+    async def serve(request: Request) -> Response:
         try:
-            asked = await ask(request, doorman, Role.AUDITOR, frozenset())
-            check_members(asked.body, frozenset())
-            table = asked.table()
+            asked = await ask(request, doorman, endpoint.role, frozenset())
+            work = await run_in_threadpool(endpoint.prepare, site, asked)
             if EVENT_STREAM in request.headers.get("accept", ""):
-                return _stream(verifications.stream(table))
-            return _respond(await verifications.run(table))
+                return _stream(long_work.stream(work))
+            return _respond(await long_work.run(work))
         except WitnzError as error:
             return problem_response(error)
 
-    return verify
+    return serve
 
 
 def _events(node: Served, doorman: Doorman) -> Callable[[Request], Any]:

@@ -134,21 +134,11 @@ class NodeClient:
 
     def verify(self, table: str, on_progress: Progress = lambda rows: None) -> dict[str, Any]:
         """``witnz.verify/1`` of one table; ``on_progress`` is told the rows read so far.  May take hours."""
-        with self._stream("POST", f"/verify/{_segment(table)}") as lines:
-            for kind, document in _events(lines):
-                if kind == "progress":
-                    on_progress(int(document["rows"]))
-                elif kind == "result":
-                    return document
-                elif kind == "problem":
-                    raise error_from_problem(document)
-        raise NodeUnreachable(
-            "the node ended the connection before the verification was done", hint="the node's log says why; run it again"
-        )
+        return self._work(f"/verify/{_segment(table)}", {}, on_progress)
 
     def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The node's events from now on, as (kind, document), until the node stops."""
-        with self._stream("GET", "/events") as lines:
+        with self._stream("GET", "/events", None) as lines:
             for kind, document in _events(lines):
                 if kind == "problem":
                     raise error_from_problem(document)
@@ -164,6 +154,19 @@ class NodeClient:
 
     def approve(self, finding_id: str, signed_body: Mapping[str, Any]) -> dict[str, Any]:
         return self._post(f"/findings/{_segment(finding_id)}/approve", {"body": dict(signed_body)})
+
+    def decide(self, record_type: str, signed_body: Mapping[str, Any]) -> int:
+        """Journal an ``unprotect``, ``key`` or ``config`` that an operator signed; its seq."""
+        return int(self._post("/decisions", {"type": record_type, "body": dict(signed_body)})["seq"])
+
+    def repair_plan(self, finding_id: str) -> dict[str, Any]:
+        """``witnz.repair-plan/1``; it holds the values of the rows."""
+        return self._get(f"/findings/{_segment(finding_id)}/repair")
+
+    def settle_repair(self, finding_id: str, applied: Mapping[str, Any], sql_sha256: str) -> dict[str, Any]:
+        """``witnz.repair/1``, once the table is verified; ``applied``: the fields of what was written."""
+        document = {"applied": dict(applied) | {"xid": str(applied["xid"])}, "sql_sha256": sql_sha256}
+        return self._work(f"/findings/{_segment(finding_id)}/repair", document, lambda rows: None)
 
     def protect(
         self, table: str, mode: str = "state_integrity", *, exclude_columns: Sequence[str] = (), **rules: bool | str
@@ -202,9 +205,20 @@ class NodeClient:
                 raise _problem(response, bytes(data))
             return bytes(data)
 
+    def _work(self, path: str, body: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
+        """The result of what takes long."""
+        with self._stream("POST", path, body) as lines:
+            for kind, document in _events(lines):
+                if kind == "progress":
+                    on_progress(int(document["rows"]))
+                elif kind == "result":
+                    return document
+                elif kind == "problem":
+                    raise error_from_problem(document)
+        raise NodeUnreachable("the node ended the connection before it was done", hint="the node's log says why; run it again")
+
     @contextmanager
-    def _stream(self, method: str, path: str) -> Iterator[Iterator[bytes]]:
-        body: dict[str, Any] | None = {} if method == "POST" else None
+    def _stream(self, method: str, path: str, body: Mapping[str, Any] | None) -> Iterator[Iterator[bytes]]:
         with self._talk(method, path, None, body, silence_s=SILENCE_S, accept=EVENT_STREAM) as response:
             if response.status != 200:
                 raise _problem(response, response.read(MAX_LINE_BYTES))

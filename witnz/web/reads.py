@@ -117,6 +117,12 @@ def approval(site: Site, asked: Asked) -> Answer:
     return {"schema": "witnz.approval/1", "type": "accept", "cluster": site.node.journal.state.cluster_id, "body": body}
 
 
+def repair_plan(site: Site, asked: Asked) -> Answer:
+    """What would restore the rows of a finding; the values of those rows are in it."""
+    site.view.finding(asked.path["finding"])
+    return site.node.repairs.plan(asked.path["finding"]).to_json()
+
+
 def checkpoints(site: Site, asked: Asked) -> Answer:
     limit = asked.number("limit")
     return {"schema": "witnz.checkpoints/1", "checkpoints": site.view.checkpoints(100 if limit is None else limit)}

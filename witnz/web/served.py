@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from witnz.config import Config
 from witnz.core.classify import Rules
@@ -15,6 +15,11 @@ from witnz.node.evidence import RowLine
 from witnz.node.status import Live
 from witnz.node.verification import Verified
 from witnz.store.database import Database
+
+if TYPE_CHECKING:
+    from witnz.node.repair import RepairResult
+    from witnz.node.repair_apply import Applied
+    from witnz.node.repair_plan import RepairPlan
 
 
 class JournalOf(Protocol):
@@ -32,6 +37,14 @@ class ApprovalsOf(Protocol):
     def acknowledge(self, finding_id: str, reason: str) -> Finding: ...
 
     def accept_body(self, finding_id: str, reason: str) -> dict[str, Any]: ...
+
+
+class RepairsOf(Protocol):
+    """How recorded rows are restored."""
+
+    def plan(self, finding_id: str) -> RepairPlan: ...
+
+    def settle(self, finding_id: str, applied: Applied, sql_sha256: str) -> RepairResult: ...
 
 
 class Served(Live, Protocol):
@@ -59,10 +72,15 @@ class Served(Live, Protocol):
     def approvals(self) -> ApprovalsOf: ...
 
     @property
+    def repairs(self) -> RepairsOf: ...
+
+    @property
     def row_line(self) -> RowLine: ...
 
     def verify_table(self, table: str, progress: Callable[[int], None]) -> Verified: ...
 
     def approve(self, body: dict[str, Any]) -> Finding: ...
+
+    def decide(self, record_type: str, body: dict[str, Any]) -> int: ...
 
     def protect_table(self, name: str, rules: Rules, *, hidden: bool, excluded: frozenset[str]) -> None: ...

@@ -78,7 +78,7 @@ class SocketServer:
         if self._server is None or self._thread is None:
             return
         self._app.state.stopping.set()
-        self._app.state.verifications.close()
+        self._app.state.long_work.close()
         self._app.state.node.events.close()
         self._server.should_exit = True
         self._thread.join()

@@ -1,9 +1,9 @@
-"""Answers that take their time: verification with its progress, and the events of the node, both as text/event-stream.
+"""Answers that take their time: work with its progress, and the events of the node, both as text/event-stream.
 
-    POST /verify/{t}    event: progress   data: {"rows": n}
-                        event: result     data: witnz.verify/1          or     event: problem   data: the problem document
-    GET /events         id: n   event: finding | seal | verification   data: the document
-                        event: lost   data: {"events": n}               the listener was too slow for so many
+    POST /verify/{t}               event: progress   data: {"rows": n}
+    POST /findings/{id}/repair     event: result     data: the document     or     event: problem   data: the problem document
+    GET /events                    id: n   event: finding | seal | verification   data: the document
+                                   event: lost   data: {"events": n}        the listener was too slow for so many
 
 A comment every few seconds keeps the connection known to be alive.  A verification whose client has gone is given up, and
 nothing is recorded of it; who wants the answer stays.
@@ -30,7 +30,12 @@ from witnz.web.served import Served
 EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT_S: Final = 10.0
 PROGRESS_S: Final = 0.2
-MAX_VERIFICATIONS: Final = 4  # they run one after the other; more would only wait
+MAX_AT_ONCE: Final = 4  # verifications run one after the other; more would only wait
+
+Tell = Callable[[int], None]
+"""Told the rows done so far; raises WitnzError once nobody waits for the rest."""
+
+Work = Callable[[Tell], dict[str, Any]]
 
 _CHECKS: Mapping[Verdict, str] = {Verdict.VERIFIED: "ok", Verdict.TAMPERED: "fail", Verdict.INCONCLUSIVE: "skip"}
 
@@ -49,69 +54,75 @@ def verify_document(verified: Verified) -> dict[str, Any]:
     }
 
 
-class Verifications:
-    """Runs verifications for clients, in threads of their own, so that hours of scanning block nobody else's request."""
+def verify_work(node: Served, table: str) -> Work:
+    """Verify a table; given up between two batches of rows when nobody waits any more."""
 
-    def __init__(self, node: Served, stopping: threading.Event) -> None:
-        self._node, self._stopping = node, stopping
-        self._pool = ThreadPoolExecutor(MAX_VERIFICATIONS, thread_name_prefix="verify-asked")
+    def work(tell: Tell) -> dict[str, Any]:
+        tell(0)
+        document = verify_document(node.verify_table(table, tell))
+        node.events.publish("verification", document["tables"][0])
+        return document
+
+    return work
+
+
+class LongWork:
+    """Does what takes long in threads of its own, so that hours of it block nobody else's request."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+        self._pool = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="asked")
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, table: str) -> dict[str, Any]:
-        """Verify, and answer when it is done."""
+    async def run(self, work: Work) -> dict[str, Any]:
+        """Answer when it is done."""
         given_up = threading.Event()
-        work = self._start(table, given_up, lambda rows: None)
+        future = self._start(work, given_up, lambda rows: None)
         try:
-            return await work
+            return await future
         finally:
             given_up.set()
-            work.cancel()
+            future.cancel()
 
-    async def stream(self, table: str) -> AsyncIterator[bytes]:
-        """Verify, and tell how far it is meanwhile."""
+    async def stream(self, work: Work) -> AsyncIterator[bytes]:
+        """Tell how far it is meanwhile."""
         loop, woken, given_up, rows = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), [0]
 
         def progress(count: int) -> None:
             rows[0] = count
             loop.call_soon_threadsafe(woken.set)
 
-        work = self._start(table, given_up, progress)
-        work.add_done_callback(lambda _: woken.set())
+        future = self._start(work, given_up, progress)
+        future.add_done_callback(lambda _: woken.set())
         try:
             yield format_event("progress", {"rows": 0})
-            while not work.done():
+            while not future.done():
                 if await _wait(woken):
                     yield format_event("progress", {"rows": rows[0]})
                 else:
                     yield b": still here\n\n"
             try:
-                yield format_event("result", work.result())
+                yield format_event("result", future.result())
             except WitnzError as error:
                 yield format_event("problem", problem_document(error))
         finally:
             given_up.set()
-            work.cancel()
+            future.cancel()
 
-    def _start(self, table: str, given_up: threading.Event, progress: Callable[[int], None]) -> asyncio.Future[dict[str, Any]]:
+    def _start(self, work: Work, given_up: threading.Event, progress: Tell) -> asyncio.Future[dict[str, Any]]:
         told = [0.0]
 
         def tell(rows: int) -> None:
             if given_up.is_set() or self._stopping.is_set():
                 reason = "the node is stopping" if self._stopping.is_set() else "the client went away"
-                raise WitnzError(f"the verification of {table} was given up: {reason}", code=CANCELLED)
+                raise WitnzError(f"given up: {reason}", hint="nothing was recorded of it; ask again", code=CANCELLED)
             if time.monotonic() - told[0] >= PROGRESS_S:
                 told[0] = time.monotonic()
                 progress(rows)
 
-        def work() -> dict[str, Any]:
-            tell(0)
-            document = verify_document(self._node.verify_table(table, tell))
-            self._node.events.publish("verification", document["tables"][0])
-            return document
-
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work, tell)
         future.add_done_callback(_retrieve)
         return future
 

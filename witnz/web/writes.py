@@ -15,6 +15,9 @@ from witnz.errors import FormatError, UsageError
 from witnz.web.asked import Asked, check_members, reason_of, table_name
 from witnz.web.problems import CONFLICT
 from witnz.web.reads import Answer, Site
+from witnz.web.streams import Tell, Work, verify_work
+
+DECISIONS: Final = ("unprotect", "key", "config")
 
 _PROTECT_OPTIONAL: Final = frozenset(
     {"mode", "on_change", "inserts_only", "require_intent", "retain", "keys", "exclude_columns"}
@@ -40,12 +43,45 @@ def approve(site: Site, asked: Asked) -> Answer:
     name = _open_finding(site, asked)
     if body.get("finding") != name:
         raise UsageError(f"the signed body is not about {name}", hint="get what to sign from …/approval, and sign that")
-    auth = body.get("auth")
-    operator = auth.get("operator") if isinstance(auth, dict) else None
-    _journal(site, asked, "findings.approve", {"finding": name, "operator": str(operator)[:256]})
+    _journal(site, asked, "findings.approve", {"finding": name} | _signer(body))
     found = site.node.approve(body)
     site.node.events.publish("finding", found.to_json())
     return {"schema": "witnz.finding/1", **site.view.finding(name)}
+
+
+def verify(site: Site, asked: Asked) -> Work:
+    """``{}``: verify a table now.  Its result is journalled as any other verification's."""
+    check_members(asked.body, frozenset())
+    return verify_work(site.node, asked.table())
+
+
+def settle_repair(site: Site, asked: Asked) -> Work:
+    """``{"applied": …, "sql_sha256": …}``: the rows are written; close the finding if they are as recorded, and verify."""
+    from witnz.node.repair_apply import applied_from_json
+
+    check_members(asked.body, frozenset({"applied", "sql_sha256"}))
+    applied, digest = applied_from_json(asked.body["applied"]), _text(asked.body, "sql_sha256", "")
+    name = _open_finding(site, asked)
+    _journal(site, asked, "findings.repair", {"finding": name, "sql_sha256": digest[:64]})
+
+    def work(tell: Tell) -> dict[str, Any]:
+        result = site.node.repairs.settle(name, applied, digest)
+        for closed in result.closed:
+            site.node.events.publish("finding", site.view.finding(closed))
+        return result.to_json()
+
+    return work
+
+
+def decide(site: Site, asked: Asked) -> Answer:
+    """``{"type": …, "body": …}``: journal what an operator's key signed, and do it."""
+    check_members(asked.body, frozenset({"type", "body"}))
+    kind, body = _choice(asked.body, "type", DECISIONS, ""), asked.body["body"]
+    if not isinstance(body, dict):
+        raise FormatError("body: expected the signed body as an object")
+    about = {name: body[name] for name in ("table", "action", "kind", "name") if isinstance(body.get(name), str)}
+    _journal(site, asked, f"decide.{kind}", {name: text[:256] for name, text in about.items()} | _signer(body))
+    return {"schema": "witnz.decision/1", "type": kind, "seq": site.node.decide(kind, body)}
 
 
 def protect(site: Site, asked: Asked) -> Answer:
@@ -61,6 +97,13 @@ def protect(site: Site, asked: Asked) -> Answer:
     _journal(site, asked, "protect", {**asked_for, "table": name})
     site.node.protect_table(name, rules, hidden=hidden, excluded=frozenset(excluded))
     return {"schema": "witnz.protect/1", "table": name, "status": "queued"}
+
+
+def _signer(body: Mapping[str, Any]) -> dict[str, str]:
+    """Whose key a signed body claims to be signed with."""
+    auth = body.get("auth")
+    operator = auth.get("operator") if isinstance(auth, dict) else None
+    return {"operator": operator[:256]} if isinstance(operator, str) else {}
 
 
 def _rules(body: Mapping[str, Any]) -> Rules:
