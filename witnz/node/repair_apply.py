@@ -7,8 +7,8 @@ The order of the steps is the point; anything that goes wrong before COMMIT leav
     3  the relation is still the recorded one                         under the lock
     4  pg_current_xact_id(), the intent signed for it and emitted     before the writes, so that they are authorised
     5  each row locked FOR UPDATE and compared byte by byte           one that is not as found is left alone, and said
-    6  the statement, by key and by the ctid just locked
-    7  deferred constraints now; every written row read again         it must be the recorded line, whatever triggers do
+    6  the statements, by key and by the ctid just locked             under the role's own search_path, for its triggers
+    7  deferred constraints now; every written row read again         it must be the recorded line, whatever triggers did
     8  what else did this transaction write?                          a cascade into other rows undoes everything
     9  COMMIT; if its answer is lost, the server is asked what became of the transaction
 
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from witnz.core.keys import Signer
 from witnz.core.message import MAX_HINT, format_intent, sign_intent
@@ -31,7 +32,7 @@ from witnz.errors import DatabaseUnreachable, FormatError, Inconclusive, KeyProb
 from witnz.node.repair_plan import RepairPlan, Statement
 from witnz.node.repair_sql import quote, read_rows
 from witnz.postgres import catalog
-from witnz.postgres.session import Connection, Conninfo, classify_error, connect
+from witnz.postgres.session import PINNED, Connection, Conninfo, classify_error, connect
 from witnz.postgres.sqlstate import is_transient
 
 MESSAGES_SINCE: Final = 140000  # logical messages reach pgoutput from PostgreSQL 14 on
@@ -101,6 +102,7 @@ def apply_plan(
     hint = hint_of(plan.finding, reason)
     if not plan.statements:
         return Applied(_intent(plan, NO_TRANSACTION, operator, signer, hint, by), NO_TRANSACTION, (), (), ())
+    search_path = _search_path_of(admin)
     with connect(admin, scan=True, application_name="witnz repair") as conn:
         if conn.info.server_version < MESSAGES_SINCE:
             raise UsageError(
@@ -112,10 +114,11 @@ def apply_plan(
             xid = run.begin()
             intent = _intent(plan, xid, operator, signer, hint, by)
             conn.execute("SELECT pg_logical_emit_message(true, 'witnz', %s::text)", [intent])
-            run.write()
-            if not run.restored:
+            run.lock()
+            if len(run.skipped) == len(plan.statements):
                 conn.execute("ROLLBACK")
                 return Applied(intent, NO_TRANSACTION, (), tuple(run.skipped), ())
+            run.write(search_path)
             run.check()
         except psycopg.Error as error:
             raise _explained(error, plan.table) from None  # the original names rows in its DETAIL
@@ -150,12 +153,24 @@ def _intent(plan: RepairPlan, xid: int, operator: str, signer: Signer, hint: str
     )
 
 
+def _search_path_of(admin: Conninfo) -> str:
+    """The role's own search_path, which its triggers rely on; system names come first whatever it says."""
+    try:
+        with psycopg.connect(make_conninfo("", **admin.parameters(), application_name="witnz repair")) as conn:
+            row = conn.execute("SHOW search_path").fetchone()
+    except psycopg.Error as error:
+        raise classify_error(error, doing=f"connecting to {admin.describe()}") from None
+    path = str(row[0]) if row is not None else ""
+    return f"pg_catalog, {path}" if "pg_catalog" in path else path
+
+
 class _Run:
     """The transaction at work."""
 
     def __init__(self, plan: RepairPlan, conn: Connection) -> None:
         self._plan, self._conn = plan, conn
         self._columns = ", ".join(map(quote, plan.columns))
+        self._locked: list[tuple[Statement, str]] = []
         self.restored: list[Statement] = []
         self.skipped: list[str] = []
         self.notes: list[str] = []
@@ -173,22 +188,28 @@ class _Run:
         xid = conn.execute("SELECT pg_current_xact_id()::text").fetchone()
         return int(xid[0]) if xid else NO_TRANSACTION
 
-    def write(self) -> None:
-        """Steps 5 and 6."""
+    def lock(self) -> None:
+        """Step 5."""
         for statement in self._plan.statements:
             rows = self._read(statement, lock=True)
-            if [line for _, line in rows] != _lines(statement.before):
+            if [line for _, line in rows] == _lines(statement.before):
+                self._locked.append((statement, f" AND ctid = '{rows[0][0]}'::tid" if rows else ""))
+            else:
                 self.skipped.append(f"key {statement.key}: the row changed after the plan was made")
-                continue
-            text = statement.sql + (f" AND ctid = '{rows[0][0]}'::tid" if rows else "")
-            written = self._conn.execute(text.encode()).rowcount
+
+    def write(self, search_path: str) -> None:
+        """Step 6, with triggers and constraints as they are; all names and operators of the statements are qualified."""
+        self._set_search_path(search_path)
+        for statement, and_ctid in self._locked:
+            written = self._conn.execute((statement.sql + and_ctid).encode()).rowcount
             if written != 1:
                 raise _failed(f"the {statement.kind} of key {statement.key} wrote {written} rows instead of one")
             self.restored.append(statement)
+        self._conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        self._set_search_path(PINNED["search_path"])
 
     def check(self) -> None:
         """Steps 7 and 8."""
-        self._conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for statement in self.restored:
             if [line for _, line in self._read(statement, lock=False)] != _lines(statement.after):
                 raise _failed(
@@ -215,6 +236,9 @@ class _Run:
                 "PostgreSQL does not count exactly the repaired rows as written",
                 hint="a trigger writes to the same table, or track_counts is off; see to it and try again",
             )
+
+    def _set_search_path(self, search_path: str) -> None:
+        self._conn.execute("SELECT pg_catalog.set_config('search_path', %s, true)", [search_path])
 
     def _read(self, statement: Statement, *, lock: bool) -> list[tuple[str, bytes]]:
         return read_rows(self._conn, self._plan.relation, self._columns, statement.where, lock=lock)

@@ -29,7 +29,7 @@ from witnz.postgres.catalog import TableInfo
 Values = Sequence[bytes | None]
 
 _EQUALITY = """
-SELECT a.attname::text, n.nspname::text, o.oprname::text
+SELECT a.attname::text, n.nspname::text, o.oprname::text, c.opcintype = a.atttypid
 FROM pg_catalog.pg_index i
 CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, place)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -83,7 +83,7 @@ def load_shape(connection: Connection[Any], info: TableInfo, names: Sequence[str
     """The shape of a table whose row lines hold the columns ``names`` and whose key stands at ``positions``."""
     by_name = {column.name: column for column in info.columns}
     always = {name for (name,) in connection.execute(_ALWAYS, (info.oid,))}
-    equal = {name: _operator(schema, text) for name, schema, text in connection.execute(_EQUALITY, (info.oid,))}
+    equal = {name: _operator(*found) for name, *found in connection.execute(_EQUALITY, (info.oid,))}
     missing = [names[i] for i in positions if names[i] not in equal]
     if missing:
         raise UsageError(
@@ -183,8 +183,11 @@ def delete_sql(shape: Shape, before: bytes) -> str:
     return f"DELETE FROM ONLY {shape.name}\nWHERE {key_condition(shape, parse_line(before))}"  # noqa: S608  all quoted
 
 
-def _operator(schema: str, name: str) -> str:
-    return name if schema == "pg_catalog" else f"OPERATOR({quote(schema)}.{name})"
+def _operator(schema: str, name: str, exact: bool) -> str:
+    """An operator so that no search_path makes another one of it: system operators of exactly these types always win."""
+    return (
+        name if schema == "pg_catalog" and exact else f"OPERATOR({schema if schema == 'pg_catalog' else quote(schema)}.{name})"
+    )
 
 
 def _escaped(match: re.Match[str]) -> str:
