@@ -14,6 +14,7 @@ What an approval of each kind of finding accepts:
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,7 @@ class Approvals:
 
     def __init__(self, db: Database, journal: Journal, book: FindingBook, seal: Callable[[], object]) -> None:
         self._db, self._journal, self._book, self._seal = db, journal, book, seal
+        self._journalling = threading.Lock()
 
     def get(self, finding_id: str) -> Finding:
         """Raises UsageError if there is no such finding."""
@@ -100,16 +102,18 @@ class Approvals:
 
     def journal_finding(self, finding: Finding) -> None:
         """Make sure that the journal knows a finding before it is decided about."""
-        if self._journal.state.finding_state(finding.id) is None:
-            self._journal.propose("finding", finding.to_body())
+        with self._journalling:  # two threads may see the same fresh finding; the journal takes it once
+            if self._journal.state.finding_state(finding.id) is None:
+                self._journal.propose("finding", finding.to_body())
 
-    def journal_all(self) -> int:
-        """Journal every finding that is not there yet; how many there were."""
+    def journal_all(self) -> list[Finding]:
+        """Journal every finding that is not there yet, oldest first; those that there were."""
         with self._db.read() as conn:
-            fresh = [f for f in findings.list_findings(conn) if self._journal.state.finding_state(f.id) is None]
+            missing = [name for name in findings.list_ids(conn) if self._journal.state.finding_state(name) is None]
+            fresh = [finding for name in missing if (finding := findings.get(conn, name)) is not None]
         for finding in fresh:
-            self._journal.propose("finding", finding.to_body())
-        return len(fresh)
+            self.journal_finding(finding)
+        return fresh
 
     def in_doubt(self, table: str) -> bool:
         """Whether a finding about a row of this table is still to be decided."""

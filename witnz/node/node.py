@@ -134,7 +134,15 @@ class Node:
         self.generations = Generations(around, self.book)
         self.generations.recorder_connection = self._recorder_connection
         self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
-        self.source = SourceGuard(self.db, self.journal, self.book, self.conninfo, config.slot_name, self._table_names)
+        self.source = SourceGuard(
+            self.db,
+            self.journal,
+            self.book,
+            self.conninfo,
+            config.slot_name,
+            publication_names(config.publication),
+            self._table_names,
+        )
         self.watch = CatalogWatch(self.db, self.journal, self.book, self.generations, config.publication, self.states)
         hooks = Hooks(
             between=self.generations.between, recorded=self._recorded, connected=self._connected, unreachable=self._unreachable
@@ -253,20 +261,26 @@ class Node:
 
     def chore(self) -> None:
         """One round: findings into the journal, a seal and a checkpoint when due, a look at the catalog when due."""
-        self.approvals.journal_all()
+        self._journal_findings()
         now = time.monotonic()
         if now - self._sealed_at >= self.config.seal_interval_s:
             self._sealed_at = now
             self.seal_now()
-        if now - self._watched_at >= WATCH_S and self.capture.status.connected:
+        if now - self._watched_at >= WATCH_S and self.capture.server_answers:
             self._watched_at = now
             self.watch.look(self._watch_connection())
 
+    def _journal_findings(self) -> None:
+        for finding in self.approvals.journal_all():
+            self.events.publish("finding", finding.to_json())
+
     def seal_now(self) -> None:
         """Seal what moved and sign the journal."""
-        self.approvals.journal_all()
+        self._journal_findings()
         if self.sealer.seal():
             self.events.publish("seal", {"journal_size": self.journal.size})
+        elif self.sealer.waits:
+            self.capture.await_mark(f"seal-{time.monotonic_ns()}".encode(), 1.0)
         self.sealer.checkpoint()
 
     def _schedule(self) -> None:
@@ -281,8 +295,14 @@ class Node:
                     continue
                 now = time.monotonic()
                 if now >= due.setdefault(state.name, now + 1.0):
-                    self.verify_table(state.name)
+                    self._verify_on_schedule(state.name)
                     due[state.name] = time.monotonic() + interval
+
+    def _verify_on_schedule(self, table: str) -> None:
+        try:
+            self.events.publish("verification", self.verify_table(table).to_json())
+        except (WitnzError, psycopg.Error) as error:
+            log.warning("scheduled verification failed", table=table, reason=str(error).strip())
 
     def interval_of(self, table: str) -> float:
         configured = self.config.table(self.generations.leaves().get(table, table))
@@ -291,12 +311,11 @@ class Node:
     # -- hooks of the capture -------------------------------------------------------------------------------------------------
 
     def _connected(self, conn: psycopg.Connection[Any]) -> None:
-        self.source.check(conn)
+        self.source.check(conn, publication_missed=self.capture.lacks_publication)
 
     def _recorded(self, outcome: Outcome) -> None:
         for name in outcome.findings:
             log.warning("finding was opened", finding=name)
-            self.events.publish("finding", self.approvals.get(name).to_json())
         if outcome.findings:
             self.alerts.wake()
             self.auto_repair.offer(outcome.findings)
@@ -363,7 +382,7 @@ class Node:
         self._look()
         target = self.target(state)
         verified = self.verification.run(target, progress)
-        self.approvals.journal_all()
+        self._journal_findings()
         self.metrics.verified(table, verified.verdict.value, verified.result.seconds, verified.result.rows)
         self.auto_repair.offer(finding.id for finding in verified.findings)
         return verified

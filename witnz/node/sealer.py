@@ -32,6 +32,8 @@ class Sealer:
 
     def __init__(self, db: Database, journal: Journal, keys: Keyring, cluster: str, clock: Callable[[], int]) -> None:
         self._db, self._journal, self._keys, self._cluster, self._clock = db, journal, keys, cluster, clock
+        self.waits = False
+        """Whether something moved at an LSN that a seal has already: the next transaction, if only a marker, lets it be sealed."""
 
     def seal(self) -> bool:
         """Seal every log that moved since its last seal; True if there was one."""
@@ -40,7 +42,8 @@ class Sealer:
             moved = [self._head(conn, log) for log in logs.list_logs(conn) if self._moved(log)]
         if not moved:
             return False
-        if lsn <= self._journal.state.last_seal_lsn:
+        self.waits = lsn <= self._journal.state.last_seal_lsn
+        if self.waits:
             return False  # a marker will move the stream on, and the seal with it
         for body in _bodies(format_lsn(lsn), moved):
             self._journal.propose("seal", body)

@@ -33,6 +33,11 @@ def get(connection: sqlite3.Connection, finding_id: str) -> Finding | None:
     return None if row is None else _finding(*row)
 
 
+def list_ids(connection: sqlite3.Connection) -> list[str]:
+    """The ids of all findings, without reading what they say."""
+    return [finding_id for (finding_id,) in connection.execute("SELECT id FROM findings ORDER BY detected_at, id")]
+
+
 def list_findings(
     connection: sqlite3.Connection,
     *,
