@@ -1,14 +1,14 @@
 """The scene of an attack: a protected database, its bystanders, and a DBA who can do everything to it.
 
-``scene`` is one node for all attacks that leave publication, slot and server alone; each test protects a table of its own in it
-while the node runs.  ``own_scene`` makes a node for one test alone.  Nothing verifies on a schedule here: what is found before a
-test verifies, the stream (or the catalog watch) found.
+``scene`` is one node for all attacks that leave publication, slot and server alone; each test protects a table of its own in
+it while the node runs.  ``own_scene`` makes a node for one test alone.  Nothing verifies on a schedule here: what is found
+before a test verifies, the stream (or the catalog watch) found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -22,6 +22,7 @@ from tests.support.node import TIMEOUT_S, Protected, wait
 from tests.support.postgres import Database, create_database
 from witnz.core.classify import Rules
 from witnz.core.finding import Finding
+from witnz.core.lsn import parse_lsn
 from witnz.core.names import parse_table_name
 from witnz.core.rowline import row_hash
 from witnz.core.timestamp import format_time
@@ -128,6 +129,31 @@ class Scene:
             look, f"{cls} of {table}, key {name}; open are {[(f.cls, f.table, f.key) for f in self.protected.findings()]}"
         )
 
+    def now_watched(self) -> None:
+        """Return when the catalog watch has looked at everything that is there now."""
+        before = self.node.watch.looks
+        wait(lambda: self.node.watch.looks >= before + 2, "a look of the catalog watch")
+
+    def caught_up_again(self) -> None:
+        """The stream is back, after it broke."""
+        wait(lambda: self.node.capture.status.connected, "the stream to come back")
+        self.protected.caught_up()
+
+    def open_without_table(self) -> list[tuple[str, Finding]]:
+        """(class, finding) of the open findings that are about no single table."""
+        return [(f.cls, f) for f in self.protected.findings() if f.table is None]
+
+    @contextmanager
+    def no_new_generation(self) -> Iterator[None]:
+        """A transaction that began earlier keeps new generations from being adopted."""
+        with psycopg.connect(self.database.admin_dsn) as conn:
+            conn.execute("SELECT pg_current_xact_id()")
+            yield
+
+    def insert_lsn(self) -> int:
+        """Where WAL is written to now."""
+        return parse_lsn(str(self.database.server.sql("SELECT pg_current_wal_insert_lsn()::text")[0][0]))
+
     def found(self, table: str | None) -> list[Found]:
         """(class, key) of the open findings of a table, once everything committed is recorded; None: those of no table."""
         self.protected.caught_up()
@@ -183,7 +209,8 @@ def start_scene(
     database = create_database(server)
     stack.callback(_drop, database, server)
     database.sql(
-        f"CREATE SCHEMA billing AUTHORIZATION app_owner; ALTER DEFAULT PRIVILEGES IN SCHEMA billing GRANT SELECT ON TABLES TO witnz"
+        "CREATE SCHEMA billing AUTHORIZATION app_owner;"
+        " ALTER DEFAULT PRIVILEGES IN SCHEMA billing GRANT SELECT ON TABLES TO witnz"
     )
     standing = [{"name": name, "mode": "append_only"} for name in BYSTANDERS]
     for name in BYSTANDERS:
@@ -219,7 +246,7 @@ def scene(pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def own_scene(pg_server: PostgresServer, tmp_path: Path) -> Iterator[Start]:
-    """``own_scene({"name": …, "mode": …}, …)``: a database and a node for this test alone; ``server``, ``columns``, ``rows``."""
+    """``own_scene({"name": …, "mode": …}, …)``: database and node of the test's own; also ``server``, ``columns``, ``rows``."""
     with ExitStack() as stack:
 
         def start(

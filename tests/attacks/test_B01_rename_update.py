@@ -30,7 +30,9 @@ def test_a_table_that_stays_renamed_is_found_and_its_changes_go_on_being_found(s
     assert f"{name}_hidden" in scene.now("schema.changed", None, table).detail
     scene.dba(f"UPDATE {table}_hidden SET amount = 0 WHERE id = 6")
     scene.now("violation.update", 6, table)
-    assert scene.differences_of(table) in ({}, {"6": ("row.modified", True)}), "what stands under no name cannot be scanned by name"
+    assert scene.differences_of(table) in ({}, {"6": ("row.modified", True)}), (
+        "what stands under no name cannot be scanned by name"
+    )
     scene.dba(f"ALTER TABLE {table}_hidden RENAME TO {name}")
     assert scene.differences_of(table) == {"6": ("row.modified", True)}
     scene.assert_bystanders_verified()

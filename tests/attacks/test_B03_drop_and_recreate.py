@@ -19,7 +19,11 @@ def recreate(table: str) -> tuple[str, ...]:
 
 
 def keep_and_drop(table: str) -> tuple[str, ...]:
-    return (f"CREATE TABLE {table}_kept (LIKE {table} INCLUDING ALL)", f"INSERT INTO {table}_kept SELECT * FROM {table}", f"DROP TABLE {table}")
+    return (
+        f"CREATE TABLE {table}_kept (LIKE {table} INCLUDING ALL)",
+        f"INSERT INTO {table}_kept SELECT * FROM {table}",
+        f"DROP TABLE {table}",
+    )
 
 
 @pytest.mark.parametrize("published", [True, False], ids=["published again", "not published"])
@@ -58,7 +62,9 @@ def test_a_table_that_is_missing_for_a_while_is_found_dropped_and_then_replaced(
 
 def test_the_same_rows_in_another_table_are_still_a_replaced_table(scene) -> None:  # type: ignore[no-untyped-def]
     table = scene.protect("append_only")
-    scene.dba_at_once(*keep_and_drop(table), f"ALTER TABLE {table}_kept RENAME TO {table.split('.')[1]}", f"GRANT SELECT ON {table} TO witnz")
+    scene.dba_at_once(
+        *keep_and_drop(table), f"ALTER TABLE {table}_kept RENAME TO {table.split('.')[1]}", f"GRANT SELECT ON {table} TO witnz"
+    )
     scene.now("table.replaced", None, table)
     assert scene.differences_of(table) == {}
     scene.assert_bystanders_verified()

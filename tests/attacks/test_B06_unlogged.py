@@ -8,7 +8,7 @@ import pytest
 
 def test_a_published_table_cannot_become_unlogged(scene) -> None:  # type: ignore[no-untyped-def]
     table = scene.protect("append_only")
-    with pytest.raises(psycopg.errors.InvalidParameterValue):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
         scene.dba(f"ALTER TABLE {table} SET UNLOGGED")
 
 

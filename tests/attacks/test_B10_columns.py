@@ -111,3 +111,17 @@ def test_a_renamed_column_begins_a_generation_without_a_finding(scene) -> None: 
     assert scene.found(table) == []
     assert scene.protected.verify(table).verdict is Verdict.VERIFIED
     scene.assert_bystanders_verified()
+
+
+def test_a_scan_between_the_change_and_the_new_generation_names_nobody(scene) -> None:  # type: ignore[no-untyped-def]
+    """The first row of the new shape has come, the new generation has not: the old rows can not be compared yet."""
+    table = scene.protect("append_only")
+    scene.dba(f"ALTER TABLE {table} ADD COLUMN remark text DEFAULT 'none'")
+    scene.database.sql(f"INSERT INTO {table} VALUES (16, 'user16', 1, NULL, '2026-01-01', 'new')")
+    scene.protected.caught_up()
+    with scene.no_new_generation():
+        verified, differences = scene.scan(table)
+    assert verified.verdict is Verdict.INCONCLUSIVE and differences == {}
+    wait_for_generation(scene, table, 2)
+    assert scene.found(table) == []
+    assert scene.protected.verify(table).verdict is Verdict.VERIFIED

@@ -29,6 +29,7 @@ from witnz.postgres import slot as slots
 from witnz.postgres.backoff import Backoff
 from witnz.postgres.pgoutput import Decoder
 from witnz.postgres.session import Conninfo, classify_error, connect, is_transient
+from witnz.postgres.sqlstate import PUBLICATION_MISSING
 from witnz.postgres.stream import Batch, ReplicationStream
 from witnz.postgres.xid import parse_snapshot
 from witnz.store import meta, undo
@@ -84,6 +85,7 @@ class Capture:
         self.recorder = make()
         self.status = SourceStatus()
         self.fatal: WitnzError | None = None
+        self.last_error: WitnzError | None = None  # why there is no connection; None while there is one
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._holds: dict[int, int] = {}
@@ -100,6 +102,16 @@ class Capture:
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._thread.start()
+
+    @property
+    def server_answers(self) -> bool:
+        """Whether the server was there when it was asked last, be it to say that there is nothing to read from."""
+        return self.status.connected or not isinstance(self.last_error, DatabaseUnreachable | None)
+
+    @property
+    def lacks_publication(self) -> bool:
+        """Whether the stream ended because of a publication that is not there, or was not when something happened."""
+        return self.last_error is not None and self.last_error.code == PUBLICATION_MISSING
 
     def stop(self) -> None:
         """Commit what was received and end the stream."""
@@ -118,10 +130,11 @@ class Capture:
             except SlotLost as error:
                 self._failed(error, transient=True)  # the next connection finds the slot's state and records the gap
             except WitnzError as error:
-                self._failed(error, transient=False)
+                self._failed(error, transient=error.code == PUBLICATION_MISSING)  # it may be made again
 
     def _failed(self, error: WitnzError, *, transient: bool) -> None:
         self.recorder.abandon(error)
+        self.last_error = error
         now = time.monotonic()
         if self.status.connected:
             self.status.connected, self.status.since = False, now
@@ -151,6 +164,7 @@ class Capture:
                 self._check_owned(sql, acked)
                 self._backoff.reset()
                 self.status.connected, self.status.since, self.status.error = True, time.monotonic(), ""
+                self.last_error = None
                 log.info("source was connected", slot=self._slot)
                 self._loop(stream, sql)
             finally:

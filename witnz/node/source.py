@@ -7,7 +7,7 @@ and bridged by the next full scan; never healed in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -19,7 +19,9 @@ from witnz.node.findings import FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.journal import Journal
 from witnz.postgres import slot as slots
+from witnz.postgres.publication import publication_state
 from witnz.postgres.session import Conninfo, connect, server_identity
+from witnz.postgres.sqlstate import PUBLICATION_MISSING
 from witnz.store import meta
 from witnz.store.database import Database
 
@@ -30,32 +32,59 @@ class SourceGuard:
     """Checks a source against what the journal and the store say of it."""
 
     def __init__(
-        self, db: Database, journal: Journal, book: FindingBook, conninfo: Conninfo, slot: str, tables: Callable[[], list[str]]
+        self,
+        db: Database,
+        journal: Journal,
+        book: FindingBook,
+        conninfo: Conninfo,
+        slot: str,
+        publications: Sequence[str],
+        tables: Callable[[], list[str]],
     ) -> None:
         self._db, self._journal, self._book = db, journal, book
-        self._conninfo, self._slot, self._tables = conninfo, slot, tables
+        self._conninfo, self._slot, self._publications, self._tables = conninfo, slot, publications, tables
 
-    def check(self, conn: psycopg.Connection[Any]) -> None:
-        """Raises ReplicationImpossible for another database; otherwise leaves a slot that can be read from."""
+    def check(self, conn: psycopg.Connection[Any], *, publication_missed: bool = False) -> None:
+        """Raises ReplicationImpossible for another database; otherwise leaves a slot that can be read from.
+
+        ``publication_missed``: the stream ended because a publication was missing when something happened.  The slot can never
+        be read past that place, so, as soon as the publications are there again, it is given up for a new one.
+        """
         self._check_identity(conn)
         acked = self._acked()
         state = slots.slot_state(conn, self._slot)
-        if state is not None and state.wal_status == "lost":
-            self._gap("slot.lost", acked, self._insert_lsn(conn), "the server discarded WAL that the slot still needed")
-            slots.drop_slot(conn, self._slot)
-            state = None
-        elif state is None and acked:
-            self._gap("slot.lost", acked, self._insert_lsn(conn), f"replication slot {self._slot} does not exist any more")
+        lost = None
         if state is None:
-            self._create()
-            state = slots.slot_state(conn, self._slot)
-            self._adopt(state.confirmed_flush_lsn if state is not None else None)
+            lost = f"replication slot {self._slot} does not exist any more"
+        elif state.wal_status == "lost":
+            lost = "the server discarded WAL that the slot still needed"
+        elif publication_missed:
+            self._check_publications(conn)
+            lost = "the publication was dropped for a while, and the slot can not be read past that"
+        if lost is not None:
+            if state is not None:
+                slots.drop_slot(conn, self._slot)
+            # A crash from here on leaves a slot that confirms more than was acknowledged, which is a gap as well.
+            confirmed = self._create()
+            if acked:
+                self._gap("slot.lost", acked, confirmed, lost)
+            self._adopt(confirmed)
             return
-        confirmed = state.confirmed_flush_lsn or 0
+        confirmed = (state.confirmed_flush_lsn if state is not None else None) or 0
         if acked and confirmed > acked:
             self._gap("coverage.gap", acked, confirmed, f"replication slot {self._slot} was moved past what this node recorded")
         if confirmed > acked:
             self._adopt(confirmed)
+
+    def _check_publications(self, conn: psycopg.Connection[Any]) -> None:
+        """Raises ReplicationImpossible while one of them is missing."""
+        for name in self._publications:
+            if publication_state(conn, name) is None:
+                raise ReplicationImpossible(
+                    f"publication {name} does not exist, so nothing can be recorded",
+                    hint="`witnz init` makes it again; what happens until then is a gap",
+                    code=PUBLICATION_MISSING,
+                )
 
     def _check_identity(self, conn: psycopg.Connection[Any]) -> None:
         identity = server_identity(conn)
@@ -95,21 +124,18 @@ class SourceGuard:
             )
         journal_gap(self._journal, tables, from_lsn, to_lsn, reason)
 
-    def _create(self) -> None:
+    def _create(self) -> int:
+        """A new slot; the position from which on it keeps everything."""
         with connect(self._conninfo, replication=True, application_name="witnz slot") as conn:
-            slots.create_slot(conn, self._slot)
-        log.info("replication slot was created", slot=self._slot)
+            confirmed = slots.create_slot(conn, self._slot)
+        log.info("replication slot was created", slot=self._slot, lsn=format_lsn(confirmed))
+        return confirmed
 
-    def _adopt(self, confirmed: int | None) -> None:
+    def _adopt(self, confirmed: int) -> None:
         """From here on: what the slot confirms is what this node stands for."""
         with self._db.write() as store:
-            meta.save_value(store, "acked", str(confirmed or 0))
+            meta.save_value(store, "acked", str(confirmed))
 
     def _acked(self) -> int:
         with self._db.read() as reader:
             return meta.load_number(reader, "acked") or 0
-
-    @staticmethod
-    def _insert_lsn(conn: psycopg.Connection[Any]) -> int:
-        row = conn.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").fetchone()
-        return int(row[0]) if row else 0

@@ -229,10 +229,11 @@ class _Seen:
         """(OID of the table, or None, what was done) where a catalog row is not the same one any more."""
         if not self.rows or not now.rows:
             return []
+        if self.rows[""].split("/")[0] != now.rows[""].split("/")[0]:
+            return [(None, "it was dropped and made anew")]
         found: list[tuple[int | None, str]] = []
         if self.rows[""] != now.rows[""]:
-            same = self.rows[""].split("/")[0] == now.rows[""].split("/")[0]
-            found.append((None, "its options were altered" if same else "it was dropped and made anew"))
+            found.append((None, "its options were altered"))
         for oid, row in now.rows.items():
             number, name = row.split("/", 1)
             if oid and oid in self.rows and self.rows[oid].split("/", 1)[0] != number:

@@ -31,6 +31,8 @@ _TRANSIENT: Final = frozenset(
     }
 )
 _NO_PRIVILEGE: Final = "42501"
+PUBLICATION_MISSING: Final = "publication.missing"
+"""The code of the error that a stream ends with where it needs a publication that is not there, or was not at that time."""
 _BAD_LOGIN_CLASS: Final = "28"
 
 # The sentences with which a server, or libpq's TLS layer, turns a connection down for good (lc_messages may translate them).
@@ -43,6 +45,7 @@ _REFUSED = re.compile(
 _NO_REPLICATION = re.compile(
     r"permission denied to (start WAL sender|use replication slots)|must be superuser or replication role"
 )
+_NO_PUBLICATION = re.compile(r'publication "[^"]*" does not exist')
 _DENIED = re.compile(r"permission denied for (table|view|schema|function|database) (\S+)")
 
 _HINTS: Final = {
@@ -95,6 +98,8 @@ def error_for(sqlstate: str | None, message: str, *, doing: str = "PostgreSQL", 
         hint = "check host, port, user, password, sslmode and the server's pg_hba.conf"
     else:
         hint = _HINTS.get(sqlstate, "`witnz doctor` checks every precondition")
+    if sqlstate == "42704" and _NO_PUBLICATION.search(message):
+        return ReplicationImpossible(text, hint=hint, code=PUBLICATION_MISSING)
     return ReplicationImpossible(text, hint=hint)
 
 
