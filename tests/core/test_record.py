@@ -142,6 +142,61 @@ def test_what_a_body_must_not_hold(record_type: str, path: tuple[Any, ...], valu
         check_body(record_type, changed(body, path, value))
 
 
+FINDING = "F-0123456789ab"
+ROW = {"key": "2", "row": None, "seq": 3}
+
+
+@pytest.mark.parametrize(
+    ("table", "generation", "rows", "finding", "good"),
+    [
+        (TABLE, 1, [ROW], FINDING, True),
+        (TABLE, 1, [], None, True),
+        (None, None, [], FINDING, True),
+        (None, 1, [], FINDING, False),
+        (TABLE, None, [], FINDING, False),
+        (None, None, [ROW], FINDING, False),
+        (None, None, [], None, False),
+    ],
+)
+def test_an_accept_names_a_table_or_else_only_a_finding(
+    table: str | None, generation: int | None, rows: list[Any], finding: str | None, good: bool
+) -> None:
+    body = {**BODIES["accept"], "table": table, "generation": generation, "rows": rows, "finding": finding}
+    full = {**body, "nonce": "0" * 32, "auth": {"operator": "alice", "sig": "A" * 86 + "=="}}
+    if good:
+        check_body("accept", full)
+    else:
+        with pytest.raises(FormatError, match="accept: expected"):
+            check_body("accept", full)
+
+
+@pytest.mark.parametrize("record_type", ["seal", "epoch"])
+def test_a_long_list_may_be_split_over_parts(record_type: str) -> None:
+    body = PAPER.make(record_type, {**BODIES[record_type], "part": 2, "parts": 2}).body
+    for parts in ({"part": 3}, {"parts": 1}, {"part": 0}):
+        with pytest.raises(FormatError):
+            check_body(record_type, {**body, **parts})
+    with pytest.raises(FormatError, match="part together with parts"):
+        check_body(record_type, {name: value for name, value in body.items() if name != "part"})
+
+
+def test_a_finding_may_be_of_no_table_and_then_of_no_generation() -> None:
+    check_body("finding", {**BODIES["finding"], "table": None, "generation": None})
+    check_body("finding", {**BODIES["finding"], "generation": None})
+
+
+@pytest.mark.parametrize("snapshot", ["3:3:", "3:9:3", "3:9:3,5,8", "1:18446744073709551615:"])
+def test_a_snapshot_is_what_postgresql_prints(snapshot: str) -> None:
+    check_body("table", PAPER.make("table", {**BODIES["table"], "snapshot": snapshot}).body)
+
+
+def test_a_report_covers_days_or_times() -> None:
+    check_body("report", {**BODIES["report"], "from": "2026-01-01T00:00:00.000000Z"})
+    for wrong in ("2026-01-01T00:00", "20260101..", 20260101):
+        with pytest.raises(FormatError):
+            check_body("report", {**BODIES["report"], "from": wrong})
+
+
 def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(FormatError, match="known type"):
         check_body("vote", {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from tests.support.journal_cases import accept_body, epoch_body, gap_body, key_body, member_body
+from tests.support.journal_cases import accept_body, epoch_body, gap_body, key_body, key_under, member_body
 from tests.support.journal_maker import (
     DIGEST,
     HASH,
@@ -17,6 +17,7 @@ from tests.support.journal_maker import (
     table_body,
     verify_body,
 )
+from witnz.core.keys import cosigner_key, format_verifier_key, parse_verifier_key
 
 PAPER = PaperCluster().start()
 RECEIPT = {"type": "x", "digest": DIGEST, "size": 2}
@@ -54,6 +55,9 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
     ("genesis", ("members", 1, "identity"), BODIES["genesis"]["members"][0]["identity"]),
     ("genesis", ("members", 1, "cosigner"), BODIES["genesis"]["members"][0]["cosigner"]),
     ("genesis", ("log_key",), BODIES["genesis"]["members"][0]["cosigner"]),
+    ("genesis", ("log_key",), key_under("other.example/app", PAPER.log_key)),
+    ("genesis", ("log_key",), format_verifier_key(cosigner_key(parse_verifier_key(PAPER.log_key)))),
+    ("genesis", ("members", 1, "cosigner"), key_under("other/nodes/node2", PAPER.member_body("node2")["cosigner"])),
     ("genesis", ("members",), []),
     ("genesis", ("operators",), BODIES["genesis"]["operators"] * 2),
     ("genesis", ("database", "system"), "07"),
