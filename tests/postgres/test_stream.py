@@ -19,7 +19,7 @@ from witnz.errors import DatabaseUnreachable, KeyProblem, ReplicationImpossible,
 from witnz.postgres.pgoutput import Commit, Decoder, Event, LogicalMessage, Rows
 from witnz.postgres.session import Conninfo, connect
 from witnz.postgres.slot import emit_marker, slot_state
-from witnz.postgres.stream import MAX_BATCH_BYTES, Batch, ReplicationStream
+from witnz.postgres.stream import Batch, ReplicationStream
 
 
 @contextmanager
@@ -113,15 +113,15 @@ def test_a_batch_has_at_most_as_many_messages_as_asked_for(fresh: Database) -> N
 
 
 def test_a_batch_ends_when_it_is_too_large_for_memory(fresh: Database) -> None:
-    with streamed(fresh) as stream:
-        fresh.sql("INSERT INTO t SELECT i, repeat('x', 1 << 20) FROM generate_series(1, 40) i")
+    with streamed(fresh, max_batch_bytes=20_000) as stream:
+        fresh.sql("INSERT INTO t SELECT i, repeat('x', 3000) FROM generate_series(1, 1000) i")
         sizes: list[int] = []
         payloads: list[bytes] = []
         while not payloads or payloads[-1][:1] != b"C":
             payloads = stream.read(100000, 5.0).payloads
             sizes.append(sum(map(len, payloads)))
-        assert max(sizes) < MAX_BATCH_BYTES + (2 << 20)
-        assert sum(sizes) > 40 << 20
+        assert max(sizes) < 20_000 + 3100
+        assert sum(sizes) > 1000 * 3000
 
 
 def test_messages_come_on_every_version_that_sends_them(every_database: Database) -> None:
@@ -193,10 +193,9 @@ def test_rows_of_a_transaction_that_has_not_ended_are_not_received_yet(fresh: Da
     with streamed(fresh) as stream:
         before_lsn = parse_lsn(fresh.sql("SELECT pg_current_wal_insert_lsn()::text")[0][0])
         fresh.sql("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i")
-        batch = Batch([], None)
-        while not batch.payloads:
-            batch = stream.read(100, 1.0)
-        assert len(batch.payloads) == 100
+        payloads: list[bytes] = []
+        while len(payloads) < 100:
+            payloads += stream.read(100 - len(payloads), 1.0).payloads
         assert stream.received_lsn <= before_lsn
         stream.ack(1 << 60, force=True)
         assert stream.acked_lsn <= before_lsn
@@ -300,7 +299,6 @@ def test_a_terminated_stream_delivers_what_came_and_can_be_taken_up_again(every_
     conninfo = prepare(database)
     stream = ReplicationStream(conninfo, "s", "p", start_lsn=0)
     database.sql("INSERT INTO t VALUES (1, 'x')")
-    stream.read(0, 0.5)
     sent = f"SELECT sent_lsn >= pg_current_wal_flush_lsn() FROM pg_stat_replication WHERE pid = {stream.backend_pid}"
     assert wait_for(lambda: database.sql(sent, user="postgres") == [(True,)])
     database.sql(f"SELECT pg_terminate_backend({stream.backend_pid})", user="postgres")
@@ -389,8 +387,11 @@ def test_a_closed_stream_leaves_its_slot_free_at_once(fresh: Database) -> None:
     fresh.sql("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 5000) i")
     for messages in (0, 10, 100000):
         stream = ReplicationStream(conninfo, "s", "p", start_lsn=0, busy_timeout_s=0)
-        stream.read(messages, 2.0)
+        if messages:
+            stream.read(messages, 2.0)
+        begun = time.monotonic()
         stream.close()
+        assert time.monotonic() - begun < 1.5  # the server agreed; otherwise it would have been left after 2 s
         stream.close()
 
 

@@ -38,9 +38,6 @@ from witnz.postgres.slot import check_slot_name, slot_state
 from witnz.postgres.sqlstate import classify_error, error_for
 
 _LOST: Final = "what was written since the last acknowledgement cannot be streamed any more; witnz reports the gap"
-MAX_BATCH_BYTES: Final = 16 << 20
-"""A batch ends with the message that makes it larger than this (one message may have up to 1 GB)."""
-
 _ACK_INTERVAL_S: Final = 0.1
 _CLOSE_S: Final = 2.0
 _HEADER_BYTES: Final = 25
@@ -75,12 +72,14 @@ class ReplicationStream:
         application_name: str = "witnz stream",
         status_interval_s: float = 10.0,
         busy_timeout_s: float = 5.0,
+        max_batch_bytes: int = 16 << 20,
     ) -> None:
         """Connect and begin at ``start_lsn`` (the slot's own position, if that is later; 0 for exactly that).
 
         ``publications``: one name, or several; a table in any of them is streamed.
         ``server_version_num`` chooses the options, by default the server's word.  A slot whose last reader has not quite gone
-        is waited for, at most ``busy_timeout_s``.
+        is waited for, at most ``busy_timeout_s``.  A batch ends with the message that makes it larger than ``max_batch_bytes``
+        (one message may have up to 1 GB).
 
         Raises DatabaseUnreachable, SlotLost, KeyProblem or ReplicationImpossible.
         """
@@ -93,6 +92,7 @@ class ReplicationStream:
         self.backend_pid = self._connection.info.backend_pid
         self._pgconn = self._connection.pgconn
         self._status_interval_s = status_interval_s
+        self._max_batch_bytes = max_batch_bytes
         self._poll = select.poll()
         self._doing = f"reading replication slot {slot}"
         self._error: WitnzError | None = None
@@ -158,7 +158,7 @@ class ReplicationStream:
     # -- reading ----
 
     def read(self, max_messages: int, timeout_s: float) -> Batch:
-        """What has arrived, at most ``max_messages``; if nothing has, what arrives within ``timeout_s`` (perhaps nothing).
+        """What has arrived, at most ``max_messages`` (one or more); if nothing has, what arrives within ``timeout_s``, if any.
 
         Messages that came before the stream's end are delivered first; then every call raises the error of rule 4.
         """
@@ -183,7 +183,7 @@ class ReplicationStream:
     def _drain(self, payloads: list[bytes], max_messages: int) -> int | None:
         """Append what libpq and the socket hold; the WAL end of a keepalive that came after all of it."""
         get, add = self._pgconn.get_copy_data, payloads.append
-        room = MAX_BATCH_BYTES
+        room = self._max_batch_bytes
         wal_end: int | None = None
         commit = b""
         dry = False  # nothing came when the socket was last asked

@@ -287,7 +287,7 @@ class PairReader(_RunReader):
         return b"\t".join(before) + _BETWEEN + b"\t".join(cells)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _shape_of(columns: int, tuples: int, nulls: tuple[int, ...]) -> _Shape:
     return _Shape(columns, tuples, nulls)
 
