@@ -15,7 +15,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from witnz.config_types import Secret
+from witnz.config.types import Secret
 from witnz.logging import Redaction, configure_logging, get_logger
 
 SECRET = "hunter2-never-shown"

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from witnz.config_types import MASK, Secret, redact_url
+from witnz.config.types import MASK, Secret, redact_url
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 Level = Literal["debug", "info", "warning", "error"]

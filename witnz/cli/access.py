@@ -217,7 +217,7 @@ def _not_ready(node: Node, reason: Inconclusive) -> WitnzError:
 
 def table_name(text: str) -> str:
     """The name, as in formats.md, of a table that a person names.  Raises UsageError."""
-    from witnz.config_types import parse_table_reference
+    from witnz.config.types import parse_table_reference
     from witnz.core.names import format_table_name
     from witnz.errors import FormatError
 

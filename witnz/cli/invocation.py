@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from witnz.config import Config
-    from witnz.config_types import Secret
+    from witnz.config.types import Secret
 
 LEVELS: Final = ("warning", "info", "debug")
 

@@ -40,6 +40,7 @@ class Sealer:
         with self._db.read() as conn:
             lsn = meta.load_number(conn, "last_final_lsn") or 0
             moved = [self._head(conn, log) for log in logs.list_logs(conn) if self._moved(log)]
+        self.waits = False
         if not moved:
             return False
         self.waits = lsn <= self._journal.state.last_seal_lsn

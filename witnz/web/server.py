@@ -23,7 +23,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from witnz.config_types import UNIX_PATH_MAX_BYTES
+from witnz.config.types import UNIX_PATH_MAX_BYTES
 from witnz.errors import ConfigError, KeyProblem, StoreError, StoreFull, StoreLocked, WitnzError
 from witnz.web.app import Served, create_app
 from witnz.web.peer import UNKNOWN, Doorman, read_peer

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from witnz.config_sections import BUILT_IN_SINKS, default_webhook_name
-from witnz.config_sources import Problem
-from witnz.config_types import parse_table_reference
+from witnz.config.sections import BUILT_IN_SINKS, default_webhook_name
+from witnz.config.sources import Problem
+from witnz.config.types import parse_table_reference
 from witnz.core.names import format_table_name
 from witnz.errors import FormatError
 

@@ -1,7 +1,7 @@
 """The sections of witnz.yaml: one pydantic model each, every key with its meaning and an example.
 
 The field descriptions are the documentation: ``witnz config explain`` and the configuration reference are generated from them
-(:mod:`witnz.config_keys`).  All models are frozen and refuse unknown keys.  An attribute carries its unit where the key does
+(:mod:`witnz.config.keys`).  All models are frozen and refuse unknown keys.  An attribute carries its unit where the key does
 not (``verify_interval: 5m`` is ``table.verify_interval_s == 300.0``).  Aliases stand for keys that were renamed.
 """
 
@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from witnz import config_types as kinds
-from witnz.config_types import Secret
+from witnz.config import types as kinds
+from witnz.config.types import Secret
 from witnz.core.names import format_table_name
 
 DAY_S: Final = 86400.0

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from witnz.config_sources import MAX_CONFIG_BYTES, expand, format_path, parse_document, read_document
-from witnz.config_types import (
+from witnz.config.sources import MAX_CONFIG_BYTES, expand, format_path, parse_document, read_document
+from witnz.config.types import (
     format_duration,
     format_size,
     parse_address,

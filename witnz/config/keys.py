@@ -17,9 +17,9 @@ from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from witnz.config_schema import HISTORICAL, Config
-from witnz.config_sources import PathKey
-from witnz.config_types import Kind, format_duration, format_size
+from witnz.config.schema import HISTORICAL, Config
+from witnz.config.sources import PathKey
+from witnz.config.types import Kind, format_duration, format_size
 from witnz.errors import UsageError
 
 _ONE = re.compile(r"\[\d+\]")

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import yaml
 
-from witnz.config_types import Secret
+from witnz.config.types import Secret
 from witnz.errors import ConfigError
 
 MAX_CONFIG_BYTES: Final = 1 << 20

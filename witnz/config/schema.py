@@ -15,8 +15,8 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import PrivateAttr
 
-from witnz import config_types as kinds
-from witnz.config_sections import (
+from witnz.config import types as kinds
+from witnz.config.sections import (
     AlertsConfig,
     AnchorConfig,
     DatabaseConfig,
@@ -33,7 +33,7 @@ from witnz.config_sections import (
     Text,
     setting,
 )
-from witnz.config_types import UNIX_PATH_MAX_BYTES, Secret
+from witnz.config.types import UNIX_PATH_MAX_BYTES, Secret
 from witnz.errors import ConfigError
 
 T = TypeVar("T")

@@ -3,9 +3,9 @@
     find the file -> parse it within bounds -> ${VAR} -> *_file, older names, relative paths -> rules and models -> Config
 
 Every problem is found before any is reported: one :class:`~witnz.errors.ConfigError` lists them all, each with its line, path,
-value (never of a secret, never what a variable expanded to) and what would be allowed.  Of the parts, ``config_sources`` reads,
-``config_types`` knows the values, ``config_sections`` and ``config_schema`` the keys, ``config_rules`` what must hold between
-them, ``config_keys`` the documentation.
+value (never of a secret, never what a variable expanded to) and what would be allowed.  Of the parts, ``sources`` reads,
+``types`` knows the values, ``sections`` and ``schema`` the keys, ``rules`` what must hold between
+them, ``keys`` the documentation.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from witnz.config_keys import KEY_OF, KEYS, Key, children, explain_keys, format_value, nearest, pattern_of
-from witnz.config_rules import check_rules
-from witnz.config_schema import HISTORICAL, Config, default_cluster, default_publication, default_slot
-from witnz.config_sections import (
+from witnz.config.keys import KEY_OF, KEYS, Key, children, explain_keys, format_value, nearest, pattern_of
+from witnz.config.rules import check_rules
+from witnz.config.schema import HISTORICAL, Config, default_cluster, default_publication, default_slot
+from witnz.config.sections import (
     AlertsConfig,
     AnchorConfig,
     DatabaseConfig,
@@ -32,8 +32,8 @@ from witnz.config_sections import (
     TableConfig,
     WebhookConfig,
 )
-from witnz.config_sources import Document, PathKey, Problem, expand, find_config, format_path, read_document, read_secret
-from witnz.config_types import MASK, Secret, check_http_url, parse_duration, parse_size, parse_table_reference, redact_url
+from witnz.config.sources import Document, PathKey, Problem, expand, find_config, format_path, read_document, read_secret
+from witnz.config.types import MASK, Secret, check_http_url, parse_duration, parse_size, parse_table_reference, redact_url
 from witnz.errors import ConfigError, FormatError
 
 __all__ = [
