@@ -14,7 +14,7 @@ from witnz import config
 from witnz.config import load_config
 from witnz.errors import ConfigError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
