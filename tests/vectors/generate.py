@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support import bundle_cases, journal_cases
 from tests.support.bundle_maker import PaperBundle
 from tests.support.journal_maker import PaperCluster, seed
-from tests.support.record_cases import BODIES, PAPER, WRONG, changed
+from tests.support.record_cases import BODIES, WRONG, changed
 from witnz.core.keys import ED25519, Ed25519Signer, format_verifier_key, verifier_key
 from witnz.core.policy import format_policy
 from witnz.core.record import format_record, record_to_json
@@ -62,10 +62,10 @@ def records() -> tuple[dict[str, bytes], dict[str, int]]:
     counts: dict[str, int] = {}
     for record_type, body in BODIES.items():
         path = f"records/{record_type}.json"
-        files[path] = format_record(PAPER.make(record_type, body))
+        files[path] = format_record(PaperCluster().start().make(record_type, body))
         codes[path] = 0
     for record_type, path_in_body, value in WRONG:
-        record = record_to_json(PAPER.make(record_type, BODIES[record_type]))
+        record = record_to_json(PaperCluster().start().make(record_type, BODIES[record_type]))
         member = "-".join(str(step) for step in path_in_body)
         stem = f"{record_type}-{member}"
         counts[stem] = counts.get(stem, 0) + 1
