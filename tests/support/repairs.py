@@ -108,14 +108,15 @@ class Bench:
 
     # -- the journal ----------------------------------------------------------------------------------------------------------
 
-    def add_key(self, kind: str, name: str, public: bytes) -> None:
-        self._change_key("add", kind, name, public)
+    def add_key(self, kind: str, name: str, public: bytes, *, from_lsn: str = "0/0") -> None:
+        self._change_key("add", kind, name, public, from_lsn)
 
     def remove_key(self, kind: str, name: str, public: bytes, *, from_lsn: str = "0/0") -> None:
         self._change_key("remove", kind, name, public, from_lsn)
 
-    def _change_key(self, action: str, kind: str, name: str, public: bytes, from_lsn: str = "0/0") -> None:
-        body = {"action": action, "kind": kind, "name": name, "key": base64.b64encode(public).decode(), "from_lsn": from_lsn}
+    def _change_key(self, action: str, kind: str, name: str, public: bytes, from_lsn: str) -> None:
+        key = base64.b64encode(public).decode()
+        body = {"action": action, "kind": kind, "name": name, "key": key, "from_lsn": from_lsn}
         self.node.journal.propose("key", authorise("key", body, self.node.cluster_id, self.name, self.signer))
 
     def journal_bodies(self, record_type: str) -> list[dict[str, Any]]:
