@@ -82,9 +82,14 @@ class JournalView:
 
     def intent_key(self, name: str, lsn: int | None = None) -> bytes | None:
         """The 32-byte intent key under that name, in force for a transaction that ended at ``lsn`` (None: by now)."""
-        if lsn is None:
-            return self.key_in_force(INTENT, name)
-        changes = [change for change in self._key_changes.get((INTENT, name), []) if change.from_lsn <= lsn]
+        return self.key_in_force(INTENT, name) if lsn is None else self._key_at(INTENT, name, lsn)
+
+    def signer_key(self, name: str, lsn: int) -> bytes | None:
+        """The key that signs intents under that name in a transaction that ended at ``lsn``: an intent key or an operator's."""
+        return self._key_at(INTENT, name, lsn) or self._key_at(OPERATOR, name, lsn)
+
+    def _key_at(self, kind: str, name: str, lsn: int) -> bytes | None:
+        changes = [change for change in self._key_changes.get((kind, name), []) if change.from_lsn <= lsn]
         return changes[-1].key if changes else None
 
     def tables(self) -> dict[str, TableRecord]:

@@ -37,7 +37,7 @@ class IntentJudge:
         except FormatError:
             return frozenset()
         # Whoever may accept a change afterwards may authorise it beforehand: operator keys sign intents, too.
-        public = self._journal.intent_key(intent.key, tx.final_lsn) or self._journal.operator_key(intent.key)
+        public = self._journal.signer_key(intent.key, tx.final_lsn)
         if public is None or int(intent.xid) & _XID_MASK != tx.xid:
             return frozenset()
         if not check_intent(intent, self._journal.cluster_id, public):

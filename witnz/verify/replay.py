@@ -76,7 +76,7 @@ class Intents:
             intent = parse_intent(entry.intent or "")
         except FormatError:
             return frozenset()
-        public = self._journal.intent_key(intent.key, entry.lsn) or self._journal.operator_key(intent.key)
+        public = self._journal.signer_key(intent.key, entry.lsn)
         if public is None or intent.xid & XID_MASK != entry.xid or self._nonces.get(intent.nonce) != entry.lsn:
             return frozenset()
         return frozenset(intent.tables) if check_intent(intent, self._journal.cluster_id, public) else frozenset()
