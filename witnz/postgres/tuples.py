@@ -8,8 +8,8 @@ refused.)  A value becomes a cell by COPY's escapes (:mod:`witnz.core.rowline`),
 that nothing in its message tells is :data:`UNCHANGED`.
 
 The strict way, :func:`read_tuple`, goes column by column and bounds every length.  It costs a Python loop per column, so the
-first row of a run goes that way, which notices a server that speaks differently than expected, and most others take the fast
-way: one regular expression matches the message of a row that has all its values,
+first row of a run and short runs go that way, which notices a server that speaks differently than expected, and most others
+take the fast way: one regular expression matches the message of a row that has all its values,
 
     head(8)  ( "t" 00 any any any  ([^00]*) ) * columns  end
 
@@ -44,6 +44,7 @@ HEAD_BYTES: Final = 8
 """Type, relation, kind of tuple and number of columns: what all messages of a run have in common."""
 
 _FAST_BELOW_BYTES: Final = 1 << 24  # from here on a length's first byte may not be 00
+_FAST_FROM_ROWS: Final = 4
 _LEARN_AFTER: Final = 64
 _PROBE: Final = 32
 _MAX_COUNTED: Final = 256
@@ -183,17 +184,21 @@ class _RunReader:
     def _read(self, run: Sequence[bytes]) -> tuple[list[bytes], tuple[int, ...]]:
         """The line (or two, apart by a newline) of each message, and the indices of those that have an UNCHANGED cell."""
         lines: list[bytes | None] = [None] * len(run)
-        if max(map(len, run)) < _FAST_BELOW_BYTES:
+        if len(run) >= _FAST_FROM_ROWS and max(map(len, run)) < _FAST_BELOW_BYTES:
             lines[1:] = self._read_fast(run[1:])
-        strict = [i for i, line in enumerate(lines) if line is None]
-        for i in strict:
-            lines[i] = self._read_strictly(run[i])
-        done = cast("list[bytes]", lines)
-        return done, tuple(i for i in strict if UNCHANGED in done[i].replace(_BETWEEN, b"\t").split(b"\t"))
+        unresolved = []
+        for i, line in enumerate(lines):
+            if line is None:
+                lines[i], complete = self._read_strictly(run[i])
+                if not complete:
+                    unresolved.append(i)
+        return cast("list[bytes]", lines), tuple(unresolved)
 
     def _read_fast(self, run: Sequence[bytes]) -> list[bytes | None]:
         """The lines of the messages that have a known combination of NULLs, unless a probe shows that few have."""
         lines = self._try_shapes(run[:_PROBE])
+        if len(run) <= _PROBE:
+            return lines
         if 4 * lines.count(None) > 3 * len(lines):
             return lines + [None] * (len(run) - len(lines))
         return lines + self._try_shapes(run[_PROBE:])
@@ -210,13 +215,14 @@ class _RunReader:
             self._shapes.reverse()
         return lines
 
-    def _read_strictly(self, message: bytes) -> bytes:
+    def _read_strictly(self, message: bytes) -> tuple[bytes, bool]:
+        """The line (or two), and whether all values are known."""
         raise NotImplementedError
 
     def _learn(self, nulls: list[int]) -> None:
         """Count what the fast way missed; a combination of NULLs that it misses often takes the second place."""
         key = tuple(nulls)
-        if len(key) == self._columns * self._tuples or any(shape.nulls == key for shape in self._shapes):
+        if key in [shape.nulls for shape in self._shapes] or len(key) == self._columns * self._tuples:
             return
         self._counted[key] += 1
         if self._counted[key] >= _LEARN_AFTER:
@@ -241,12 +247,13 @@ class TupleReader(_RunReader):
         """
         return self._read(run)
 
-    def _read_strictly(self, message: bytes) -> bytes:
+    def _read_strictly(self, message: bytes) -> tuple[bytes, bool]:
         cells, nulls, end = read_tuple(message, HEAD_BYTES - 2, self._columns)
         _check_end(message, end)
-        if UNCHANGED not in cells:
+        complete = UNCHANGED not in cells
+        if complete:
             self._learn(nulls)
-        return b"\t".join(cells)
+        return b"\t".join(cells), complete
 
 
 class PairReader(_RunReader):
@@ -271,7 +278,7 @@ class PairReader(_RunReader):
         both = [line.split(_BETWEEN) for line in lines]
         return [new for _, new in both], [old for old, _ in both], unresolved
 
-    def _read_strictly(self, message: bytes) -> bytes:
+    def _read_strictly(self, message: bytes) -> tuple[bytes, bool]:
         before, nulls, at = read_tuple(message, HEAD_BYTES - 2, self._columns)
         if UNCHANGED in before:
             raise FormatError("expected an old tuple with all its values, found an unchanged TOAST value")
@@ -284,7 +291,7 @@ class PairReader(_RunReader):
             cells = [old if cell == UNCHANGED and carried else cell for cell, old, carried in known]
         else:
             self._learn(nulls + [self._columns + column for column in more_nulls])
-        return b"\t".join(before) + _BETWEEN + b"\t".join(cells)
+        return b"\t".join(before) + _BETWEEN + b"\t".join(cells), UNCHANGED not in cells
 
 
 @lru_cache(maxsize=256)
