@@ -8,6 +8,7 @@ no smaller size and no second root for a size is ever signed.
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,15 +29,25 @@ SEAL_TABLES = 200  # table heads that surely fit into one record
 
 
 class Sealer:
-    """Makes seals and checkpoints of one node.  ``clock``: µs since the Unix epoch."""
+    """Makes seals and checkpoints of one node, one at a time whoever asks.  ``clock``: µs since the Unix epoch."""
 
     def __init__(self, db: Database, journal: Journal, keys: Keyring, cluster: str, clock: Callable[[], int]) -> None:
         self._db, self._journal, self._keys, self._cluster, self._clock = db, journal, keys, cluster, clock
+        self._turn = threading.Lock()
         self.waits = False
         """Whether something moved at an LSN that a seal has already: the next transaction, if only a marker, lets it be sealed."""
 
     def seal(self) -> bool:
         """Seal every log that moved since its last seal; True if there was one."""
+        with self._turn:
+            return self._seal()
+
+    def checkpoint(self) -> str | None:
+        """Sign and cosign the journal's head if it grew; the note's text with signatures, None if nothing is new."""
+        with self._turn:
+            return self._checkpoint()
+
+    def _seal(self) -> bool:
         with self._db.read() as conn:
             lsn = meta.load_number(conn, "last_final_lsn") or 0
             moved = [self._head(conn, log) for log in logs.list_logs(conn) if self._moved(log)]
@@ -50,8 +61,7 @@ class Sealer:
             self._journal.propose("seal", body)
         return True
 
-    def checkpoint(self) -> str | None:
-        """Sign and cosign the journal's head if it grew; the note's text with signatures, None if nothing is new."""
+    def _checkpoint(self) -> str | None:
         with self._db.read() as conn:
             size = stored.journal_size(conn)
             last = checkpoints.load_cosigned(conn)
