@@ -21,6 +21,8 @@ HIDDEN_UPDATED, HIDDEN_DELETED, HIDDEN_INSERTED = 118, 232, 900_001
 EDITED: Final = 119
 UNSIGNED: Final = "SKU-055"
 REASON: Final = "incident 12"
+DEEDS: Final = frozenset({"sql.update", "sql.delete", "sql.unsigned", "sql.truncate", "publication", "file.update"})
+"""What is done, and can be left undone to see the demo fail."""
 
 _CHANGE = "UPDATE audit_logs SET detail = 'paid {paid} EUR' WHERE id = {id}"
 _REMOVE = "DELETE FROM audit_logs WHERE id = {id}"
@@ -99,6 +101,7 @@ def settle_silent(play: Play, before: str) -> None:
             _repair(play, scene, before if scene == list(scenes)[-1] else "")
     if "publication.touched" in scenes:
         _approve(play, "publication.touched", "publication looked at, incident 12")
+        wait_for(play.stage.is_recording, play.patience_s)  # a table may begin a new generation with it
 
 
 def _repair(play: Play, scene: str, before: str) -> None:
