@@ -35,7 +35,7 @@ class Sealer:
         self._db, self._journal, self._keys, self._cluster, self._clock = db, journal, keys, cluster, clock
         self._turn = threading.Lock()
         self.waits = False
-        """Whether something moved at an LSN that a seal has already: the next transaction, if only a marker, lets it be sealed."""
+        """Something moved at an LSN that a seal has already: the next transaction, if only a marker, lets it be sealed."""
 
     def seal(self) -> bool:
         """Seal every log that moved since its last seal; True if there was one."""
@@ -87,16 +87,22 @@ class Sealer:
 
     def _moved(self, log: LogRow) -> bool:
         sealed = self._sealed_size(log)
-        return log.size > sealed and self._journalled(log)
+        return log.size > sealed and self._goes_on(log)
 
     def _sealed_size(self, log: LogRow) -> int:
         sealed = self._journal.state.last_sealed(log.table, log.generation)
         return sealed.size if sealed is not None else 0
 
-    def _journalled(self, log: LogRow) -> bool:
-        """A generation is sealed once a ``table`` record adopted it."""
-        newest = self._journal.state.newest_generation(log.table)
-        return newest is not None and log.generation <= newest.generation
+    def _goes_on(self, log: LogRow) -> bool:
+        """Whether a seal may list the log: the current generation of a protected table, adopted, and no newer one opened.
+
+        Where an older generation ended without a seal of its last entries, the ``table`` record that follows it says so.
+        """
+        state = self._journal.state
+        current = state.current_table(log.table)
+        if current is None or current.generation != log.generation or log.table in state.opened:
+            return False
+        return state.ended_at(log.table, log.generation) is None
 
     def _head(self, conn: Any, log: LogRow) -> dict[str, Any]:
         root = root_at(entries.tile_reader(conn, log.id, log.size), log.size)
