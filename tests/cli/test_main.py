@@ -65,8 +65,6 @@ def test_every_example_is_a_command_line_that_the_parser_takes(path: tuple[str, 
     assert lines or path == ("completion",)
     for line in lines:
         words = shlex.split(line)[1:]
-        if words[0] == "demo" and ("demo",) not in EVERY_COMMAND:
-            continue
         command: Any = EVERY_COMMAND[()]
         context = command.make_context("witnz", [], resilient_parsing=True)
         words = program.hoist_globals(words, frozenset(program._value_options(command)))
@@ -81,11 +79,11 @@ def test_every_example_is_a_command_line_that_the_parser_takes(path: tuple[str, 
 def test_the_program_is_the_one_that_is_promised() -> None:
     leaves = {" ".join(path) for path, command in EVERY_COMMAND.items() if path and not hasattr(command, "commands")}
     promised = """
-        init, protect, unprotect, doctor, start, status, verify, checkpoint list, checkpoint show, checkpoint export, prove,
-        log show, log export, findings list, findings show, findings ack, findings approve, repair plan, repair apply,
+        demo, init, protect, unprotect, doctor, start, status, verify, checkpoint list, checkpoint show, checkpoint export,
+        prove, log show, log export, findings list, findings show, findings ack, findings approve, repair plan, repair apply,
         keys show, keys policy, keys new, config check, config show, config explain, version, completion
     """
-    assert leaves - {"demo"} == {name.strip() for name in promised.split(",")}
+    assert leaves == {name.strip() for name in promised.split(",")}
 
 
 def test_no_option_takes_a_value_in_one_command_and_none_in_another() -> None:
@@ -285,7 +283,7 @@ def test_completion_answers_the_shell(tmp_path: Path, capsys: pytest.CaptureFixt
         assert main(["completion", shell]) == 0
         assert "_WITNZ_COMPLETE" in capsys.readouterr().out
     environment = {"_WITNZ_COMPLETE": "complete_bash", "COMP_WORDS": "witnz che", "COMP_CWORD": "1"}
-    assert Cli(tmp_path).run(env=environment).expect(0).out.split() == ["checkpoint"]
+    assert Cli(tmp_path).spawn(env=environment).expect(0).out.split() == ["checkpoint"]
 
 
 def test_python_m_witnz_and_the_console_script_are_the_same_program(tmp_path: Path) -> None:
@@ -293,4 +291,4 @@ def test_python_m_witnz_and_the_console_script_are_the_same_program(tmp_path: Pa
     if not script.exists():
         pytest.skip("the package is not installed as a script in this environment")
     here = subprocess.run([script, "version"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert here == Cli(tmp_path).run("version").expect(0).out
+    assert here == Cli(tmp_path).spawn("version").expect(0).out

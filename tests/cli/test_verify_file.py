@@ -46,7 +46,7 @@ def test_without_a_policy_nothing_is_verified(tmp_path: Path) -> None:
 
 
 def test_a_bundle_comes_from_standard_input_too(tmp_path: Path) -> None:
-    found = Cli(tmp_path).run("verify", "--checkpoint", "-", "--policy", POLICY, "--json", stdin=GOOD.read_bytes()).expect(0)
+    found = Cli(tmp_path).spawn("verify", "--checkpoint", "-", "--policy", POLICY, "--json", stdin=GOOD.read_bytes()).expect(0)
     assert found.document["verdict"] == "VERIFIED"
     assert found.err == ""
 

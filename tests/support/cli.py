@@ -1,17 +1,23 @@
-"""The program as people run it: ``python -m witnz`` in a process and a folder of its own."""
+"""The program as people run it, in a folder of its own, in a process of its own or as if it were."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from witnz.cli.main import main
 
 TIMEOUT_S = 60.0
 ROOT = Path(__file__).parents[2]
@@ -50,20 +56,42 @@ class Result:
 
 @dataclass(slots=True)
 class Cli:
-    """Calls from one folder.  ``environ``: on top of a clean environment."""
+    """Calls from one folder.  ``environ``: on top of a clean environment.
+
+    ``run`` calls the program's ``main`` in this process, with the folder, environment and standard streams of a process of its
+    own; ``spawn`` really makes one, which takes as long as importing everything does.
+    """
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
-    wrapper: Sequence[str] = ()
 
-    def run(
-        self, *words: str | Path, stdin: bytes | None = None, env: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S
+    def run(self, *words: str | Path, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Result:
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+        with ExitStack() as stack:
+            stack.enter_context(contextlib.chdir(self.folder))
+            stack.enter_context(_environment(self._environment(env)))
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+            stack.enter_context(_stdin(stdin))
+            stack.callback(_end_logging)
+            code = main([str(word) for word in words])
+            out.flush()
+            err.flush()
+        return Result(code, out.detach().getvalue().decode(), err.detach().getvalue().decode())  # type: ignore[attr-defined]
+
+    def spawn(
+        self,
+        *words: str | Path,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+        timeout_s: float = TIMEOUT_S,
     ) -> Result:
         done = subprocess.run(
-            self._command(words),
+            [*wrapper, sys.executable, "-m", "witnz", *map(str, words)],
             cwd=self.folder,
-            env=self._environment(env),
-            input=b"" if stdin is None else stdin,
+            env=self._environment(env) | {"PYTHONWARNINGS": "error"},
+            input=stdin,
             capture_output=True,
             timeout=timeout_s,
             check=False,
@@ -76,23 +104,50 @@ class Cli:
 
     def start(self, *words: str) -> Started:
         """``witnz start``, listening when this returns."""
-        process = subprocess.Popen(
-            self._command(("start", *words)),
-            cwd=self.folder,
-            env=self._environment(None),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / "start.err").open("wb"),
-            start_new_session=True,
-        )
-        return Started(process, self.folder / "start.err").listening()
-
-    def _command(self, words: Sequence[str | Path]) -> list[str]:
-        return [*self.wrapper, sys.executable, "-m", "witnz", *map(str, words)]
+        log = self.folder / "start.err"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "witnz", "start", *words],
+                cwd=self.folder,
+                env=self._environment(None) | {"PYTHONWARNINGS": "error"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                start_new_session=True,
+            )
+        return Started(process, log).listening()
 
     def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | self.environ | dict(env or {})
+        return kept | {"PYTHONPATH": str(ROOT)} | self.environ | dict(env or {})
+
+
+@contextmanager
+def _environment(environ: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _stdin(data: bytes) -> Iterator[None]:
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(data), "utf-8")
+    try:
+        yield
+    finally:
+        sys.stdin = before
+
+
+def _end_logging() -> None:
+    """The program leaves its log's handler behind; here the stream of it goes away."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if getattr(handler, "_witnz", False)]:
+        root.removeHandler(handler)
 
 
 @dataclass(slots=True)
@@ -122,8 +177,7 @@ class Started:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.stop(signal.SIGKILL)
+        self.stop(signal.SIGKILL)
 
 
 def wait_until(look: Any, what: str, timeout_s: float = TIMEOUT_S) -> Any:

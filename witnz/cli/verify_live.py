@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from witnz.cli.access import own_node, running_client, table_name
 from witnz.cli.checks_text import not_checked_lines
@@ -18,8 +19,15 @@ from witnz.errors import Inconclusive
 if TYPE_CHECKING:
     from witnz.config import Config
 
+Table = Mapping[str, Any]
+Tables = Callable[[], list[dict[str, Any]]]
+"""The protected tables, as ``status`` shows them."""
 Ask = Callable[[str, Advance], dict[str, Any]]
 """Verify one table, told by its name; ``witnz.verify/1`` of it."""
+
+OPENING: Final = "open"
+OPENING_WAIT_S: Final = 30.0
+POLL_S: Final = 0.2
 
 
 def verify_tables(call: Invocation, asked: Sequence[str]) -> int:
@@ -29,15 +37,15 @@ def verify_tables(call: Invocation, asked: Sequence[str]) -> int:
     config = call.startable_config()
     names = list(dict.fromkeys(table_name(text) for text in asked))
     with _asking(call, config) as (ask, protected):
-        rows = {table["name"]: table["live_rows"] for table in protected()}
-        parts = [_one(call.output, ask, name, rows.get(name)) for name in names or sorted(rows)]
+        known = _settled(call.output, protected, names)
+        parts = [_one(call.output, ask, name, known.get(name)) for name in names or sorted(known)]
     document = combine(parts)
     call.output.answer(document, _lines(call.output, document))
     return exit_code(Verdict(document["verdict"]))
 
 
 @contextmanager
-def _asking(call: Invocation, config: Config) -> Iterator[tuple[Ask, Callable[[], list[dict[str, Any]]]]]:
+def _asking(call: Invocation, config: Config) -> Iterator[tuple[Ask, Tables]]:
     """How to verify a table, and the protected tables."""
     with running_client(config) as client:
         if client is not None:
@@ -51,19 +59,39 @@ def _asking(call: Invocation, config: Config) -> Iterator[tuple[Ask, Callable[[]
         yield lambda name, advance: verify_document(node.verify_table(name, advance)), view.tables
 
 
-def _one(output: Output, ask: Ask, name: str, rows: int | None) -> dict[str, Any]:
+def _settled(output: Output, protected: Tables, names: Sequence[str]) -> dict[str, Table]:
+    """The protected tables by name, once those that matter are no longer read for the first time, or that takes too long."""
+    deadline, told = time.monotonic() + OPENING_WAIT_S, False
+    while True:
+        known: dict[str, Table] = {table["name"]: table for table in protected()}
+        opening = [name for name in names or known if name in known and known[name]["status"] == OPENING]
+        if not opening or time.monotonic() > deadline:
+            return known
+        if not told:
+            output.note(f"recording {', '.join(printable(name) for name in opening)} for the first time")
+            told = True
+        time.sleep(POLL_S)
+
+
+def _one(output: Output, ask: Ask, name: str, table: Table | None) -> dict[str, Any]:
     """The document of one table; that it could not be looked at is a document, too."""
-    with progress(output, name, rows) as advance:
+    if table is not None and table["status"] == OPENING:
+        return _not_looked_at(name, "it is being recorded for the first time; verify it when that is done")
+    with progress(output, name, None if table is None else table["live_rows"]) as advance:
         try:
             return ask(name, advance)
         except Inconclusive as error:
-            return {
-                "checks": [{"name": name, "status": "skip", "detail": error.message}],
-                "verdict": "INCONCLUSIVE",
-                "findings": [],
-                "not_checked": [f"{name}: {error.message}"],
-                "tables": [],
-            }
+            return _not_looked_at(name, error.message)
+
+
+def _not_looked_at(name: str, reason: str) -> dict[str, Any]:
+    return {
+        "checks": [{"name": name, "status": "skip", "detail": reason}],
+        "verdict": "INCONCLUSIVE",
+        "findings": [],
+        "not_checked": [f"{name}: {reason}"],
+        "tables": [],
+    }
 
 
 def combine(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
