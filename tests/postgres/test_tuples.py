@@ -140,6 +140,7 @@ def test_two_combinations_of_nulls_in_turn_are_both_learned() -> None:
 
 def test_a_table_with_nulls_anywhere_is_read_all_the_same() -> None:
     rows = [[None if bits >> c & 1 else b"n%d" % c for c in range(9)] for bits in range(512)]
+    rows += [[b"n"] * 9] * 300 + rows
     reader = TupleReader(9)
     for _ in range(3):
         assert reader.lines([format_insert(row) for row in rows])[0] == [format_line(row) for row in rows]

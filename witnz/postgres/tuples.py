@@ -46,7 +46,7 @@ HEAD_BYTES: Final = 8
 _FAST_BELOW_BYTES: Final = 1 << 24  # from here on a length's first byte may not be 00
 _FAST_FROM_ROWS: Final = 4
 _LEARN_AFTER: Final = 64
-_PROBE: Final = 32
+_CHUNK_ROWS: Final = 256  # at once: more of them do not stay in the processor's cache, at twice the cost
 _MAX_COUNTED: Final = 256
 _BETWEEN: Final = b"\n"  # two lines of one message, until they are taken apart; no line has a raw newline
 _VALUE: Final = rb"t\x00...([^\x00]*)"
@@ -195,13 +195,14 @@ class _RunReader:
         return cast("list[bytes]", lines), tuple(unresolved)
 
     def _read_fast(self, run: Sequence[bytes]) -> list[bytes | None]:
-        """The lines of the messages that have a known combination of NULLs, unless a probe shows that few have."""
-        lines = self._try_shapes(run[:_PROBE])
-        if len(run) <= _PROBE:
-            return lines
-        if 4 * lines.count(None) > 3 * len(lines):
-            return lines + [None] * (len(run) - len(lines))
-        return lines + self._try_shapes(run[_PROBE:])
+        """The lines of the messages that have a known combination of NULLs, up to where hardly any has."""
+        lines: list[bytes | None] = []
+        for start in range(0, len(run), _CHUNK_ROWS):
+            chunk = self._try_shapes(run[start : start + _CHUNK_ROWS])
+            lines += chunk
+            if 4 * chunk.count(None) > 3 * len(chunk):
+                break
+        return lines + [None] * (len(run) - len(lines))
 
     def _try_shapes(self, run: Sequence[bytes]) -> list[bytes | None]:
         lines = self._shapes[0].read(run)
