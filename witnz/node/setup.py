@@ -68,7 +68,7 @@ def initialise(config: Config, *, admin: Conninfo | None, clock: Callable[[], in
         ensure_publication(conn, config, published, inserts, admin, made)
         if slots.slot_state(conn, config.slot_name) is None and _never_connected(data):
             with connect(conninfo_of(config), replication=True, application_name="witnz init") as walsender:
-                slots.create_slot(walsender, config.slot_name)
+                slots.create_slot(walsender, config.slot_name, publication=config.publication)
             made.created.append(f"replication slot {config.slot_name}")
     return made
 

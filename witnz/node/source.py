@@ -56,7 +56,7 @@ class SourceGuard:
         lost = None
         if state is None:
             lost = f"replication slot {self._slot} does not exist any more"
-        elif state.wal_status == "lost":
+        elif state.lost:
             lost = "the server discarded WAL that the slot still needed"
         elif publication_missed:
             self._check_publications(conn)
