@@ -94,11 +94,14 @@ def in_the_heap_file(play: Play) -> None:
 
 def settle_silent(play: Play, before: str) -> None:
     """Every row that only a scan has seen, repaired; the publication's finding, approved."""
-    play.begin("repair", "Putting it right again")
     scenes = _scenes(play)
-    for scene in ("publication.update", "publication.delete", "publication.insert", "file.update"):
-        if scene in scenes:
-            _repair(play, scene, before if scene == list(scenes)[-1] else "")
+    rows = [
+        name for name in ("publication.update", "publication.delete", "publication.insert", "file.update") if name in scenes
+    ]
+    if rows or "publication.touched" in scenes:
+        play.begin("repair", "Putting right what the scans found")
+    for scene in rows:
+        _repair(play, scene, before if scene == rows[-1] else "")
     if "publication.touched" in scenes:
         _approve(play, "publication.touched", "publication looked at, incident 12")
         wait_for(play.stage.is_recording, play.patience_s)  # a table may begin a new generation with it
