@@ -89,12 +89,12 @@ def place() -> Iterator[Path]:
 def played(place: Path) -> Played:
     """The whole demo, once for all tests."""
     keep = place / "kept"
-    done = subprocess.run(command("--json", "--keep", keep), env=environment(place), **PIPES)
+    done = subprocess.run(command("--json", "--keep", keep), env=environment(place), check=False, **PIPES)
     assert done.stdout.count(b"\n{") == 0, "one document"
     return Played(done.returncode, json.loads(done.stdout), done.stderr.decode(), keep)
 
 
-PIPES: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": TIMEOUT_S, "check": False}
+PIPES: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": TIMEOUT_S}
 
 
 def command(*words: str | Path) -> list[str]:
@@ -223,7 +223,7 @@ def digest_anew(data: bytes) -> bytes:
 def test_deeds_that_are_left_undone_are_missed_named_and_make_it_fail(place: Path) -> None:
     undone = ("sql.delete", "publication", "file.update")
     words = [word for deed in undone for word in ("--leave-out", deed)]
-    done = subprocess.run(command("--json", "--patience", "2", *words), env=environment(place), **PIPES)
+    done = subprocess.run(command("--json", "--patience", "2", *words), env=environment(place), check=False, **PIPES)
     document = json.loads(done.stdout)
     assert done.returncode == 1, done.stderr.decode()
     publication = ["publication.touched", "publication.update", "publication.delete", "publication.insert"]
@@ -253,13 +253,13 @@ def test_whoever_ends_it_early_leaves_nothing_behind(place: Path, number: signal
 def test_a_directory_with_something_in_it_is_not_taken_and_an_unknown_deed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     for words in (("--keep", tmp_path), ("--leave-out", "nothing")):
-        done = subprocess.run(command("--json", *words), **PIPES)
+        done = subprocess.run(command("--json", *words), check=False, **PIPES)
         assert (done.returncode, json.loads(done.stderr)["schema"]) == (2, "witnz.error/1")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def witnz(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "witnz", *map(str, words)], cwd=folder, **PIPES)
+    return subprocess.run([sys.executable, "-m", "witnz", *map(str, words)], cwd=folder, check=False, **PIPES)
 
 
 def processes_in(directory: Path) -> list[str]:

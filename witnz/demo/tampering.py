@@ -95,9 +95,7 @@ def in_the_heap_file(play: Play) -> None:
 def settle_silent(play: Play, before: str) -> None:
     """Every row that only a scan has seen, repaired; the publication's finding, approved."""
     scenes = _scenes(play)
-    rows = [
-        name for name in ("publication.update", "publication.delete", "publication.insert", "file.update") if name in scenes
-    ]
+    rows = [name for name in scenes if name.startswith(("publication.", "file.")) and name != "publication.touched"]
     if rows or "publication.touched" in scenes:
         play.begin("repair", "Putting right what the scans found")
     for scene in rows:
