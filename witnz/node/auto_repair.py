@@ -6,7 +6,7 @@ the journal beforehand (a ``key`` record of kind ``intent``, name ``repair``).  
 1.  Findings are offered by whoever sees them, the capture thread among them; the work is done on a thread of its own,
     because a repair waits for the stream.
 2.  What is missing (no images, no connection that may write, no key, a key that is not in force) stops the repair and is said,
-    in the log once and in :attr:`AutoRepair.problems` as long as it lasts.  The finding stays open and alerts as ever.
+    in the log once and by :meth:`AutoRepair.check` as long as it lasts.  The finding stays open and alerts as ever.
 3.  It never fights an application: after three repairs of one row within an hour only alerts are left, and the journal says so.
 4.  A finding is tried again when a verification sees it once more, at most five times in all.
 """
@@ -88,17 +88,12 @@ class AutoRepair:
     def key_file(self) -> Path:
         return self._keys_dir / "repair.key"
 
-    @property
-    def problems(self) -> list[str]:
-        """What keeps tables from being repaired, one sentence each; for ``status``."""
-        return sorted(self._problems.values())
-
     def check(self) -> list[str]:
-        """Look for what is missing now, before anything has to be repaired; the same as :attr:`problems`."""
+        """What keeps tables from being repaired now, one sentence each; for ``status``, and once at the start for the log."""
         for table in self._config.protected_tables:
             if table.on_tamper == "repair":
                 self._permission(table.name)
-        return self.problems
+        return sorted(self._problems.values())
 
     # -- what is offered ------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from witnz.node.table_state import TableState
 from witnz.store import entries, granted, images, live
 
 MAX_ROWS: Final = 100_000
+MAX_LOOK_AHEAD: Final = 10_000  # entries of one transaction that are searched for what it did to one row afterwards
 REPAIRABLE: Final = frozenset(
     {
         *("row.modified", "row.deleted", "row.inserted", "change.unapproved"),
@@ -114,26 +115,22 @@ class FindingRows:
             before = (key for key, seq in live.accepted_items(self._conn, self._log) if seq < first)
             for key in before:
                 yield self._left(key, start)
-        elif finding.key is not None:
-            yield self._left(self._key(line, start), start)
-        else:
-            yield from self._flood(first, start.lsn)
-
-    def _flood(self, first: int, lsn: int) -> Iterator[Wanted]:
-        seen: set[bytes] = set()
-        for line in entries.entries(self._conn, self._log, first):
+            return
+        last: dict[bytes, Entry] = {}
+        only = self._key(line, start) if finding.key is not None else None
+        for line in entries.entries(self._conn, self._log, first, None if only is None else first + MAX_LOOK_AHEAD):
             entry = parse_entry(line)
-            if entry.lsn != lsn:
-                return
-            if entry.op in ("schema", "truncate"):
-                continue
-            key = self._key(line, entry)
-            if key not in seen:
-                seen.add(key)
-                yield self._left(key, entry)
+            if entry.lsn != start.lsn or len(last) > MAX_ROWS:
+                break
+            if entry.op == "truncate":
+                last = dict.fromkeys(last, entry)
+            elif entry.op != "schema" and only in (None, key := self._key(line, entry)):
+                last[key] = entry
+        for key, entry in last.items():
+            yield self._left(key, entry)
 
     def _left(self, key: bytes, entry: Entry) -> Wanted:
-        """What the transaction of an entry left under a key; where a later one wrote it, what the entry made of it."""
+        """What the transaction of an entry left under a key, if that still is what is applied; else what the entry made."""
         seq = live.applied_many(self._conn, self._log, [key]).get(key)
         if seq is not None and seq > 0:
             applied = parse_entry(entries.entry_at(self._conn, self._log, seq))
