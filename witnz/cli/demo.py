@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -134,7 +135,7 @@ def _kept_lines(kept: Mapping[str, str]) -> Iterator[str]:
     if not kept:
         return
     yield "everything is kept; look at it with"
-    yield f"  cd {printable(kept['directory'])}"
+    yield f"  cd {shlex.quote(printable(kept['directory']))}"
     yield "  witnz findings list"
     yield "  witnz log show audit_logs --key 117"
     yield "  witnz verify --checkpoint row.witnz.json --policy policy.txt"
