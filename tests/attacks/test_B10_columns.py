@@ -125,3 +125,23 @@ def test_a_scan_between_the_change_and_the_new_generation_names_nobody(scene) ->
     wait_for_generation(scene, table, 2)
     assert scene.found(table) == []
     assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+
+
+def test_sealing_goes_on_although_the_old_generation_ended_with_rows_no_seal_covers(scene) -> None:  # type: ignore[no-untyped-def]
+    table, other = scene.protect("append_only"), scene.protect("append_only")
+    with scene.no_new_generation():
+        scene.dba(f"ALTER TABLE {table} ADD COLUMN remark text")
+        wait(lambda: any(o.plan.name == table and o.phase == "waiting" for o in scene.node.generations.opening()), "the opening")
+        scene.database.sql(f"INSERT INTO {table} VALUES (16, 'user16', 1, NULL, '2026-01-01', 'new')")
+        scene.protected.caught_up()
+    wait_for_generation(scene, table, 2)
+    scene.database.sql(f"INSERT INTO {other} VALUES (16, 'user16', 1, NULL, '2026-01-01')")
+    scene.protected.caught_up()
+
+    def sealed() -> bool:
+        last = scene.node.journal.state.last_sealed(other, 1)
+        return last is not None and last.size == scene.node.state(other).head.size
+
+    wait(sealed, f"a seal of {other}")
+    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    assert scene.protected.verify(other).verdict is Verdict.VERIFIED

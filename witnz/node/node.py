@@ -252,23 +252,29 @@ class Node:
     # -- chores ---------------------------------------------------------------------------------------------------------------
 
     def _chores(self) -> None:
+        """Findings into the journal, a seal when due, a look at the catalog when due; that one fails stops no other."""
         while not self._stop.wait(CHORE_S):
-            try:
-                self.chore()
-            except (WitnzError, psycopg.Error) as error:
-                log.warning("chore failed", reason=str(error).strip())
-                self._drop_watch_connection()
+            for chore in (self._journal_findings, self._seal_when_due, self._look_when_due):
+                try:
+                    chore()
+                except (WitnzError, psycopg.Error) as error:
+                    log.warning("chore failed", reason=str(error).strip())
 
-    def chore(self) -> None:
-        """One round: findings into the journal, a seal and a checkpoint when due, a look at the catalog when due."""
-        self._journal_findings()
+    def _seal_when_due(self) -> None:
         now = time.monotonic()
         if now - self._sealed_at >= self.config.seal_interval_s:
             self._sealed_at = now
             self.seal_now()
+
+    def _look_when_due(self) -> None:
+        now = time.monotonic()
         if now - self._watched_at >= WATCH_S and self.capture.server_answers:
             self._watched_at = now
-            self.watch.look(self._watch_connection())
+            try:
+                self.watch.look(self._watch_connection())
+            except (WitnzError, psycopg.Error):
+                self._drop_watch_connection()
+                raise
 
     def _journal_findings(self) -> None:
         for finding in self.approvals.journal_all():
