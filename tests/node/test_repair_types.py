@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.postgres import create_database
 from tests.support.repairs import Bench, running
 from witnz.demo.server import PostgresServer
-from witnz.errors import UsageError
+from witnz.errors import UsageError, WitnzError
 from witnz.node.repair_sql import format_literal, readable
 
 TYPES = r"""
@@ -203,6 +204,34 @@ def test_partitions_are_repaired_leaf_by_leaf(bench: Bench) -> None:
     assert bench.sql("SELECT tableoid::regclass::text, p::text FROM parts p ORDER BY 2") == before
 
 
+def test_generated_columns_that_postgresql_18_sends_are_computed_and_compared(
+    own_server: Callable[..., PostgresServer], tmp_path: Path
+) -> None:
+    database = create_database(own_server(version=18))
+    database.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, net numeric(10,2), gross numeric GENERATED ALWAYS AS (net * 2) STORED,"
+        " shown text GENERATED ALWAYS AS ('n' || net) VIRTUAL)"
+    )
+    database.sql("INSERT INTO t VALUES (1, 1.50), (2, 2.50)")
+    with running(Bench.start(tmp_path, database, [{"name": "t", "mode": "append_only", "retain": "rows"}])) as bench:
+        before = bench.texts("t")
+        bench.sql("UPDATE t SET net = 9 WHERE id = 1; DELETE FROM t WHERE id = 2")
+        bench.protected.caught_up()
+        plan = bench.plan(bench.found("violation.update", "1", table="t"))
+        assert plan.columns == ("id", "net", "gross")
+        assert '"gross"' not in plan.statements[0].sql.partition("SET")[2]
+        undo_all(bench, "t", "t", 2)
+        assert bench.texts("t") == before
+        # the expression itself was changed behind the stream's back: what it gives is not what was recorded
+        bench.sql("ALTER TABLE t ALTER COLUMN gross SET EXPRESSION AS (net * 3)")
+        assert bench.verify("t") == "TAMPERED"
+        finding = bench.found("row.modified", "1", table="t")
+        with pytest.raises(WitnzError, match="does not read as recorded"):
+            bench.repair(finding)
+        bench.sql("ALTER TABLE t ALTER COLUMN gross SET EXPRESSION AS (net * 2)")
+        undo_all(bench, "t", "t", 2)
+
+
 # -- text ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -227,13 +256,13 @@ def test_null_has_no_type() -> None:
 
 
 @pytest.mark.parametrize("name", ["keyless", "plain"])
-def test_tables_that_cannot_be_repaired_say_so(pg_server: PostgresServer, tmp_path: pytest.TempPathFactory, name: str) -> None:
+def test_tables_that_cannot_be_repaired_say_so(pg_server: PostgresServer, tmp_path: Path, name: str) -> None:
     database = create_database(pg_server)
     database.sql("CREATE TABLE plain (id int PRIMARY KEY, note text); INSERT INTO plain VALUES (1, 'x')")
     database.sql("CREATE TABLE keyless (id int, note text); ALTER TABLE keyless REPLICA IDENTITY FULL")
     database.sql("INSERT INTO keyless VALUES (1, 'x')")
     tables = [{"name": "plain", "mode": "append_only"}, {"name": "keyless", "mode": "append_only", "retain": "rows"}]
-    with running(Bench.start(tmp_path, database, tables)) as bench:  # type: ignore[arg-type]
+    with running(Bench.start(tmp_path, database, tables)) as bench:
         database.sql(f"UPDATE {name} SET note = 'mallory'")
         bench.protected.caught_up()
         rows = bench.rows(name)
