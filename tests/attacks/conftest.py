@@ -238,6 +238,16 @@ def _drop(database: Database, server: PostgresServer) -> None:
 
 
 @pytest.fixture(scope="session")
+def begin_scene() -> Callable[..., Scene]:
+    """:func:`start_scene` for fixtures that live longer than one test."""
+
+    def begin(stack: ExitStack, directory: Path, server: PostgresServer, tables: Sequence[dict[str, Any]]) -> Scene:
+        return start_scene(stack, directory, server, tables, columns=COLUMNS, rows=ROWS)
+
+    return begin
+
+
+@pytest.fixture(scope="session")
 def scene(pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The node that attacks share; tests protect tables of their own in it."""
     with ExitStack() as stack:

@@ -131,7 +131,9 @@ def test_sealing_goes_on_although_the_old_generation_ended_with_rows_no_seal_cov
     table, other = scene.protect("append_only"), scene.protect("append_only")
     with scene.no_new_generation():
         scene.dba(f"ALTER TABLE {table} ADD COLUMN remark text")
-        wait(lambda: any(o.plan.name == table and o.phase == "waiting" for o in scene.node.generations.opening()), "the opening")
+        wait(
+            lambda: any(o.plan.name == table and o.phase == "waiting" for o in scene.node.generations.opening()), "the opening"
+        )
         scene.database.sql(f"INSERT INTO {table} VALUES (16, 'user16', 1, NULL, '2026-01-01', 'new')")
         scene.protected.caught_up()
     wait_for_generation(scene, table, 2)
