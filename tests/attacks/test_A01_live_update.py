@@ -18,7 +18,7 @@ def test_a_live_update_is_found_now_with_the_row_its_hashes_and_the_window(scene
     assert finding.xid is not None and finding.lsn is not None
     assert scene.found(table) == [("violation.update", "4")]
 
-    verified, differences = scene.scan(table)
+    verified, _ = scene.scan(table)
     assert verified.verdict is Verdict.TAMPERED
     assert [(d.cls, d.key, d.explained) for d in verified.result.differences] == [("row.modified", "4", True)]
     assert scene.found(table) == [("violation.update", "4")], "what the stream explains is no second finding"

@@ -1,4 +1,4 @@
-"""A09: NULL becomes a text that looks like it, bytes become their own hex text, while the publication does not carry the table."""
+"""A09: NULL becomes a text that looks like it, bytes become their own hex text, while the publication leaves the table out."""
 
 from __future__ import annotations
 

@@ -29,6 +29,6 @@ def test_only_the_table_that_was_changed_is_found(own_scene) -> None:  # type: i
 
 def test_a_search_path_that_finds_another_table_first_changes_nothing(own_scene) -> None:  # type: ignore[no-untyped-def]
     scene = own_scene({"name": HERE, "mode": "append_only"}, {"name": THERE, "mode": "append_only"})
-    scene.dba_at_once(f"SET LOCAL search_path = accounting, public", "DELETE FROM audit_logs WHERE id = 2")
+    scene.dba_at_once("SET LOCAL search_path = accounting, public", "DELETE FROM audit_logs WHERE id = 2")
     scene.now("violation.delete", 2, THERE)
     scene.assert_bystanders_verified(HERE)

@@ -63,8 +63,7 @@ def test_a_row_changed_in_the_shadow_of_an_added_column_is_found(scene) -> None:
     table = scene.protect("append_only")
     scene.dba_at_once(f"ALTER TABLE {table} ADD COLUMN remark text", f"UPDATE {table} SET amount = 0 WHERE id = 5")
     scene.now("violation.update", 5, table)
-    verified, differences = scene.scan(table)
-    assert verified.verdict is Verdict.TAMPERED
+    assert scene.protected.verify(table).verdict is Verdict.TAMPERED
     scene.assert_bystanders_verified()
 
 

@@ -73,7 +73,7 @@ def test_operations_left_out_and_put_back_are_found(own_scene) -> None:  # type:
     row = scene.now("row.modified", 7, ONE)
     assert (row.recorded, row.found) == (recorded, scene.row_hash(ONE, 7))
 
-    # which tables were changed in that time and changed back, the publication does not say: none is green until somebody decides
+    # which tables were changed in that time and changed back, nobody can say: none is green until somebody decides
     other = scene.protected.verify("public.untouched")
     assert other.result.verdict is Verdict.VERIFIED and other.result.differences == []
     assert other.verdict is Verdict.INCONCLUSIVE

@@ -14,7 +14,8 @@ TABLE = "public.ledger"
 CREATE = "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
 STEAL = """DO $$ DECLARE stolen boolean := false; BEGIN
     WHILE NOT stolen LOOP
-        PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}' AND active_pid IS NOT NULL;
+        PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots
+            WHERE slot_name = '{slot}' AND active_pid IS NOT NULL;
         BEGIN
             PERFORM pg_drop_replication_slot('{slot}'); stolen := true;
         EXCEPTION WHEN object_in_use THEN PERFORM pg_sleep(0.001);

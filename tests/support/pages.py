@@ -1,6 +1,6 @@
 """Editing the heap file of a stopped server, tuple by tuple: what somebody with the disk and no password can do.
 
-Page layout (PostgreSQL documentation, 73.6 "Database Page Layout"; storage/bufpage.h, itemid.h, htup_details.h), little-endian::
+Page layout (PostgreSQL documentation, "Database Page Layout"; storage/bufpage.h, itemid.h, htup_details.h), little-endian::
 
     page          8192 bytes: 24 of header (pd_lower at 12, pd_upper at 14), then line pointers of 4 bytes up to pd_lower
     line pointer  lp_off 15 bits, lp_flags 2 bits (1: normal), lp_len 15 bits
