@@ -75,8 +75,11 @@ def key_text(field: bytes) -> str | None:
 
 
 def state_key_of_entry(line: bytes, seq: int, row_hash: bytes | None, *, keyed: bool) -> bytes:
-    """The state key under which the row of an entry line is found."""
-    if not keyed:
+    """The state key under which the row of an entry line is found.
+
+    A table with a key has entries without one from when its key column was dropped until its next generation.
+    """
+    field = line.split(b"\t", 4)[3] if keyed else NO_KEY
+    if field == NO_KEY:
         return keyless_state_key(row_hash or bytes(32), seq)
-    field = line.split(b"\t", 4)[3]
     return field if field.startswith(b"\\H") else unescape(field)

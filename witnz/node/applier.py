@@ -51,7 +51,7 @@ def apply_block(
     ``horizon``: transactions with a smaller 64-bit xid are visible in every snapshot from now on and need no undo.
     ``intended(said, table_name)``: whether a valid intent covers the entry.
     """
-    if block.only_inserts and table.rules.accepts_new_keys and not table.has_overlay:
+    if block.only_inserts and table.rules.accepts_new_keys and not table.has_overlay and not _any_intent(block):
         items = _fresh_items(table, block, first_seq)
         if live.insert_fresh(conn, table.head.id, items):
             _undo_inserts(conn, table, block, items, horizon)
@@ -59,11 +59,17 @@ def apply_block(
     return _Replay(conn, table, block, first_seq, horizon, intended).run()
 
 
+def _any_intent(block: Block) -> bool:
+    """Whether an intent is to be counted, needed or not: every node must count the same ones."""
+    return block.said[-1].message.intent is not None or any(said.message.intent is not None for said in block.said)
+
+
 def _fresh_items(table: TableState, block: Block, first_seq: int) -> list[tuple[bytes, int]]:
     """(state key, seq) of a block of inserts."""
-    if table.plan.keyed:
+    if table.plan.keyed and None not in block.keys:
         return [(key or b"", seq) for seq, key in enumerate(block.keys, first_seq)]
-    return [(keyless_state_key(row or bytes(32), seq), seq) for seq, row in enumerate(block.hashes, first_seq)]
+    rows = enumerate(zip(block.keys, block.hashes, strict=True), first_seq)
+    return [(keyless_state_key(row or bytes(32), seq) if key is None else key, seq) for seq, (key, row) in rows]
 
 
 def _undo_inserts(
@@ -116,13 +122,12 @@ class _Replay:
 
     def _row(self, index: int, op: bytes) -> None:
         block, seq = self.block, self.first_seq + index
-        key, row_hash, said = block.keys[index], block.hashes[index], block.said[index]
+        named, row_hash, said = block.keys[index], block.hashes[index], block.said[index]
         intended = self.intended(said, self.table.name)
-        if key is None:
-            key = self._keyless_key(op, row_hash, seq)
+        key = self._keyless_key(op, row_hash, seq) if named is None else named
         before_accepted = self.accepted.get(key)
         before_applied = self.applied.get(key)
-        known = self.table.plan.keyed and (before_accepted is not None or before_applied is not None)
+        known = named is not None and (before_accepted is not None or before_applied is not None)
         cls = judge(self.table.rules, op, intended=intended, key_known=known)
         after = seq if op in (INSERT, UPDATE) else None
         if cls is None:

@@ -42,7 +42,9 @@ class FindingBook:
         """A finding about one entry.  ``overflow``: it stands for all further ones of its transaction, too."""
         tx = block.said[draft.index].tx
         row_hash = draft.found or draft.recorded
-        key = key_text(block.fields[draft.index]) if table.plan.keyed else row_hash.hex() if row_hash else None
+        key = key_text(block.fields[draft.index])
+        if key is None and row_hash is not None:
+            key = row_hash.hex()
         detail = f"{block.ops[draft.index].decode()} in transaction {tx.xid}"
         if draft.cls == "row.modified":
             detail += ": the old row that PostgreSQL wrote to the WAL is not the row that was recorded"

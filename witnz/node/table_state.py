@@ -22,7 +22,7 @@ ENDED: Status = "ended"
 PROVISIONAL: Status = "provisional"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class TableState:
     """Everything the recorder needs to turn this table's row messages into entries.
 
@@ -55,12 +55,13 @@ class TableState:
     plan: KeyPlan = field(init=False)
     block: Block = field(init=False)
     keep: tuple[int, ...] | None = field(init=False, default=None)  # cells of the stream's line that are recorded; None: all
+    _foreign: bool = field(init=False, default=False)  # rows come under other columns than the generation began with
 
     def __post_init__(self) -> None:
         if self.first_columns is None:
             self.first_columns, self.first_identity = self.columns, self.identity
         elif _shape(self.columns) != _shape(self.first_columns):
-            self.stale = "columns changed"
+            self.stale = self._why_stale(self.columns)
         self.plan = self._plan_for(self.columns)
         self.block = Block()
 
@@ -73,33 +74,57 @@ class TableState:
         return self.head.generation
 
     def wants(self, tx: Transaction) -> bool:
-        """Whether a transaction's rows belong to this generation."""
-        if self.final_lsn is not None and tx.final_lsn >= self.final_lsn and self.status != OPEN:
-            return False
+        """Whether a transaction's rows are to be recorded here: all but those that the baseline's snapshot saw.
+
+        What lies beyond ``final_lsn`` is wanted, too: it is spooled until the newer generation is adopted or cancelled.
+        """
         return self.snapshot is None or tx.final_lsn >= self.lsn or not self.snapshot.visible(tx.xid64)
 
     def describe(self, relation: Relation) -> None:
-        """Take note of a Relation message; a schema entry is due before the next row if it says something new."""
+        """Take note of a Relation message; a schema entry is due before the next row if it says something new.
+
+        While the generation is being opened the stream may still be where the table had other columns: that is no reason for
+        yet another generation, and rows from there belong to the baseline (:meth:`_is_past`).
+        """
         columns = relation.columns
         if self.excluded:
             self.keep = tuple(i for i, column in enumerate(columns) if column.name not in self.excluded)
             columns = tuple(columns[i] for i in self.keep)
         hint = schema_hint(columns, relation.identity, relation.oid)
         if _shape(columns) != _shape(self.columns):
-            self.stale = "columns changed"
+            if self.status != OPEN:
+                self.stale = self._why_stale(columns)
             self.plan = self._plan_for(columns)
+        self._foreign = _shape(columns) != _shape(self.first_columns or ())
         self.columns, self.identity = columns, relation.identity
         self.pending_schema = hint if hint != self.logged_schema else None
 
     def add_rows(self, rows: Rows, said: Said) -> None:
+        if self._is_past():
+            return
         self._add_pending_schema(said.tx)
         if self.keep is not None:
             rows = _project(rows, self.keep)
         self.block.add_rows(rows, self.plan, said, retain=self.rules.retain)
 
     def add_truncate(self, said: Said) -> None:
+        if self._is_past():
+            return
         self._add_pending_schema(said.tx)
         self.block.add_truncate(said)
+
+    def _is_past(self) -> bool:
+        """Whether what comes now is surely part of a baseline that is still to be read.
+
+        A definition changes when no transaction that wrote under the old one is left, and the baseline is read under the new
+        one (or the opening is cancelled): so before there is a snapshot, rows under other columns lie before it.
+        """
+        if self.status != OPEN or not self._foreign:
+            return False
+        if self.snapshot is None:
+            return True
+        self.stale = self._why_stale(self.columns)
+        return False
 
     def take_block(self) -> Block:
         block, self.block = self.block, Block()
@@ -110,14 +135,27 @@ class TableState:
             self.block.add_schema(self.pending_schema, tx)
             self.logged_schema, self.pending_schema = self.pending_schema, None
 
+    def _why_stale(self, columns: tuple[SchemaColumn, ...]) -> str:
+        names = {column.name for column in columns}
+        return "columns changed" if names.issuperset(self.key_columns) else "key columns changed"
+
     def _plan_for(self, columns: tuple[SchemaColumn, ...]) -> KeyPlan:
         names = [column.name for column in columns]
         try:
             return KeyPlan.of(self.key_columns, names, self.head.secret, hidden=self.hidden_keys)
         except FormatError:
-            # A key column has gone: rows are told apart by hash until the new generation, which is already due.
-            self.stale = "key columns changed"
-            return KeyPlan((), self.head.secret, self.hidden_keys)
+            # Where a key column has gone rows are told apart by hash until the new generation, which is already due.
+            return KeyPlan(self._renamed_key(columns), self.head.secret, self.hidden_keys)
+
+    def _renamed_key(self, columns: tuple[SchemaColumn, ...]) -> tuple[int, ...]:
+        """Where the key columns are if all that happened to them is a new name; empty if it is more than that."""
+        first = self.first_columns or ()
+        if len(columns) < len(first):
+            return ()
+        for old, new in zip(first, columns, strict=False):
+            if new.name != old.name and old.name not in self.key_columns:
+                return ()
+        return tuple(at for at, column in enumerate(first) if column.name in self.key_columns)
 
 
 def _shape(columns: tuple[SchemaColumn, ...]) -> tuple[tuple[str, int, int], ...]:

@@ -42,15 +42,15 @@ class ExpectedState:
     """
 
     def __init__(self, conn: sqlite3.Connection, log: int, size: int, snapshot: Snapshot, *, keyed: bool) -> None:
-        self.conn, self._log, self._size, self._keyed = conn, log, size, keyed
+        self.conn, self.log, self.size, self._keyed = conn, log, size, keyed
         self.undone: Undone = undo.invisible(conn, log, snapshot.visible)
         self._flags, self._granted = self._live_versions()
         self.unresolved = 0
 
     def _live_versions(self) -> tuple[bytearray, list[int]]:
         """One flag per entry that is somebody's accepted version; and the granted ones (negative seqs)."""
-        flags = live.live_flags(self.conn, self._log)
-        extra = set(live.granted_seqs(self.conn, self._log))
+        flags = live.live_flags(self.conn, self.log)
+        extra = set(live.granted_seqs(self.conn, self.log))
 
         def mark(seq: int | None, flag: int) -> None:
             if seq is None:
@@ -62,7 +62,7 @@ class ExpectedState:
             else:
                 extra.discard(seq)
 
-        now = live.accepted_many(self.conn, self._log, list(self.undone))
+        now = live.accepted_many(self.conn, self.log, list(self.undone))
         for key, (before, _) in self.undone.items():
             mark(now.get(key), 0)
             mark(before, 1)
@@ -92,15 +92,30 @@ class ExpectedState:
             for offset, row_hash in enumerate(block):
                 if flags[offset] and (row_hash == ABSENT or bucket_of(row_hash) in buckets):
                     yield self._row(first + offset, row_hash)
-        for seq in self._granted:
-            key, row_hash = granted.get(self.conn, self._log, seq)
-            if bucket_of(row_hash) in buckets:
-                yield ExpectedRow(key, seq, row_hash)
+        for row in self._granted_rows():
+            if row.row_hash is not None and bucket_of(row.row_hash) in buckets:
+                yield row
+
+    def rows_but(self, seen: bytearray, seen_granted: set[int]) -> Iterator[ExpectedRow]:
+        """The accepted rows whose entry has no flag in ``seen`` (one byte an entry, index = seq)."""
+        for first, block, flags in self._flagged_blocks():
+            for offset, row_hash in enumerate(block):
+                if flags[offset] and not seen[first + offset]:
+                    yield self._row(first + offset, row_hash)
+        yield from (row for row in self._granted_rows() if row.seq not in seen_granted)
+
+    def hashes_from(self, first_seq: int) -> Iterator[list[bytes]]:
+        """The accepted row hashes of the entries from this one on, a block at a time, without rows that have none."""
+        for first, block, flags in self._flagged_blocks():
+            if first + len(block) > first_seq:
+                skip = max(0, first_seq - first)
+                kept = compress(block[skip:], flags[skip:])
+                yield [row_hash for row_hash in kept if row_hash != ABSENT]
 
     def by_keys(self, keys: Iterable[bytes]) -> dict[bytes, ExpectedRow]:
         """The accepted rows under these state keys; a key without one is absent."""
         wanted = list(keys)
-        seqs = live.accepted_many(self.conn, self._log, wanted)
+        seqs = live.accepted_many(self.conn, self.log, wanted)
         for key in wanted:
             if key in self.undone:
                 before = self.undone[key][0]
@@ -113,7 +128,7 @@ class ExpectedState:
     def applied(self, keys: Iterable[bytes]) -> dict[bytes, ExpectedRow]:
         """What the stream left under these keys, accepted or not."""
         wanted = list(keys)
-        seqs = live.applied_many(self.conn, self._log, wanted)
+        seqs = live.applied_many(self.conn, self.log, wanted)
         for key in wanted:
             if key in self.undone:
                 before = self.undone[key][1]
@@ -124,27 +139,32 @@ class ExpectedState:
         return self._rows(seqs)
 
     def _rows(self, seqs: dict[bytes, int]) -> dict[bytes, ExpectedRow]:
-        hashes = entries.row_hashes_at(self.conn, self._log, [seq for seq in seqs.values() if seq > 0])
+        hashes = entries.row_hashes_at(self.conn, self.log, [seq for seq in seqs.values() if seq > 0])
         return {
-            key: ExpectedRow(key, seq, hashes[seq] if seq > 0 else granted.get(self.conn, self._log, seq)[1])
+            key: ExpectedRow(key, seq, hashes[seq] if seq > 0 else granted.get(self.conn, self.log, seq)[1])
             for key, seq in seqs.items()
         }
 
     def _row(self, seq: int, row_hash: bytes) -> ExpectedRow:
         known = None if row_hash == ABSENT else row_hash
-        line = entries.entry_at(self.conn, self._log, seq)
+        line = entries.entry_at(self.conn, self.log, seq)
         return ExpectedRow(state_key_of_entry(line, seq, known, keyed=self._keyed), seq, known)
+
+    def _granted_rows(self) -> Iterator[ExpectedRow]:
+        for seq in self._granted:
+            key, row_hash = granted.get(self.conn, self.log, seq)
+            yield ExpectedRow(key, seq, row_hash)
 
     def _blocks(self) -> Iterator[list[bytes]]:
         for _, block, flags in self._flagged_blocks():
             yield block if flags.count(1) == len(block) else list(compress(block, flags))
         if self._granted:
-            yield [granted.get(self.conn, self._log, seq)[1] for seq in self._granted]
+            yield [granted.get(self.conn, self.log, seq)[1] for seq in self._granted]
 
     def _flagged_blocks(self) -> Iterator[tuple[int, list[bytes], bytearray]]:
         flags = self._flags
-        for first, count, data in entries.iter_hash_blocks(self.conn, self._log):
-            if first > self._size:
+        for first, count, data in entries.iter_hash_blocks(self.conn, self.log):
+            if first > self.size:
                 return
             part = flags[first : first + count]
             if 1 in part:

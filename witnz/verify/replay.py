@@ -104,11 +104,14 @@ class Replay:
         self._grant(0)
         for batch in batches(lines, BATCH):
             entries = [(line, parse_entry(line)) for line in batch]
-            if self._keyed:
+            if self._keyed and all(_has_key(entry) or entry.op in ("schema", "truncate") for _, entry in entries):
                 self._keyed_batch(entries)
-            else:
-                for line, entry in entries:
-                    self._keyed_batch([(line, entry)]) if entry.op != "delete" else self._keyless_delete(entry)
+                continue
+            for line, entry in entries:
+                if entry.op == "delete" and not _has_key(entry):
+                    self._keyless_delete(entry)
+                else:
+                    self._keyed_batch([(line, entry)])
 
     def _keyed_batch(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
         keys = {
@@ -129,7 +132,7 @@ class Replay:
             elif op != SCHEMA:
                 key = state_key_of_entry(line, entry.seq, entry.row, keyed=self._keyed)
                 after = entry.seq if op in (INSERT, UPDATE) or entry.op == "baseline" else None
-                known = self._keyed and (accepted.get(key) is not None or applied.get(key) is not None)
+                known = _has_key(entry) and (accepted.get(key) is not None or applied.get(key) is not None)
                 if self._accepts(entry, op, known):
                     accepted[key] = after
                 applied[key] = after
@@ -150,7 +153,9 @@ class Replay:
     def _keyless_delete(self, entry: Entry) -> None:
         row = entry.row or bytes(32)
         if self._accepts(entry, b"delete", known=False):
-            gone = live.keyless_find(self._conn, self._log, row)
+            # As the node does: the stream takes the oldest row that is still there, an operator the oldest that is accepted.
+            decided = entry.seq in self._decisions.entries
+            gone = live.keyless_find(self._conn, self._log, row, applied=not decided)
             live.set_accepted(self._conn, self._log, [(gone, None)] if gone is not None else [])
             live.clear_overlay(self._conn, self._log, [gone] if gone is not None else [])
             return
@@ -192,6 +197,10 @@ class Replay:
             return
         seq = granted.grant(self._conn, self._log, b"", found)
         live.set_accepted(self._conn, self._log, [(keyless_state_key(found, -seq), seq)])
+
+
+def _has_key(entry: Entry) -> bool:
+    return entry.key is not None or entry.hidden_key is not None
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
