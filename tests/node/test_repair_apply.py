@@ -22,7 +22,7 @@ from witnz.postgres.session import Conninfo
 
 NAMES = [
     "changed", "keys", "rights", "corrected", "audited", "parent", "busy", "replaced", "checked", "constrained", "filtered",
-    "lost", "unanswered", "hijacked", "huge",
+    "lost", "unanswered", "hijacked", "huge", "doubled",
 ]  # fmt: skip
 
 
@@ -240,11 +240,12 @@ def test_a_trigger_that_changes_the_row_at_the_end_is_noticed_too(bench: Bench) 
     finding = tampered(bench, "corrected", 3)
     bench.sql(
         "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN UPDATE corrected SET amount = 5 WHERE id = NEW.id AND amount <> 5; RETURN NULL; END $$;"
+        " $$ BEGIN UPDATE public.corrected SET amount = 5 WHERE id = NEW.id AND amount <> 5; RETURN NULL; END $$;"
         "CREATE CONSTRAINT TRIGGER later AFTER UPDATE ON corrected DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION later()"
     )
-    assert_untouched(bench, "corrected", finding, lambda: bench.repair(finding), WitnzError)
+    error = assert_untouched(bench, "corrected", finding, lambda: bench.repair(finding), WitnzError)
+    assert "does not read as recorded" in error.message
     bench.sql("DROP TRIGGER later ON corrected")
     bench.repair_well(finding)
 
@@ -257,6 +258,17 @@ def test_a_trigger_that_swallows_the_write_undoes_the_repair(bench: Bench) -> No
     )
     error = assert_untouched(bench, "corrected", finding, lambda: bench.repair(finding), WitnzError)
     assert "wrote 0 rows instead of one" in error.message
+
+
+def test_a_trigger_that_writes_another_row_of_the_table_undoes_the_repair(bench: Bench) -> None:
+    finding = tampered(bench, "doubled")
+    bench.sql(
+        "CREATE FUNCTION double() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO doubled VALUES (NEW.id + 100, 'copy', 0); RETURN NULL; END $$;"
+        "CREATE TRIGGER double AFTER UPDATE ON doubled FOR EACH ROW EXECUTE FUNCTION double()"
+    )
+    error = assert_untouched(bench, "doubled", finding, lambda: bench.repair(finding), WitnzError)
+    assert "does not count exactly the repaired rows" in error.message
 
 
 def test_a_trigger_that_keeps_an_audit_trail_is_no_obstacle_and_said(bench: Bench) -> None:
