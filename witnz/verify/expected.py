@@ -89,9 +89,12 @@ class ExpectedState:
     def rows_in(self, buckets: set[int]) -> Iterator[ExpectedRow]:
         """The accepted rows whose hashes fall into these buckets, and all unresolved ones."""
         for first, block, flags in self._flagged_blocks():
-            for offset, row_hash in enumerate(block):
-                if flags[offset] and (row_hash == ABSENT or bucket_of(row_hash) in buckets):
-                    yield self._row(first + offset, row_hash)
+            picked = [
+                (at, row_hash)
+                for at, row_hash in enumerate(block)
+                if flags[at] and (row_hash == ABSENT or bucket_of(row_hash) in buckets)
+            ]
+            yield from self._block_rows(first, picked)
         for row in self._granted_rows():
             if row.row_hash is not None and bucket_of(row.row_hash) in buckets:
                 yield row
@@ -99,9 +102,8 @@ class ExpectedState:
     def rows_but(self, seen: bytearray, seen_granted: set[int]) -> Iterator[ExpectedRow]:
         """The accepted rows whose entry has no flag in ``seen`` (one byte an entry, index = seq)."""
         for first, block, flags in self._flagged_blocks():
-            for offset, row_hash in enumerate(block):
-                if flags[offset] and not seen[first + offset]:
-                    yield self._row(first + offset, row_hash)
+            picked = [(at, row_hash) for at, row_hash in enumerate(block) if flags[at] and not seen[first + at]]
+            yield from self._block_rows(first, picked)
         yield from (row for row in self._granted_rows() if row.seq not in seen_granted)
 
     def hashes_from(self, first_seq: int) -> Iterator[list[bytes]]:
@@ -145,10 +147,14 @@ class ExpectedState:
             for key, seq in seqs.items()
         }
 
-    def _row(self, seq: int, row_hash: bytes) -> ExpectedRow:
-        known = None if row_hash == ABSENT else row_hash
-        line = entries.entry_at(self.conn, self.log, seq)
-        return ExpectedRow(state_key_of_entry(line, seq, known, keyed=self._keyed), seq, known)
+    def _block_rows(self, first: int, picked: list[tuple[int, bytes]]) -> Iterator[ExpectedRow]:
+        """The rows at some offsets (with their hashes) of a block of entries that begins with ``first``; reads it once."""
+        if not picked:
+            return
+        lines = list(entries.entries(self.conn, self.log, first + picked[0][0], first + picked[-1][0]))
+        for at, row_hash in picked:
+            seq, known = first + at, None if row_hash == ABSENT else row_hash
+            yield ExpectedRow(state_key_of_entry(lines[at - picked[0][0]], seq, known, keyed=self._keyed), seq, known)
 
     def _granted_rows(self) -> Iterator[ExpectedRow]:
         for seq in self._granted:

@@ -5,7 +5,7 @@ big scan hands its lines to this process, which hashes and partitions them while
 partitions back sorted.  Frames, both ways: a length (uint32, big-endian) and so many bytes.
 
     secret (32 bytes)                         once, first
-    row lines, joined by newlines, any number of times; no row line holds a newline
+    row lines, a newline behind each, any number of times; no row line holds a newline
     an empty frame                            that was all: sort
     then the 256 partitions come back in order, each the concatenation of its sorted 32-byte row hashes
 """
@@ -47,7 +47,7 @@ class HashProcess:
 
     def add_lines(self, lines: Sequence[bytes]) -> None:
         """Hand over row lines; waits while the process is too far behind."""
-        self._write(b"\n".join(lines))
+        self._write(b"\n".join([*lines, b""]))
         self.rows += len(lines)
 
     def finish(self) -> None:
@@ -124,7 +124,7 @@ def main(spill_dir: Path) -> int:
         return 1
     partitions = Partitions(spill_dir)
     while frame := _read_frame(source):
-        partitions.add([row for row in hashing.row_hashes(secret, frame.split(b"\n")) if row is not None])
+        partitions.add([row for row in hashing.row_hashes(secret, frame[:-1].split(b"\n")) if row is not None])
     if frame is None:
         return 1  # the parent has gone
     for partition in range(PARTITIONS):

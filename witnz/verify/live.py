@@ -42,6 +42,7 @@ MAX_SUSPECT_ROWS = 200_000  # rows looked at one by one; a table tampered with b
 MAX_DIFFERENCES = 1_000
 BATCH_ROWS = 8192
 BIG_ROWS = 50_000  # from here on a process of its own pays for its start
+BIG_BYTES = 16 << 20  # as much is held until then
 
 Progress = Callable[[int], None]
 
@@ -147,6 +148,7 @@ class LiveVerifier:
     def _run(self, target: Target, result: TableResult, progress: Progress) -> None:
         found = _Found(target.plan.secret, self._spill_dir, progress)
         expected: Partitions | None = None
+        rows = 0
         try:
             with self._read(target, found.take) as seen:
                 found.finish()
@@ -161,17 +163,21 @@ class LiveVerifier:
                     result.alive = seen.expected.alive()
                     return
                 suspects = set(differing_buckets(left, right))
+                rows = max(found.rows, expected.rows)
         finally:
             found.close()
             if expected is not None:
                 expected.close()
-        self._name(target, suspects, result)
+        self._name(target, suspects, rows, result)
 
     # -- naming ---------------------------------------------------------------------------------------------------------------
 
-    def _name(self, target: Target, suspects: set[int], result: TableResult) -> None:
-        """Name the rows behind the differing buckets, then look at exactly those once more."""
-        buckets, left_out = _bounded(suspects, result.rows)
+    def _name(self, target: Target, suspects: set[int], rows: int, result: TableResult) -> None:
+        """Name the rows behind the differing buckets, then look at exactly those once more.
+
+        ``rows``: how many were found or expected, whichever is more.
+        """
+        buckets, left_out = _bounded(suspects, rows)
         keys = self._candidates(target, buckets)
         confirm = self._confirm_keyed if target.plan.keyed else self._confirm_keyless
         differences, unresolved = confirm(target, keys)
@@ -207,28 +213,33 @@ class LiveVerifier:
 
         with self._read(target, take) as seen:
             for row in seen.expected.rows_in(buckets):
-                keys.add(row.key if target.plan.keyed else row.key[:32])
+                keys.add(row.key if target.plan.keyed else row.row_hash or row.key[:32])
         return keys
 
     def _confirm_keyed(self, target: Target, keys: set[bytes]) -> tuple[list[Difference], int]:
-        found: dict[bytes, bytes] = {}
+        found: dict[bytes, list[bytes]] = {}
 
         def take(lines: list[bytes]) -> None:
             states = target.plan.state_keys(lines)[0]
             wanted = [(state, line) for state, line in zip(states, lines, strict=True) if state in keys]
-            if wanted:
-                rows = hashing.row_hashes(target.plan.secret, [line for _, line in wanted])
-                found.update((state, row) for (state, _), row in zip(wanted, rows, strict=True) if row)
+            rows = hashing.row_hashes(target.plan.secret, [line for _, line in wanted])
+            for (state, _), row in zip(wanted, rows, strict=True):
+                found.setdefault(state, []).append(row or b"")
 
         with self._read(target, take) as seen:
             accepted, applied = seen.expected.by_keys(keys), seen.expected.applied(keys)
         differences, unresolved = [], 0
         for key in sorted(keys):
-            here, recorded = found.get(key), accepted.get(key)
+            here, recorded = found.get(key, []), accepted.get(key)
             if recorded is not None and recorded.row_hash is None:
                 unresolved += 1
-            elif here != (recorded.row_hash if recorded else None):
-                differences.append(_keyed_difference(key, recorded, here, applied.get(key)))
+                here = here[1:]
+            elif recorded is not None and recorded.row_hash in here:
+                here.remove(recorded.row_hash)
+            elif here or recorded is not None:
+                differences.append(_keyed_difference(key, recorded, here.pop(0) if here else None, applied.get(key)))
+            # A second row under one key is what PostgreSQL itself rules out, as long as its index is what it should be.
+            differences += [_keyed_difference(key, None, row, None) for row in here]
         return differences, unresolved
 
     def _confirm_keyless(self, target: Target, hashes: set[bytes]) -> tuple[list[Difference], int]:
@@ -273,9 +284,11 @@ class LiveVerifier:
                     f"within {MARK_TIMEOUT_S:.0f} s"
                 )
             with self._db.read() as conn:
-                size, keyed = logs.log_size(conn, target.log), target.plan.keyed
-                expected = ExpectedState(conn, target.log, size, scan.snapshot, keyed=keyed)
-                yield _Pass(scan, expected, size, journal.journal_size(conn))
+                log = logs.get_log(conn, target.log)
+                if log.status == "ended" or log.final_lsn is not None:
+                    raise Inconclusive(f"a new generation of {target.table} is being opened; run again when it is")
+                expected = ExpectedState(conn, log.id, log.size, scan.snapshot, keyed=log.keyed)
+                yield _Pass(scan, expected, log.size, journal.journal_size(conn))
 
 
 class _Found:
@@ -285,6 +298,7 @@ class _Found:
         self._secret, self._spill_dir, self._progress = secret, spill_dir, progress
         self._near = Partitions(spill_dir)
         self._held: list[list[bytes]] = []
+        self._held_bytes = 0
         self._far: HashProcess | None = None
         self.rows = 0
 
@@ -298,7 +312,8 @@ class _Found:
             self._far.add_lines(lines)
         else:
             self._held.append(lines)
-            if self.rows > BIG_ROWS:
+            self._held_bytes += sum(map(len, lines))
+            if self.rows > BIG_ROWS or self._held_bytes > BIG_BYTES:
                 self._far = HashProcess(self._secret, self._spill_dir)
                 for held in self._held:
                     self._far.add_lines(held)
