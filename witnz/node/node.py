@@ -428,6 +428,8 @@ class Node:
             # In this order: the capture thread notes that the columns changed before it takes the new ones.
             if shape != [(c.name, c.typoid, c.typmod) for c in state.columns] or state.stale is not None:
                 raise Inconclusive(f"the columns of {state.name} changed; a new generation is due")
+            if info.oid == state.oid and tuple(info.key_columns) != state.key_columns:
+                raise Inconclusive(f"the key of {state.name} changed; a new generation is due")
             with self._scan(conn, info, state.excluded) as scan:
                 yield scan
 
