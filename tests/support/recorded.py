@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,13 +97,27 @@ class Judge:
 
     def transactions(self) -> dict[int, Committed]:
         """By xid, everything committed since this was made and published."""
-        messages = self._database.sql(
+        return {committed.xid: committed for committed, _ in self._told()}
+
+    def changes(self, oid: int) -> list[tuple[Committed, bytes]]:
+        """The row messages of a table in stream order, each as its letter: I, U or D."""
+        return [(at, kind) for at, messages in self._told() for kind, about in messages if about == oid]
+
+    def _told(self) -> list[tuple[Committed, list[tuple[bytes, int]]]]:
+        """(transaction, [(letter, OID of the table)]) in stream order."""
+        out: list[tuple[Committed, list[tuple[bytes, int]]]] = []
+        for (data,) in self._database.sql(
             f"SELECT data FROM pg_logical_slot_peek_binary_changes('{JUDGE}', NULL, NULL, 'proto_version', '1',"
             f" 'publication_names', '{self._publications}', 'messages', 'true')",
             user="postgres",
-        )
-        begun = [struct.unpack(">cQqI", bytes(data)) for (data,) in messages if bytes(data[:1]) == b"B"]
-        return {xid: Committed(lsn, at + PG_EPOCH_US, xid) for _, lsn, at, xid in begun}
+        ):
+            message = bytes(data)
+            if message[:1] == b"B":
+                _, lsn, at, xid = struct.unpack(">cQqI", message)
+                out.append((Committed(lsn, at + PG_EPOCH_US, xid), []))
+            elif message[:1] in (b"I", b"U", b"D"):
+                out[-1][1].append((message[:1], int.from_bytes(message[1:5])))
+        return out
 
 
 def expected_schema_hint(connection: psycopg.Connection[Any], oid: int, columns: Sequence[str] | None = None) -> str:
@@ -152,6 +167,28 @@ def records(protected: Protected, record_type: str | None = None, table: str | N
         for record in found
         if (record_type is None or record.type == record_type) and (table is None or record.body.get("table") == table)
     ]
+
+
+def replayed(found: Sequence[Entry], *, keyed: bool) -> Counter[bytes | None]:
+    """The row hashes that a log under ``record`` replays to, one entry after another."""
+    rows: dict[bytes | str | int, bytes | None] = {}
+    for entry in found:
+        if entry.op == "truncate":
+            rows.clear()
+        elif entry.op == "delete":
+            gone = _row_name(entry) if keyed else next(seq for seq, row in rows.items() if row == entry.row)
+            assert gone in rows, f"entry {entry.seq} deletes a row that is not there"
+            del rows[gone]
+        elif entry.op != "schema":
+            name = _row_name(entry) if keyed else entry.seq
+            assert name not in rows or entry.op == "update", f"entry {entry.seq} doubles a row"
+            rows[name] = entry.row
+    return Counter(rows.values())
+
+
+def _row_name(entry: Entry) -> bytes | str:
+    assert entry.key is not None or entry.hidden_key is not None
+    return entry.key if entry.key is not None else entry.hidden_key or ""
 
 
 def audit_problems(protected: Protected) -> list[str]:

@@ -106,7 +106,7 @@ def settle_silent(play: Play, before: str) -> None:
 
 
 def _repair(play: Play, scene: str, before: str) -> None:
-    """Plan and apply; ``before``: what the digest of the first rows must be afterwards, where that can be said.
+    """Apply; ``before``: what the digest of the first rows must be afterwards, where that can be said; then also a plan first.
 
     The exit code is that of the verification afterwards, hence 3 while other rows of the table wait for their repair.
     """
@@ -115,9 +115,9 @@ def _repair(play: Play, scene: str, before: str) -> None:
         return
     url, key = play.stage.admin_url, play.stage.operator_key.name
     begun = time.monotonic()
-    plan = play.run("repair", "plan", finding, "-o", f"{scene}.sql")
+    plan = play.run("repair", "plan", finding, "-o", f"{scene}.sql") if before else None
     words = ("--admin-url", url, "--operator-key", key, "--reason", REASON)
-    ran = play.run("repair", "apply", finding, *words) if plan.code == VERIFIED else plan
+    ran = plan if plan is not None and plan.code != VERIFIED else play.run("repair", "apply", finding, *words)
     seen = play.stage.client.finding(finding)["state"]
     if ran.error:
         seen = ran.outcome

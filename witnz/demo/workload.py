@@ -17,7 +17,7 @@ from typing import Any, Final
 from witnz.core.keys import Signer
 from witnz.core.message import CLAIM_PREFIX, format_intent, sign_intent
 
-PAUSE_S: Final = 0.02
+PAUSE_S: Final = 0.04
 RECONNECT_S: Final = 0.1
 
 _INSERT = "INSERT INTO audit_logs (actor, action, detail) VALUES (%s, %s, %s)"

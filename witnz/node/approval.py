@@ -40,6 +40,7 @@ class Approvals:
     def __init__(self, db: Database, journal: Journal, book: FindingBook, seal: Callable[[], object]) -> None:
         self._db, self._journal, self._book, self._seal = db, journal, book, seal
         self._journalling = threading.Lock()
+        self._deciding = threading.Lock()
 
     def get(self, finding_id: str) -> Finding:
         """Raises UsageError if there is no such finding."""
@@ -72,23 +73,24 @@ class Approvals:
 
     def approve(self, body: dict[str, Any]) -> Finding:
         """Journal a signed ``accept`` and move the accepted state.  Raises ProofError if the journal refuses it."""
-        finding = self._open_one(str(body.get("finding")))
-        expected = self.accept_body(finding.id, str(body.get("reason")))
-        if {name: body.get(name) for name in expected} != expected:
-            raise UsageError(
-                f"the approval of {finding.id} does not say what this node would accept now",
-                hint="the row changed meanwhile; look at the finding again and approve anew",
-            )
-        self.journal_finding(finding)
-        self._seal()  # so that the journal says up to which entries this decision was made
-        seq = self._journal.propose("accept", body)
-        return self._carry_out(seq, finding, expected["rows"])
+        with self._deciding:  # decisions take effect in the order in which the journal has them
+            finding = self._open_one(str(body.get("finding")))
+            expected = self.accept_body(finding.id, str(body.get("reason")))
+            if {name: body.get(name) for name in expected} != expected:
+                raise UsageError(
+                    f"the approval of {finding.id} does not say what this node would accept now",
+                    hint="the row changed meanwhile; look at the finding again and approve anew",
+                )
+            self.journal_finding(finding)
+            self._seal()  # so that the journal says up to which entries this decision was made
+            seq = self._journal.propose("accept", body)
+            return self._carry_out(seq, finding, expected["rows"])
 
     def _carry_out(self, seq: int, finding: Finding, rows: list[dict[str, Any]]) -> Finding:
         """What the journal decided moves the state, together with the note that it did."""
         with self._db.write() as conn:
             self._accept(conn, finding, rows)
-            meta.save_value(conn, CARRIED_OUT, seq)
+            meta.save_value(conn, CARRIED_OUT, max(seq, meta.load_number(conn, CARRIED_OUT) or 0))
             return self._book.set_state(conn, finding.id, APPROVED)
 
     def resume(self) -> None:
@@ -136,6 +138,8 @@ class Approvals:
         if group == "stream" and finding.entry_seq is not None:
             log = _log(conn, finding).id
             return [self._entry_row(conn, log, seq) for seq in self._entries(conn, log, finding)]
+        if finding.cls.startswith("row.") and finding.xid is not None:
+            return []  # the stream's old image: the row itself is decided by the entry that followed
         if finding.cls.startswith("row."):
             return [{"key": finding.key, "row": finding.found, "seq": finding.entry_seq if finding.key is None else None}]
         return []
@@ -177,11 +181,11 @@ class Approvals:
         keyed = _log(conn, finding).keyed
         for row in rows:
             if row["seq"] is not None and CLASSES[finding.cls].group == "stream":
-                self._accept_entry(conn, log, row["seq"], keyed)
+                self._accept_entry(conn, log, finding, row["seq"], keyed=keyed)
             else:
                 self._accept_found(conn, log, finding, row, keyed)
 
-    def _accept_entry(self, conn: sqlite3.Connection, log: int, seq: int, keyed: bool) -> None:
+    def _accept_entry(self, conn: sqlite3.Connection, log: int, finding: Finding, seq: int, *, keyed: bool) -> None:
         line = entries.entry_at(conn, log, seq)
         entry = parse_entry(line)
         if entry.op == "truncate":
@@ -196,11 +200,17 @@ class Approvals:
         key = state_key_of_entry(line, seq, entry.row, keyed=keyed)
         after = seq if entry.op in ("insert", "update") else None
         before = live.accepted_many(conn, log, [key]).get(key)
-        if before is not None and before > seq:
+        if (before is not None and before > seq) or self._later_accepted(finding, entry):
             return  # a later entry of this key is accepted already; the last one counts
         applied = live.applied_many(conn, log, [key]).get(key)
         live.set_accepted(conn, log, [(key, after)])
         live.set_overlay(conn, log, [(key, applied)]) if applied != after else live.clear_overlay(conn, log, [key])
+
+    def _later_accepted(self, finding: Finding, entry: Entry) -> bool:
+        """Whether an operator accepted a later change of this key, or a later truncate, be it that the row is gone."""
+        accepted = self._journal.state.accepts(finding.table or "", finding.generation or 0)
+        names = (key_name(entry), None)
+        return any(row.seq is not None and row.seq > entry.seq and row.key in names for row in accepted)
 
     def _accept_found(self, conn: sqlite3.Connection, log: int, finding: Finding, row: dict[str, Any], keyed: bool) -> None:
         found = bytes.fromhex(row["row"]) if row["row"] else None

@@ -16,8 +16,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psycopg
 import structlog
@@ -33,7 +34,7 @@ from witnz.postgres.sqlstate import PUBLICATION_MISSING
 from witnz.postgres.stream import Batch, ReplicationStream
 from witnz.postgres.xid import parse_snapshot
 from witnz.store import meta, undo
-from witnz.store.database import Database
+from witnz.store.database import Database, raise_store_error
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +65,7 @@ class Hooks:
 
     between: Callable[[Recorder], None]  # nothing is uncommitted: openings may step
     recorded: Callable[[Outcome], None]  # a commit became durable
-    connected: Callable[[psycopg.Connection], None]  # before the stream starts: identity, slot, publication are checked
+    connected: Callable[[psycopg.Connection], bool]  # before the stream starts; True: the stored position was set anew
     unreachable: Callable[[str], None]
 
 
@@ -131,30 +132,45 @@ class Capture:
                 self._failed(error, transient=True)  # the next connection finds the slot's state and records the gap
             except WitnzError as error:
                 self._failed(error, transient=error.code == PUBLICATION_MISSING)  # it may be made again
+            except sqlite3.Error as error:
+                self._failed(_store_error(error, self._db.path), transient=False)
+            except Exception as error:  # noqa: BLE001  a capture that ended in silence would look alive
+                log.exception("capture failed unexpectedly")
+                self._failed(WitnzError(f"capture failed: {type(error).__name__}: {error}"), transient=False)
 
     def _failed(self, error: WitnzError, *, transient: bool) -> None:
-        self.recorder.abandon(error)
+        with suppress(WitnzError, sqlite3.Error):  # rolling back may fail for the same reason
+            self.recorder.abandon(error)
         self.last_error = error
         now = time.monotonic()
         if self.status.connected:
             self.status.connected, self.status.since = False, now
         self.status.error = error.message
         if not transient:
-            self.fatal = error
-            log.error("capture stopped", code=error.code, reason=error.message, hint=error.hint)
-            self._stop.set()
+            self._end(error)
             return
         log.warning("source was lost", reason=error.message)
-        if now - self.status.since > UNREACHABLE_AFTER_S:
-            self._hooks.unreachable(error.message)
-        self.recorder = self._make()
+        try:
+            if now - self.status.since > UNREACHABLE_AFTER_S:
+                self._hooks.unreachable(error.message)
+            self.recorder = self._make()
+        except WitnzError as broken:  # the store itself can not be read or written any more
+            self._end(broken)
+            return
         self._stop.wait(self._backoff.next())
+
+    def _end(self, error: WitnzError) -> None:
+        """What will not pass by itself: stop, with the reason, and look stopped."""
+        self.fatal = error
+        log.error("capture stopped", code=error.code, reason=error.message, hint=error.hint)
+        self._stop.set()
 
     # -- one connection -------------------------------------------------------------------------------------------------------
 
     def _stream(self) -> None:
         with connect(self._conninfo, application_name="witnz capture") as sql:
-            self._hooks.connected(sql)
+            if self._hooks.connected(sql):
+                self.recorder, self._reached = self._make(), 0  # the position is another one now
             self._poll(sql)
             acked = self._acked()
             stream = ReplicationStream(
@@ -186,7 +202,8 @@ class Capture:
             if not recorder.dirty and not recorder.in_transaction:
                 self._hooks.between(recorder)
             until_commit_s = max(0.0, self._committed_at + COMMIT_S / 2 - time.monotonic())
-            batch = stream.read(MAX_MESSAGES, until_commit_s if recorder.dirty else IDLE_READ_S)
+            commits_soon = recorder.dirty and not recorder.in_transaction
+            batch = stream.read(MAX_MESSAGES, until_commit_s if commits_soon else IDLE_READ_S)
             if batch.payloads:
                 self.status.last_event = time.monotonic()
                 recorder.apply(decoder.decode(batch.payloads))
@@ -222,12 +239,12 @@ class Capture:
         outcome = recorder.commit()
         self._committed_at = time.monotonic()
         self._reached = max(self._reached, recorder.position)
-        stream.ack(recorder.position)
         for nonce in outcome.marks:
             event = self._marks.get(nonce)
             if event is not None:
                 event.set()
         self._hooks.recorded(outcome)
+        stream.ack(recorder.position)  # last: a connection that is lost here takes nothing with it
 
     def _acked(self, conn: sqlite3.Connection | None = None) -> int:
         if conn is not None:
@@ -290,3 +307,13 @@ class Capture:
             return False
         finally:
             self._marks.pop(nonce, None)
+
+
+def _store_error(error: sqlite3.Error, path: Path) -> WitnzError:
+    """The store's error behind one of SQLite that came up outside its transactions' own translation."""
+    try:
+        raise_store_error(error, path)
+    except WitnzError as known:
+        return known
+    except sqlite3.Error:
+        return WitnzError(f"store {path}: {error}")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from witnz.core.lsn import format_lsn
+from witnz.errors import ProofError
 from witnz.node.journal import Journal
 
 log = structlog.get_logger(__name__)
@@ -24,7 +25,11 @@ def journal_gap(journal: Journal, tables: Iterable[str], from_lsn: int, to_lsn: 
     names = sorted(tables)
     span = {"from_lsn": format_lsn(min(from_lsn, to_lsn)), "to_lsn": format_lsn(to_lsn)}
     for some in _parts(names):
-        journal.propose("gap", {**span, "reason": _cut(reason), "tables": some})
+        try:
+            journal.propose("gap", {**span, "reason": _cut(reason), "tables": some})
+        except ProofError:
+            if any(journal.state.open_gap(table) is None for table in some):
+                raise  # refused for another reason than that it stands there already, from before a crash
     log.error("coverage has a gap", reason=reason, tables=len(names), **span)
 
 

@@ -48,6 +48,7 @@ class Generations:
         self._lock = threading.Lock()
         self._openings: list[Opening] = []
         self._ending: set[str] = set()
+        self._returned: set[int] = set()
         self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
 
     # -- loading --------------------------------------------------------------------------------------------------------------
@@ -55,21 +56,48 @@ class Generations:
     def load(self) -> list[TableState]:
         """The states to record into, from the store; what an interrupted opening left is taken back or completed."""
         states = []
-        with self._lock:
-            opening = {o.state.head.id: o for o in self._openings if o.state is not None}
+        running = {o.state.head.id: o for o in self.opening() if o.state is not None}
         with self._around.db.read() as conn:
             rows = [row for row in logs.list_logs(conn) if row.status in (OPEN, ACTIVE, PROVISIONAL)]
+        self._cancel_orphans(rows)
         for row in rows:
-            if row.id in opening:
-                state = opening[row.id].state
-                if state is not None:
-                    state.take_block()
-                    states.append(state)
+            if row.id in running:
+                states.append(_as_stored(running[row.id], row))
             elif row.status == OPEN and not self._adopted(row):
                 self._take_back(row)
+            elif row.status == ACTIVE and self._around.journal.state.current_table(row.table) is None:
+                self._set_ended(row)
             else:
                 states.append(self._state(row))
+        self._relink(states)
         return states
+
+    def _cancel_orphans(self, rows: list[LogRow]) -> None:
+        """An ``open`` record whose log was never made: a crash came between the two."""
+        there = {(row.table, row.generation) for row in rows if row.status == OPEN}
+        there |= {(o.plan.name, o.plan.generation) for o in self.opening()}
+        for table, (generation, _) in list(self._around.journal.state.opened.items()):
+            if (table, generation) not in there:
+                self._cancel(table, generation, "the node stopped meanwhile")
+
+    def _cancel(self, table: str, generation: int, reason: str) -> None:
+        """Journal that an opening ended, if the journal still waits for it."""
+        if self._around.journal.state.opened.get(table, (0, ""))[0] == generation:
+            body = {"table": table, "generation": generation, "reason": reason[:1000]}
+            self._around.journal.propose("cancel", body)
+
+    def _set_ended(self, row: LogRow) -> None:
+        """A crash came between the ``unprotect`` record and the end of the log."""
+        with self._around.db.write() as conn:
+            logs.set_status(conn, row.id, ENDED)
+
+    def _relink(self, states: list[TableState]) -> None:
+        """Openings compare with, and end, the states that are being recorded into now."""
+        by_log = {state.head.id: state for state in states}
+        for opening in self.opening():
+            old = opening.plan.predecessor
+            if old is not None and old.state.head.id in by_log:
+                old.state = by_log[old.state.head.id]
 
     def _adopted(self, row: LogRow) -> bool:
         """Whether the ``table`` record of an opening stands, so that only the replay of its spool is still due."""
@@ -78,15 +106,14 @@ class Generations:
 
     def _take_back(self, row: LogRow) -> None:
         """A crash interrupted an opening that no ``table`` record adopted: as if it had never begun."""
-        if row.generation > 1 and row.table in self._around.journal.state.opened:
-            self._around.journal.propose(
-                "cancel", {"table": row.table, "generation": row.generation, "reason": "the node stopped meanwhile"}
-            )
+        self._cancel(row.table, row.generation, "the node stopped meanwhile")
         with self._around.db.write() as conn:
             spool.clear(conn, row.id)
             logs.drop_log(conn, row.id)
             if row.generation > 1:
-                self._unlimit(conn, row.table, row.generation - 1)
+                old = logs_of(conn, row.table, row.generation - 1).id
+                logs.set_final_lsn(conn, old, None)
+                self._returned.add(old)  # what was spooled for it comes back before anything new
         log.info("interrupted opening was taken back", table=row.table, generation=row.generation)
 
     def _state(self, row: LogRow) -> TableState:
@@ -121,9 +148,6 @@ class Generations:
         )
         state.logged_schema = hint
         return state
-
-    def _unlimit(self, conn: sqlite3.Connection, table: str, generation: int) -> None:
-        logs.set_final_lsn(conn, logs_of(conn, table, generation).id, None)
 
     # -- opening --------------------------------------------------------------------------------------------------------------
 
@@ -173,7 +197,10 @@ class Generations:
         for state in recorder.tables():
             if recorder.dirty:
                 return
-            if state.name in self._ending:
+            if state.head.id in self._returned:
+                self._returned.discard(state.head.id)
+                self._replay(state, recorder)
+            elif state.name in self._ending:
                 self._end(state, recorder)
             elif state.status == PROVISIONAL and state.head.size:
                 self._adopt_leaf(state)
@@ -186,11 +213,11 @@ class Generations:
             return
         old = opening.plan.predecessor
         previous = None
-        if old is not None:
+        if opening.plan.generation > 1:
             with self._around.db.read() as conn:
-                size = logs.log_size(conn, old.state.head.id)
-                root = root_at(entries.tile_reader(conn, old.state.head.id, size), size)
-            previous = {"size": size, "root": base64.b64encode(root).decode(), "chain": old.state.head.chain.decode()}
+                row = logs_of(conn, opening.plan.name, opening.plan.generation - 1)
+                root = root_at(entries.tile_reader(conn, row.id, row.size), row.size)
+            previous = {"size": row.size, "root": base64.b64encode(root).decode(), "chain": row.chain}
         try:
             self._around.journal.propose("table", opening.table_body(previous), at=opening.at)
         except ProofError as refusal:  # a gap was journalled meanwhile: an operator has to decide first
@@ -198,6 +225,8 @@ class Generations:
             return
         self._activate(state, old.state if old is not None else None, recorder)
         opening.phase = "done"
+        with self._lock:
+            self._openings.remove(opening)
 
     def _before(self, state: TableState, recorder: Recorder) -> TableState | None:
         """The generation before, if it is still there to be ended."""
@@ -216,11 +245,13 @@ class Generations:
             old.status = ENDED
             logs.set_status(conn, old.head.id, ENDED)
             recorder.remove_table(old)
-        for block in replay_spool(conn, state, self._around.box):
-            wanted, _ = block.split(lambda said: state.wants(said.tx))
-            if len(wanted):
-                recorder.record(state, wanted)
+        self._replay(state, recorder)
         log.info("generation was adopted", table=state.name, generation=state.generation, entries=state.head.size)
+
+    def _replay(self, state: TableState, recorder: Recorder) -> None:
+        """Record what waited in the spool, in stream order, before anything newer."""
+        for block in replay_spool(recorder.connection(), state, self._around.box):
+            recorder.record(state, block)
 
     def _end(self, state: TableState, recorder: Recorder) -> None:
         logs.set_status(recorder.connection(), state.head.id, ENDED)
@@ -232,16 +263,14 @@ class Generations:
     def _give_up(self, opening: Opening, recorder: Recorder) -> None:
         """Cancel: what was spooled for the old generation goes back into it."""
         opening.cancel()
-        self._openings.remove(opening)
+        with self._lock:
+            self._openings.remove(opening)
         plan, state = opening.plan, opening.state
         log.warning("generation was cancelled", table=plan.name, generation=plan.generation, reason=opening.error)
+        self._cancel(plan.name, plan.generation, opening.error)
         if state is None:
             return
         recorder.remove_table(state)
-        if plan.generation > 1:
-            self._around.journal.propose(
-                "cancel", {"table": plan.name, "generation": plan.generation, "reason": opening.error[:1000]}
-            )
         opening.drop()
         if plan.predecessor is not None:
             self._give_back(plan.predecessor, recorder)
@@ -252,8 +281,7 @@ class Generations:
         conn = recorder.connection()
         old.state.final_lsn = None
         logs.set_final_lsn(conn, old.state.head.id, None)
-        for block in replay_spool(conn, old.state, self._around.box):
-            recorder.record(old.state, block)
+        self._replay(old.state, recorder)
 
     def _rows_changed(self, plan: Plan, changed: RowsChanged, recorder: Recorder) -> None:
         """The definition changed and the rows with it: name them, and leave the decision to an operator."""
@@ -332,11 +360,11 @@ class Generations:
             if info is None or root is None:
                 return None
             record = self._around.journal.state.current_table(root.witnz_name)
-            return self._begin_leaf(info, root.witnz_name, relation, tx) if record is not None else None
+            return self._begin_leaf(info, root.witnz_name, tx) if record is not None else None
 
         return look
 
-    def _begin_leaf(self, info: TableInfo, root: str, relation: Relation, tx: Transaction) -> TableState:
+    def _begin_leaf(self, info: TableInfo, root: str, tx: Transaction) -> TableState | None:
         around = self._around
         record = around.journal.state.current_table(root)
         if record is None:
@@ -346,6 +374,11 @@ class Generations:
             root_secret = logs_of(reader, root, record.generation).secret
         secret = leaf_secret(root_secret, info.oid)
         conn = self.recorder_connection()
+        if logs.find_log(conn, info.witnz_name) is not None:
+            # A leaf of this name was recorded before: another table stands there now, and an operator has to say so.
+            detail = f"another partition (OID {info.oid}) stands under the name of a recorded one"
+            self._book.open(conn, cls="table.replaced", table=info.witnz_name, generation=1, detail=detail)
+            return None
         head = tablelog.create_log(
             conn,
             table=info.witnz_name,
@@ -376,6 +409,9 @@ class Generations:
     def _adopt_leaf(self, state: TableState) -> None:
         """The ``table`` record of a leaf that appeared: empty in its snapshot, recorded since."""
         rules = state.rules
+        if self._around.journal.state.newest_generation(state.name) is not None:
+            self._set_active(state)  # a crash came between the record and the status
+            return
         self._around.journal.propose(
             "table",
             {
@@ -393,11 +429,24 @@ class Generations:
                 "reason": "a leaf partition appeared",
             },
         )
+        self._set_active(state)
+
+    def _set_active(self, state: TableState) -> None:
         with self._around.db.write() as conn:
             logs.set_status(conn, state.head.id, ACTIVE)
         state.status = ACTIVE
 
     recorder_connection: Callable[[], sqlite3.Connection]
+
+
+def _as_stored(opening: Opening, row: LogRow) -> TableState:
+    """The state of an opening that outlives a lost connection: what was not committed is forgotten, it comes again."""
+    state = opening.state
+    if state is None:
+        raise ProofError(f"the opening of {opening.plan.name} has no state")
+    state.take_block()
+    state.logged_schema, state.pending_schema = row.columns, None
+    return state
 
 
 def _first_schema(conn: sqlite3.Connection, row: LogRow) -> Schema:

@@ -192,7 +192,8 @@ class Node:
     def start(self, *, chores: bool = True, schedule: bool = True) -> None:
         """Check the source, queue what the configuration adds, and begin."""
         with self._catalog() as conn:
-            self.source.check(conn)
+            if self.source.check(conn):
+                self.capture.recorder = self._make_recorder()
             self.wishes.compare(self.generations.leaves())
             self.protect_configured(conn)
         self.capture.start()
@@ -316,8 +317,8 @@ class Node:
 
     # -- hooks of the capture -------------------------------------------------------------------------------------------------
 
-    def _connected(self, conn: psycopg.Connection[Any]) -> None:
-        self.source.check(conn, publication_missed=self.capture.lacks_publication)
+    def _connected(self, conn: psycopg.Connection[Any]) -> bool:
+        return self.source.check(conn, publication_missed=self.capture.lacks_publication)
 
     def _recorded(self, outcome: Outcome) -> None:
         for name in outcome.findings:

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,7 +25,7 @@ import structlog
 
 from witnz.core import hashing
 from witnz.core.classify import BASELINE, Rules
-from witnz.core.entry import entry_suffix, schema_hint
+from witnz.core.entry import SchemaColumn, entry_suffix, schema_hint
 from witnz.core.keyplan import NO_KEY, keyless_state_key
 from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
@@ -100,6 +101,7 @@ class Opening:
     _conn: psycopg.Connection | None = None
     _thread: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
+    _held: ExitStack = field(default_factory=ExitStack)
 
     def step(self, now_s: float) -> None:
         """Move on if something is due.  Called by the capture thread between transactions, with nothing uncommitted."""
@@ -122,14 +124,12 @@ class Opening:
         plan, around = self.plan, self.around
         secret = os.urandom(32)
         self._conn = around.connect()
-        row = self._conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
         if plan.generation > 1:
             around.journal.propose(
                 "open", {"table": plan.name, "generation": plan.generation, "secret_sha256": secret_commitment(secret)}
             )
-            row = self._conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
-        self._x0 = int(row[0]) if row else 0
-        columns = tuple(column for column in schema_columns(plan.info) if column.name not in plan.excluded)
+        self._x0 = _newest_xid(self._conn)
+        columns = _columns(plan)
         with around.db.write() as conn:
             head = tablelog.create_log(
                 conn,
@@ -165,13 +165,16 @@ class Opening:
         if self._conn is None or self.state is None:
             return
         scan = self.around.scan(self._conn, self.plan.info, self.plan.excluded)
+        self._held.enter_context(self.around.stream.hold())  # the old generation is compared as of this very snapshot
         try:
             scan.__enter__()
         except Inconclusive as busy:
+            self._held.close()
             self.error = busy.message  # DDL holds the table; never queue behind it
             return
         if scan.snapshot.xmin < self._x0:
             scan.__exit__(None, None, None)
+            self._held.close()
             self.error = "a transaction older than the replication slot is still running"
             return
         self.error = ""
@@ -201,6 +204,9 @@ class Opening:
             self.error, self.phase = error.message, "failed"
         except psycopg.Error as error:
             self.error, self.phase = str(error).strip(), "failed"
+        except Exception as error:  # noqa: BLE001  a baseline that ended in silence would be waited for for ever
+            log.exception("baseline failed unexpectedly", table=self.plan.name)
+            self.error, self.phase = f"{type(error).__name__}: {error}", "failed"
         else:
             self.phase = "ready"
         finally:
@@ -214,6 +220,7 @@ class Opening:
         self._write_schema(state)
         if plan.predecessor is not None:
             plan.predecessor.begin(self.around.db, scan)
+        self._held.close()
         for lines in scan.lines(BASELINE_ROWS):
             if self._stop.is_set():
                 raise Inconclusive("the node stopped while the baseline was being read")
@@ -231,7 +238,7 @@ class Opening:
         log.info("baseline was read", table=plan.name, rows=self.rows, seconds=round(time.monotonic() - started, 3))
 
     def _write_schema(self, state: TableState) -> None:
-        hint = schema_hint(state.columns, state.identity, state.oid)
+        hint = schema_hint(_columns(self.plan), self.plan.info.identity, state.oid)
         suffix = entry_suffix(state.lsn, 0, self._at, None, hint, None)
         with self.around.db.write() as conn:
             seq = tablelog.append(conn, state.head, [b"schema"], [NO_KEY], [None], [suffix])
@@ -257,6 +264,9 @@ class Opening:
                         images.put(conn, state.head.id, seq, self.around.box.seal(state.head.origin, row, line))
 
     def _close(self) -> None:
+        self._held.close()
+        if self.plan.predecessor is not None:
+            self.plan.predecessor.close()
         if self._conn is not None:
             self._conn.close()
             self._conn = None
@@ -298,3 +308,21 @@ class Opening:
             with self.around.db.write() as conn:
                 spool.clear(conn, self.state.head.id)
                 logs.drop_log(conn, self.state.head.id)
+
+
+def _newest_xid(conn: psycopg.Connection) -> int:
+    """X0: the xmax of a snapshot that lies beyond every transaction id given out so far.
+
+    A snapshot's xmax only counts ids of transactions that have ended; so one is taken, and ended, first.  Otherwise the newest
+    transaction could still be running, and have written before the publication knew the table.
+    """
+    conn.execute("SELECT pg_current_xact_id()")
+    row = conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+    if row is None:
+        raise psycopg.OperationalError("a query for one row gave none")
+    return int(row[0])
+
+
+def _columns(plan: Plan) -> tuple[SchemaColumn, ...]:
+    """The columns of the baseline, as its first schema entry describes them."""
+    return tuple(column for column in schema_columns(plan.info) if column.name not in plan.excluded)

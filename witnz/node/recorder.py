@@ -95,7 +95,7 @@ class Recorder:
             self.by_oid.pop(table.oid, None)
 
     def tables(self) -> list[TableState]:
-        return [state for states in self.by_oid.values() for state in states]
+        return [state for states in list(self.by_oid.values()) for state in list(states)]  # other threads ask, too
 
     # -- the write transaction ------------------------------------------------------------------------------------------------
 

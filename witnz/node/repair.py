@@ -173,19 +173,21 @@ class Repairs:
                 hint=f"run `witnz repair apply {finding_id}` again when the node has caught up",
             )
         rest = self._plan(finding, applied.restored)
-        closed = (*((finding_id,) if rest.nothing_left else ()), *self._settled_with(finding, rest, intent))
+        left = (*applied.skipped, *rest.refused, *(f"key {row.key}: the row is not as recorded" for row in rest.statements))
+        left += tuple(f"finding {own} is about the repair itself: its intent did not count" for own in self._own(rest, intent))
+        done = rest.nothing_left and not self._own(rest, intent)
+        closed = (finding_id, *self._settled_with(finding, rest)) if done else self._settled_with(finding, rest)
         for name in closed:
             self._close(name, sql_sha256)
-        left = (*applied.skipped, *rest.refused, *(f"key {row.key}: the row is not as recorded" for row in rest.statements))
-        if not rest.nothing_left:
+        if not done:
             self.note(finding, f"{len(left)} row(s) left: {left[0]}"[:1000], sql_sha256)
         return RepairResult(
             finding=self.get(finding_id),
-            repaired=rest.nothing_left,
+            repaired=done,
             sql_sha256=sql_sha256,
-            closed=closed,
+            closed=tuple(closed),
             restored=applied.restored,
-            left=() if rest.nothing_left else tuple(dict.fromkeys(left)),
+            left=() if done else tuple(dict.fromkeys(left)),
             notes=applied.notes,
             verified=self._parts.verify_table(rest.table),
         )

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import structlog
 
-from witnz.core.lsn import format_lsn
+from witnz.core.lsn import format_lsn, parse_lsn
 from witnz.errors import ReplicationImpossible
 from witnz.node.findings import FindingBook
 from witnz.node.gaps import journal_gap
@@ -22,7 +22,7 @@ from witnz.postgres import slot as slots
 from witnz.postgres.publication import publication_state
 from witnz.postgres.session import Conninfo, connect, server_identity
 from witnz.postgres.sqlstate import PUBLICATION_MISSING
-from witnz.store import meta
+from witnz.store import meta, undo
 from witnz.store.database import Database
 
 log = structlog.get_logger(__name__)
@@ -44,14 +44,19 @@ class SourceGuard:
         self._db, self._journal, self._book = db, journal, book
         self._conninfo, self._slot, self._publications, self._tables = conninfo, slot, publications, tables
 
-    def check(self, conn: psycopg.Connection[Any], *, publication_missed: bool = False) -> None:
-        """Raises ReplicationImpossible for another database; otherwise leaves a slot that can be read from.
+    def check(self, conn: psycopg.Connection[Any], *, publication_missed: bool = False) -> bool:
+        """Whether the stored position had to be set anew, because the server went back behind it.  Raises ReplicationImpossible for another database; otherwise leaves a slot that can be read from.
 
         ``publication_missed``: the stream ended because a publication was missing when something happened.  The slot can never
         be read past that place, so, as soon as the publications are there again, it is given up for a new one.
         """
-        self._check_identity(conn)
+        restored = self._check_identity(conn)
         acked = self._acked()
+        position = self._position()
+        now = self._insert_lsn(conn)
+        if position and (restored or now < max(acked, position)):
+            self._begin_epoch(conn, min(now, acked), restored or f"the server's WAL ends at {format_lsn(now)}, before what was recorded")
+            return True
         state = slots.slot_state(conn, self._slot)
         lost = None
         if state is None:
@@ -69,12 +74,38 @@ class SourceGuard:
             if acked:
                 self._gap("slot.lost", acked, confirmed, lost)
             self._adopt(confirmed)
-            return
+            return False
         confirmed = (state.confirmed_flush_lsn if state is not None else None) or 0
         if acked and confirmed > acked:
             self._gap("coverage.gap", acked, confirmed, f"replication slot {self._slot} was moved past what this node recorded")
         if confirmed > acked:
             self._adopt(confirmed)
+        return False
+
+    def _begin_epoch(self, conn: psycopg.Connection[Any], from_lsn: int, reason: str) -> None:
+        """The server is not where it was left: LSNs of before mean nothing any more, the stream begins anew, and it is a gap."""
+        with self._db.write() as store:
+            self._book.open(store, cls="epoch.restored", key=format_lsn(from_lsn), detail=reason)
+        if slots.slot_state(conn, self._slot) is not None:
+            slots.drop_slot(conn, self._slot)
+        confirmed = self._create()
+        journal_gap(self._journal, self._tables(), min(from_lsn, confirmed), confirmed, reason)
+        with self._db.write() as store:
+            meta.save_value(store, "acked", str(confirmed))
+            meta.save_value(store, "position", str(confirmed))
+            undo.settle(store, 1 << 63)  # whatever was unsettled there is settled, one way or the other
+        log.error("server was restored", reason=reason, lsn=format_lsn(confirmed))
+
+    def _position(self) -> int:
+        with self._db.read() as reader:
+            return meta.load_number(reader, "position") or 0
+
+    @staticmethod
+    def _insert_lsn(conn: psycopg.Connection[Any]) -> int:
+        row = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        if row is None:
+            raise psycopg.OperationalError("a query for one row gave none")
+        return parse_lsn(row[0])
 
     def _check_publications(self, conn: psycopg.Connection[Any]) -> None:
         """Raises ReplicationImpossible while one of them is missing."""
@@ -86,7 +117,8 @@ class SourceGuard:
                     code=PUBLICATION_MISSING,
                 )
 
-    def _check_identity(self, conn: psycopg.Connection[Any]) -> None:
+    def _check_identity(self, conn: psycopg.Connection[Any]) -> str | None:
+        """What changed about the server's history, in words; None if nothing did."""
         identity = server_identity(conn)
         if identity.in_recovery:
             raise ReplicationImpossible(
@@ -106,12 +138,9 @@ class SourceGuard:
             known = meta.load_number(reader, "timeline") or state.timeline
         if identity.timeline != known:
             with self._db.write() as store:
-                self._book.open(
-                    store,
-                    cls="epoch.restored",
-                    detail=f"timeline {known} was left for {identity.timeline}: a restore or a failover",
-                )
                 meta.save_value(store, "timeline", str(identity.timeline))
+            return f"timeline {known} was left for {identity.timeline}: a restore or a failover"
+        return None
 
     def _gap(self, cls: str, from_lsn: int, to_lsn: int, reason: str) -> None:
         tables = self._tables()
@@ -119,6 +148,7 @@ class SourceGuard:
             self._book.open(
                 store,
                 cls=cls,
+                key=format_lsn(to_lsn),  # each gap is a finding of its own
                 lsn=format_lsn(to_lsn),
                 detail=f"{reason}; changes between {format_lsn(from_lsn)} and {format_lsn(to_lsn)} were not seen",
             )

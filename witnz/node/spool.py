@@ -11,12 +11,12 @@ import sqlite3
 from collections.abc import Iterator
 
 from witnz.core import hashing
-from witnz.core.entry import parse_entry
+from witnz.core.entry import parse_entry, schema_hint
 from witnz.core.message import Message
 from witnz.node.block import Block, Said, Transaction
 from witnz.node.images import ImageBox
 from witnz.node.table_state import TableState
-from witnz.store import spool
+from witnz.store import logs, spool
 
 REPLAY_ROWS = 8192
 _PLACEHOLDER = 1
@@ -39,7 +39,11 @@ def spool_block(conn: sqlite3.Connection, table: TableState, block: Block, box: 
 
 
 def replay_spool(conn: sqlite3.Connection, table: TableState, box: ImageBox | None) -> Iterator[Block]:
-    """The spooled entries again, in order, in blocks; consumed as they are read."""
+    """The spooled entries again, in order, in blocks; consumed as they are read.
+
+    Left out is what the baseline's snapshot saw, and a schema entry that says what the log's newest one says.
+    """
+    table.logged_schema = logs.get_log(conn, table.head.id).columns
     block = Block()
     said: Said | None = None
     for xid64, line, key, old_hash, image in spool.take(conn, table.head.id):
@@ -50,6 +54,12 @@ def replay_spool(conn: sqlite3.Connection, table: TableState, box: ImageBox | No
             message = Message(entry.by, entry.hint if entry.op != "schema" else None, entry.intent)
             tx = Transaction(entry.lsn, entry.xid, xid64, entry.at)
             said = Said(tx, message, suffix)
+        if not table.wants(said.tx):
+            continue
+        if entry.op == "schema":
+            if entry.hint == table.logged_schema:
+                continue
+            table.logged_schema = entry.hint or ""
         row_line = None
         if image is not None and entry.row is not None and box is not None:
             row_line = box.open(table.head.origin, table.head.secret, entry.row, image)
@@ -59,3 +69,5 @@ def replay_spool(conn: sqlite3.Connection, table: TableState, box: ImageBox | No
             block = Block()
     if len(block):
         yield block
+    now = schema_hint(table.columns, table.identity, table.oid)
+    table.pending_schema = now if now != table.logged_schema else None
