@@ -22,7 +22,7 @@ from witnz.postgres.session import Conninfo
 
 NAMES = [
     "changed", "keys", "rights", "corrected", "audited", "parent", "busy", "replaced", "checked", "constrained", "filtered",
-    "lost", "unanswered", "hijacked", "huge", "doubled",
+    "lost", "unanswered", "hijacked", "huge", "doubled", "early",
 ]  # fmt: skip
 
 
@@ -162,6 +162,18 @@ def test_a_key_that_was_removed_after_the_plan_is_found_out_when_the_node_settle
     settled = bench.repair(finding)
     assert settled.repaired and settled.verified is not None and settled.verified.verdict.value == "VERIFIED"
     assert len(settled.closed) == 2
+
+
+def test_a_repair_whose_intent_does_not_count_closes_nothing(bench: Bench) -> None:
+    """The key is in the journal, but from a position on that the stream has not reached."""
+    finding, signer = tampered(bench, "early"), new_signer("intent/early")
+    bench.add_key("intent", "early", signer.public, from_lsn="FFFF/0")
+    result = bench.node.repairs.apply(finding.id, bench.admin, "early", signer, "because")
+    assert not result.repaired and result.closed == () and result.restored == ("2",)
+    (own,) = (f for f in bench.open("early") if f.id != finding.id)
+    assert result.left == (f"finding {own.id} is about the repair itself: its intent did not count",)
+    assert result.verified is not None and result.verified.verdict.value == "TAMPERED"
+    assert set(bench.repair_well(finding).closed) == {finding.id, own.id}
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 5000])

@@ -10,7 +10,8 @@ The accepted state follows by itself: each write is an entry under a valid inten
 one that was accepted before.  Who may close a finding this way is decided by a signature as well: :meth:`Repairs.settle` wants
 the intent, whose text names the finding; a plan with nothing left to write is settled with one, too.
 
-Findings about the same rows that were opened before are closed with it: what they reported is undone, by the same signature.
+Findings about the same rows are closed with it: what they reported is undone, by the same signature.  A finding about the
+repair's own write means that its intent did not count; then nothing is closed.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from witnz.verify.live import Scan
 log = structlog.get_logger(__name__)
 
 MARK_TIMEOUT_S: Final = 60.0
+_XID_MASK: Final = 0xFFFFFFFF
 _REPAIRED: Final = "repaired"  # the result that closes a finding in the journal
 
 
@@ -173,12 +175,15 @@ class Repairs:
                 hint=f"run `witnz repair apply {finding_id}` again when the node has caught up",
             )
         rest = self._plan(finding, applied.restored)
-        left = (*applied.skipped, *rest.refused, *(f"key {row.key}: the row is not as recorded" for row in rest.statements))
-        left += tuple(f"finding {own} is about the repair itself: its intent did not count" for own in self._own(rest, intent))
-        done = rest.nothing_left and not self._own(rest, intent)
-        closed = (finding_id, *self._settled_with(finding, rest)) if done else self._settled_with(finding, rest)
+        near = self._near(finding, rest)
+        own = [other.id for other in near if other.xid == str(intent.xid & _XID_MASK)]
+        done = rest.nothing_left and not own
+        closed = [finding_id] if done else []
+        if not own:
+            closed += [other.id for other in near]
         for name in closed:
             self._close(name, sql_sha256)
+        left = _left(applied, rest, own)
         if not done:
             self.note(finding, f"{len(left)} row(s) left: {left[0]}"[:1000], sql_sha256)
         return RepairResult(
@@ -187,7 +192,7 @@ class Repairs:
             sql_sha256=sql_sha256,
             closed=tuple(closed),
             restored=applied.restored,
-            left=() if done else tuple(dict.fromkeys(left)),
+            left=() if done else left,
             notes=applied.notes,
             verified=self._parts.verify_table(rest.table),
         )
@@ -232,15 +237,13 @@ class Repairs:
             raise KeyProblem(f"the signed intent is not for the repair of {finding.id}", hint="sign the repair of this finding")
         return intent
 
-    def _settled_with(self, finding: Finding, rest: RepairPlan, intent: Intent) -> list[str]:
+    def _near(self, finding: Finding, rest: RepairPlan) -> list[Finding]:
         """The other open findings about rows that are as recorded again."""
         state, names = self._state_of(finding), set(rest.unchanged)
         with self._parts.db.read() as conn:
             rows = FindingRows(conn, state, self._parts.box)
-            near = [
-                other for other in findings.list_findings(conn, table=finding.table) if self._is_near(other, finding, names)
-            ]
-            return [other.id for other in near if _came_before(other, intent) and not _written_over(rows, other)]
+            known = findings.list_findings(conn, table=finding.table)
+            return [other for other in known if self._is_near(other, finding, names) and not _written_over(rows, other)]
 
     def _is_near(self, other: Finding, finding: Finding, names: set[str]) -> bool:
         same_log = (other.table, other.generation) == (finding.table, finding.generation)
@@ -286,9 +289,11 @@ class Repairs:
         return found
 
 
-def _came_before(other: Finding, intent: Intent) -> bool:
-    """A finding about the repair's own writes would be one that its intent did not authorise: that stays open."""
-    return other.xid is None or other.xid != str(intent.xid & 0xFFFFFFFF)
+def _left(applied: Applied, rest: RepairPlan, own: list[str]) -> tuple[str, ...]:
+    """Why a repair is not done, as sentences; each once."""
+    rows = (f"key {statement.key}: the row is not as recorded" for statement in rest.statements)
+    unauthorised = (f"finding {name} is about the repair itself: its intent did not count" for name in own)
+    return tuple(dict.fromkeys((*unauthorised, *applied.skipped, *rest.refused, *rows)))
 
 
 def _written_over(rows: FindingRows, finding: Finding) -> bool:
