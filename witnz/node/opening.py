@@ -6,6 +6,9 @@
     ready      the baseline is stored; the ``table`` record is due, then the spool is replayed and the generation is active
     failed     cancelled: the new log goes, what was spooled for the old generation is given back to it
 
+The definition is read when the opening begins and must be the same under S: keys, columns and the first schema entry come
+from it, whatever the stream, which may be far behind, describes meanwhile.
+
 Everything that must not race with the stream (taking S and L, adopting) happens in :meth:`Opening.step`, which the capture
 thread calls between transactions; only the copying runs on a thread of its own.
 """
@@ -26,7 +29,7 @@ import structlog
 from witnz.core import hashing
 from witnz.core.classify import BASELINE, Rules
 from witnz.core.entry import SchemaColumn, entry_suffix, schema_hint
-from witnz.core.keyplan import NO_KEY, keyless_state_key
+from witnz.core.keyplan import NO_KEY, KeyPlan, keyless_state_key
 from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.rowline import secret_commitment
@@ -37,8 +40,9 @@ from witnz.node.log_notes import LogNotes
 from witnz.node.rootscan import RootScan
 from witnz.node.succession import Predecessor, RowsChanged
 from witnz.node.table_state import OPEN, TableState
-from witnz.postgres.catalog import TableInfo, schema_columns
+from witnz.postgres.catalog import TableInfo, schema_columns, table_by_oid
 from witnz.postgres.scan import SnapshotScan
+from witnz.postgres.scan_errors import TableLocked
 from witnz.postgres.xid import parse_snapshot
 from witnz.store import images, live, logs, spool, tablelog
 from witnz.store.database import Database
@@ -93,6 +97,8 @@ class Opening:
     error: str = ""
     rows: int = 0
     changed: RowsChanged | None = None
+    _keys: KeyPlan | None = None
+    _hint: str = ""
     _x0: int = 0
     _at: int = 0
     _next_try: float = 0.0
@@ -124,6 +130,7 @@ class Opening:
         plan, around = self.plan, self.around
         secret = os.urandom(32)
         self._conn = around.connect()
+        self._read_definition(self._conn)
         if plan.generation > 1:
             around.journal.propose(
                 "open", {"table": plan.name, "generation": plan.generation, "secret_sha256": secret_commitment(secret)}
@@ -157,7 +164,19 @@ class Opening:
             status=OPEN,
             excluded=plan.excluded,
         )
+        self._keys = self.state.plan
+        self._hint = self.state.logged_schema = schema_hint(columns, plan.info.identity, plan.info.oid)
         self.phase = "waiting"
+
+    def _read_definition(self, conn: psycopg.Connection) -> None:
+        """The table as it is now.  Raises Inconclusive if it has gone, or changed once more since a successor was planned."""
+        plan = self.plan
+        now = table_by_oid(conn, plan.info.oid)
+        if now is None or now.witnz_name != plan.name:
+            raise Inconclusive(f"{plan.name} is not the table any more that was to be read")
+        if plan.predecessor is not None and _definition(now) != _definition(plan.info):
+            raise Inconclusive(f"the definition of {plan.name} changed once more")
+        plan.info = now
 
     # -- waiting -> reading ---------------------------------------------------------------------------------------------------
 
@@ -168,7 +187,7 @@ class Opening:
         self._held.enter_context(self.around.stream.hold())  # the old generation is compared as of this very snapshot
         try:
             scan.__enter__()
-        except Inconclusive as busy:
+        except TableLocked as busy:
             self._held.close()
             self.error = busy.message  # DDL holds the table; never queue behind it
             return
@@ -177,6 +196,9 @@ class Opening:
             self._held.close()
             self.error = "a transaction older than the replication slot is still running"
             return
+        if isinstance(scan, SnapshotScan) and _definition(scan.info) != _definition(self.plan.info):
+            scan.__exit__(None, None, None)
+            raise Inconclusive(f"the definition of {self.plan.name} changed before its rows could be read")
         self.error = ""
         state, at = self.state, self.around.clock()
         state.snapshot, state.lsn = parse_snapshot(scan.snapshot_text), scan.lsn
@@ -213,8 +235,8 @@ class Opening:
             self._close()
 
     def _copy(self) -> None:
-        scan, state, plan = self._scan, self.state, self.plan
-        if scan is None or state is None:
+        scan, state, plan, keys = self._scan, self.state, self.plan, self._keys
+        if scan is None or state is None or keys is None:
             raise Inconclusive("the baseline has no snapshot")
         started = time.monotonic()
         self._write_schema(state)
@@ -224,7 +246,7 @@ class Opening:
         for lines in scan.lines(BASELINE_ROWS):
             if self._stop.is_set():
                 raise Inconclusive("the node stopped while the baseline was being read")
-            self._write_rows(state, lines)
+            self._write_rows(state, keys, lines)
             if plan.predecessor is not None:
                 plan.predecessor.compare(lines)
             self.rows += len(lines)
@@ -238,15 +260,13 @@ class Opening:
         log.info("baseline was read", table=plan.name, rows=self.rows, seconds=round(time.monotonic() - started, 3))
 
     def _write_schema(self, state: TableState) -> None:
-        hint = schema_hint(_columns(self.plan), self.plan.info.identity, state.oid)
-        suffix = entry_suffix(state.lsn, 0, self._at, None, hint, None)
+        suffix = entry_suffix(state.lsn, 0, self._at, None, self._hint, None)
         with self.around.db.write() as conn:
             seq = tablelog.append(conn, state.head, [b"schema"], [NO_KEY], [None], [suffix])
-            logs.set_schema(conn, state.head.id, hint, seq)
-        state.logged_schema = hint
+            logs.set_schema(conn, state.head.id, self._hint, seq)
 
-    def _write_rows(self, state: TableState, lines: list[bytes]) -> None:
-        count, plan = len(lines), state.plan
+    def _write_rows(self, state: TableState, plan: KeyPlan, lines: list[bytes]) -> None:
+        count = len(lines)
         hashes = hashing.row_hashes(plan.secret, lines)
         suffix = entry_suffix(state.lsn, 0, self._at, None, None, None)
         keys, fields = plan.state_keys(lines) if plan.keyed else ([], [NO_KEY] * count)
@@ -326,3 +346,8 @@ def _newest_xid(conn: psycopg.Connection) -> int:
 def _columns(plan: Plan) -> tuple[SchemaColumn, ...]:
     """The columns of the baseline, as its first schema entry describes them."""
     return tuple(column for column in schema_columns(plan.info) if column.name not in plan.excluded)
+
+
+def _definition(info: TableInfo) -> tuple[object, ...]:
+    """What a generation takes from a table's definition."""
+    return info.relkind, schema_columns(info), info.identity, info.key_columns

@@ -69,10 +69,10 @@ class Recorder:
         self.position, self.last_final_lsn = position, last_final_lsn
         self.horizon = self.xid_near = xid_near
         self._unknown = unknown
+        self.relations: dict[int, Relation] = {}
         self.by_oid: dict[int, list[TableState]] = {}
         for table in tables:
             self.add_table(table)
-        self.relations: dict[int, Relation] = {}
         self._tx: Transaction | None = None
         self._said: Said | None = None
         self._skip = False
@@ -85,7 +85,10 @@ class Recorder:
     # -- tables ---------------------------------------------------------------------------------------------------------------
 
     def add_table(self, table: TableState) -> None:
+        """Record into one more log; a connection describes each relation once, perhaps before this log was there."""
         self.by_oid.setdefault(table.oid, []).append(table)
+        if table.oid in self.relations:
+            table.describe(self.relations[table.oid])
 
     def remove_table(self, table: TableState) -> None:
         states = self.by_oid.get(table.oid, [])
@@ -224,7 +227,6 @@ class Recorder:
             table = self._unknown(relation, tx) if relation is not None else None
             if table is not None:
                 self.add_table(table)
-                table.describe(relation)  # type: ignore[arg-type]
             else:
                 self.by_oid[oid] = []
             states = self.by_oid[oid]
