@@ -434,10 +434,19 @@ class Node:
             with self._scan(conn, info, state.excluded) as scan:
                 yield scan
 
-    def _scan(self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str]) -> SnapshotScan | RootScan:
+    def _scan(
+        self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str], **patience: Any
+    ) -> SnapshotScan | RootScan:
         if info.relkind == "p":
             return RootScan(conn)
-        return SnapshotScan(conn, info, columns=[c.name for c in info.replicated_columns if c.name not in excluded])
+        columns = [c.name for c in info.replicated_columns if c.name not in excluded]
+        return SnapshotScan(conn, info, columns=columns, **patience)
+
+    def _scan_at_once(
+        self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str]
+    ) -> SnapshotScan | RootScan:
+        """On the capture thread nobody waits for a lock: the other tables go on being recorded, and it is tried again."""
+        return self._scan(conn, info, excluded, lock_timeout_s=0.1, attempts=1)
 
     # -- findings -------------------------------------------------------------------------------------------------------------
 
