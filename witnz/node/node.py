@@ -129,7 +129,7 @@ class Node:
         around = Surroundings(
             db=self.db, journal=self.journal, stream=_StreamOf(self), cluster=config.cluster, clock=self.clock, box=self.box,
             connect=lambda: connect(self.conninfo, scan=True, application_name="witnz baseline"),
-            scan=self._scan, progress=self._progress.__setitem__,
+            scan=self._scan_at_once, progress=self._progress.__setitem__,
         )  # fmt: skip
         self.generations = Generations(around, self.book)
         self.generations.recorder_connection = self._recorder_connection
