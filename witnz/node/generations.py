@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 import structlog
@@ -39,6 +40,8 @@ from witnz.store.logs import LogRow
 
 log = structlog.get_logger(__name__)
 
+AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
+
 
 class Generations:
     """Owns the openings; its ``between`` runs on the capture thread whenever the stream pauses between transactions."""
@@ -49,6 +52,7 @@ class Generations:
         self._openings: list[Opening] = []
         self._ending: set[str] = set()
         self._returned: set[int] = set()
+        self._again: dict[str, tuple[int, float, Plan]] = {}  # failed first generations: tries, when the next is due
         self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
 
     # -- loading --------------------------------------------------------------------------------------------------------------
@@ -190,6 +194,7 @@ class Generations:
             if opening.phase == "ready":
                 self._adopt(opening, recorder)
                 return
+        self._open_again()
         for opening in [o for o in self._openings if o.phase == "failed"]:
             if recorder.dirty:
                 return  # its owner commits before the journal is written to again
@@ -269,13 +274,35 @@ class Generations:
         log.warning("generation was cancelled", table=plan.name, generation=plan.generation, reason=opening.error)
         self._cancel(plan.name, plan.generation, opening.error)
         if state is None:
+            if plan.predecessor is None:
+                self._try_again(plan)
             return
         recorder.remove_table(state)
         opening.drop()
         if plan.predecessor is not None:
             self._give_back(plan.predecessor, recorder)
+        else:
+            self._try_again(plan)
         if opening.changed is not None:
             self._rows_changed(plan, opening.changed, recorder)
+
+    def _try_again(self, plan: Plan) -> None:
+        """A table that is to be protected stays to be protected; a later generation is asked for again by the watch."""
+        tries, _, _ = self._again.get(plan.name, (0, 0.0, plan))
+        wait_s = min(AGAIN_S * 2**tries, AGAIN_MAX_S)
+        self._again[plan.name] = (tries + 1, time.monotonic() + wait_s, plan)
+
+    def _open_again(self) -> None:
+        for name, (tries, due, plan) in list(self._again.items()):
+            if due <= time.monotonic() and not any(o.plan.name == name for o in self.opening()):
+                if self._around.journal.state.current_table(name) is not None:
+                    del self._again[name]
+                    continue
+                self._again[name] = (tries, float("inf"), plan)  # until it fails once more
+                with self._around.connect() as conn:
+                    info = catalog.table_by_oid(conn, plan.info.oid)
+                if info is not None:
+                    self.open(replace(plan, info=info))
 
     def _give_back(self, old: Predecessor, recorder: Recorder) -> None:
         conn = recorder.connection()
