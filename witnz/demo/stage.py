@@ -209,7 +209,7 @@ class Stage:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "WITNZ_"))}
-        return {**kept, "PGPASSFILE": str(self.directory / "pgpass"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return {**kept, "PGPASSFILE": str(self.directory / "pgpass")}
 
     @property
     def admin_url(self) -> str:
@@ -283,7 +283,7 @@ def _document(output: bytes | Sequence[bytes]) -> dict[str, Any]:
 
 
 def wait_for(look: Callable[[], T], timeout_s: float, pause_s: float = 0.02) -> T:
-    """The first truthy answer, or the last one when the time is over.  That nobody could look yet is no answer."""
+    """The first truthy answer, or the last one when the time is over."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = look()
