@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Site
-from tests.support.cli import wait_until
+from tests.support.cli import Cli, wait_until
 from witnz.core.bundle import parse_bundle
 
 TABLES = ["public.audit_logs", "billing.prices"]
@@ -193,6 +193,21 @@ def test_what_was_not_recorded_cannot_be_proved(running: Site, words: list[str],
     error = running.cli.run("prove", "audit_logs", *words, "-o", target, "--json").expect(2).error
     assert error["code"] == code
     assert not target.exists()
+
+
+def test_who_may_only_use_the_socket_sees_the_same(running: Site, tmp_path: Path) -> None:
+    """An auditor's account: a configuration that names the socket, and no data directory to look into."""
+    text = running.config.read_text().replace("data_dir: witnz-data", "data_dir: nowhere")
+    (tmp_path / "witnz.yaml").write_text(text + f"socket_path: {running.folder}/witnz-data/witnz.sock\n")
+    auditor = Cli(tmp_path)
+    assert auditor.json("status")["node"]["state"] == "running"
+    assert auditor.json("verify", "audit_logs")["verdict"] == "VERIFIED"
+    assert auditor.json("log", "show", "audit_logs", "--limit", "1")["entries"][0]["op"] == "schema"
+    keys, own = auditor.json("keys", "show"), running.cli.json("keys", "show")
+    assert (keys["log"], keys["members"], keys["quorum"]) == (own["log"], own["members"], own["quorum"])
+    policy = auditor.run("keys", "policy", "-o", "-").expect(0).out
+    assert policy == running.cli.run("keys", "policy", "-o", "-").expect(0).out
+    assert auditor.run("log", "export", "audit_logs", "-o", tmp_path / "x", "--json").expect(10).error["code"]
 
 
 def test_a_second_node_on_the_data_directory_is_refused(running: Site) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from witnz.store.database import Database
     from witnz.web.client import NodeClient
 
-SLOT_WAIT_S: Final = 10.0
+SLOT_WAIT_S: Final = 5.0
 CONNECT_WAIT_S: Final = 30.0
 POLL_S: Final = 0.25
 

@@ -27,9 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(context: typer.Context) -> int:
-    """Check every precondition, and try the real path: write a message and decode it back.
+    """Check every precondition, and try the real path.
 
-    Exit code 6 if a check failed.  Nothing is changed; the slot that is tried out is temporary.
+    A message is written to the database and decoded back.  Exit code 6 if a check failed.  Nothing is changed; the slot that is
+    tried out is temporary.
     """
     call = invocation(context)
     config = call.load_config()

@@ -62,7 +62,7 @@ def init(
         str | None, typer.Option("--operator", metavar="NAME", help="Whose the first operator key is; you, if not given.")
     ] = None,
 ) -> int:
-    """Prepare this node: configuration, keys, store, publication of the protected tables, replication slot.
+    """Prepare this node: configuration, keys, publication, slot.
 
     Publications belong to the tables' owner: give --admin-url once, or let the DBA run the SQL that is printed (exit code 14)
     and run the same command again.

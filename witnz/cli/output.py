@@ -65,7 +65,7 @@ class Output:
     def answer(self, document: Document, lines: Iterable[str]) -> None:
         """The document with ``--json``, else the lines."""
         if self.as_json:
-            print_line(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
+            print_line(format_json(document, sys.stdout, indent=2))
         else:
             for line in lines:
                 print_line(line)
@@ -94,7 +94,7 @@ class Output:
                 "message": error.message,
                 "hint": error.hint,
             }
-            print_line(json.dumps(document, ensure_ascii=False), sys.stderr)
+            print_line(format_json(document, sys.stderr), sys.stderr)
             return
         message = "\n".join(printable(line) for line in error.message.splitlines())
         print_line(f"{self._paint('error:', 'red', sys.stderr)} {message}  [{error.code}]", sys.stderr)
@@ -121,6 +121,12 @@ class Output:
         if os.environ.get("NO_COLOR"):
             return False
         return bool(os.environ.get("FORCE_COLOR")) or is_terminal(stream)
+
+
+def format_json(document: Document, stream: TextIO, *, indent: int | None = None) -> str:
+    """The document as this stream can carry it: as it is in UTF-8, escaped in any other encoding."""
+    is_utf8 = (stream.encoding or "").lower().replace("-", "") in ("utf8", "")
+    return json.dumps(document, ensure_ascii=not is_utf8, indent=indent, allow_nan=False)
 
 
 def is_terminal(stream: TextIO) -> bool:

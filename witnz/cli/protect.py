@@ -227,7 +227,10 @@ def unprotect(
     admin_url: AdminUrl = None,
     yes: Yes = False,
 ) -> int:
-    """End the protection of tables, signed with an operator's key; what was recorded stays and stays provable."""
+    """End the protection of tables, signed by an operator.
+
+    What was recorded stays, and stays provable.
+    """
     from witnz.node.setup import conninfo_of
     from witnz.postgres.session import connect
 

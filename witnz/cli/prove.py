@@ -43,9 +43,10 @@ def prove(
     with_row: Annotated[bool, typer.Option("--with-row", help="Show the row's own values, not only their hash.")] = False,
     output: OutputFile,
 ) -> int:
-    """Write a row's bundle: its entry under a signed checkpoint, and its place in a verified state of the table.
+    """Write what was recorded of a row as a file that anybody verifies.
 
-    With your policy anybody verifies it offline.  Without --with-row it shows no values, only their hash.
+    It holds the entry under a signed checkpoint, and the row's place in a verified state of the table; with your policy it is
+    verified offline.  Without --with-row it shows no values, only their hash.
     """
     call = invocation(context)
     if key is None and seq is None:

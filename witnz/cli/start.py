@@ -35,10 +35,10 @@ def register(app: typer.Typer) -> None:
 
 
 def start(context: typer.Context) -> int:
-    """Run the node in the foreground; SIGTERM or Ctrl-C drains and stops it.
+    """Run the node in the foreground.
 
     It records every change of the protected tables, seals and signs what it recorded, verifies on schedule, sends alerts, and
-    answers the other commands on its Unix socket.
+    answers the other commands on its Unix socket.  SIGTERM or Ctrl-C drains and stops it.
     """
     call = invocation(context)
     config = call.startable_config()

@@ -34,7 +34,10 @@ def status(
     check: Annotated[bool, typer.Option("--check", help="Exit code 6 if a check failed or the node does not run.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 5 if anything is not as it should be.")] = False,
 ) -> int:
-    """Show the node, its source, the newest checkpoint, the tables and what is open; beside a running node or without one."""
+    """Show whether it is watching, in step, and whether anything is wrong.
+
+    Node, source, newest checkpoint, tables, open findings; beside a running node, or from its store.
+    """
     call = invocation(context)
     if watch and (call.output.as_json or check or strict):
         raise UsageError("--watch shows text until it is stopped", hint="leave out --json, --check and --strict")

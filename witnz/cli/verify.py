@@ -47,7 +47,7 @@ def verify(
     ] = None,
     store: Annotated[bool, typer.Option("--store", help="This node's data directory, from its entries.")] = False,
 ) -> int:
-    """Compare tables with their log, a node's store with itself, or a bundle with a policy.
+    """Check tables, a node's store, or a bundle offline.
 
     Exit code 0 means: everything that was asked for was checked and is as recorded; 3: tampering; 4: something could not be
     checked.  Without a policy a bundle is never more than INCONCLUSIVE, because nobody's signature was checked.

@@ -14,7 +14,7 @@ from witnz.cli.invocation import Invocation
 from witnz.cli.output import Output
 from witnz.cli.progress import Advance, progress
 from witnz.cli.text import count, duration, printable
-from witnz.errors import Inconclusive
+from witnz.errors import UsageError, WitnzError
 
 if TYPE_CHECKING:
     from witnz.config import Config
@@ -25,6 +25,7 @@ Tables = Callable[[], list[dict[str, Any]]]
 Ask = Callable[[str, Advance], dict[str, Any]]
 """Verify one table, told by its name; ``witnz.verify/1`` of it."""
 
+TAMPERED: Final = 3
 OPENING: Final = "open"
 OPENING_WAIT_S: Final = 30.0
 POLL_S: Final = 0.2
@@ -38,7 +39,10 @@ def verify_tables(call: Invocation, asked: Sequence[str]) -> int:
     names = list(dict.fromkeys(table_name(text) for text in asked))
     with _asking(call, config) as (ask, protected):
         known = _settled(call.output, protected, names)
-        parts = [_one(call.output, ask, name, known.get(name)) for name in names or sorted(known)]
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{name} is not protected", hint="`witnz status` lists the protected tables")
+        parts = [_one(call.output, ask, name, known[name]) for name in names or sorted(known)]
     document = combine(parts)
     call.output.answer(document, _lines(call.output, document))
     return exit_code(Verdict(document["verdict"]))
@@ -73,15 +77,17 @@ def _settled(output: Output, protected: Tables, names: Sequence[str]) -> dict[st
         time.sleep(POLL_S)
 
 
-def _one(output: Output, ask: Ask, name: str, table: Table | None) -> dict[str, Any]:
+def _one(output: Output, ask: Ask, name: str, table: Table) -> dict[str, Any]:
     """The document of one table; that it could not be looked at is a document, too."""
-    if table is not None and table["status"] == OPENING:
+    if table["status"] == OPENING:
         return _not_looked_at(name, "it is being recorded for the first time; verify it when that is done")
-    with progress(output, name, None if table is None else table["live_rows"]) as advance:
+    with progress(output, name, table["live_rows"]) as advance:
         try:
             return ask(name, advance)
-        except Inconclusive as error:
-            return _not_looked_at(name, error.message)
+        except WitnzError as error:
+            if error.exit_code == TAMPERED or isinstance(error, UsageError):
+                raise
+            return _not_looked_at(name, error.message)  # what other tables say must not be lost with it
 
 
 def _not_looked_at(name: str, reason: str) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from witnz.cli.access import check_owner
 from witnz.cli.checks_text import check_lines, summary
 from witnz.cli.invocation import Invocation
@@ -25,7 +28,7 @@ def verify_store(call: Invocation) -> int:
     except StoreCorrupt:
         pass  # that it cannot be read is for the audit to say
     with progress(call.output, "auditing the store", unit="entry") as advance:
-        audit = audit_store(data.database, progress=_Total(advance))
+        audit = audit_store(data.database, progress=_Total(advance), spill_dir=_spill_dir(data.path))
     checks = [check.to_json() for check in audit.checks]
     document = {
         "schema": "witnz.verify/1",
@@ -42,6 +45,15 @@ def verify_store(call: Invocation) -> int:
     ]
     call.output.answer(document, lines)
     return exit_code(audit.verdict)
+
+
+def _spill_dir(data: Path) -> Path:
+    """Where to put what does not fit into memory, hashes only: beside the store, or elsewhere if that is only to be read."""
+    from tempfile import gettempdir
+
+    from witnz.store.datadir import may_write
+
+    return data if may_write(data, os.W_OK | os.X_OK) else Path(gettempdir())
 
 
 class _Total:

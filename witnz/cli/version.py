@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def version(context: typer.Context) -> int:
-    """The version, the Python it runs on, and which extras are installed."""
+    """Show the version, the Python and the extras."""
     extras = [name for name, modules in EXTRAS.items() if all(find_spec(module) is not None for module in modules)]
     document = {
         "schema": "witnz.version/1",
@@ -51,7 +51,7 @@ def version(context: typer.Context) -> int:
 
 
 def completion(context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> int:
-    """Print the script that teaches a shell to complete witnz' commands."""
+    """Print the completion script of a shell."""
     from typer import completion as known
 
     script = known.get_completion_script(  # type: ignore[attr-defined]  # imported there, and nowhere public
