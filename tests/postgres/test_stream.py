@@ -254,8 +254,8 @@ def test_a_slow_reader_of_a_backlog_is_not_cut_off(fresh: Database) -> None:
     impatient = Conninfo(
         conninfo.host, conninfo.port, conninfo.dbname, conninfo.user, extra=(("options", "-c wal_sender_timeout=1s"),)
     )
+    fresh.sql("INSERT INTO t SELECT i, repeat('x', 3000) FROM generate_series(1, 8000) i")
     with ReplicationStream(impatient, "s", "p", start_lsn=0, status_interval_s=0.2) as stream:
-        fresh.sql("INSERT INTO t SELECT i, repeat('x', 3000) FROM generate_series(1, 8000) i")
         count = 0
         begun = time.monotonic()
         while count < 8003:

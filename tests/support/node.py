@@ -22,7 +22,8 @@ from witnz.node.verification import Verified
 from witnz.postgres.session import Conninfo
 from witnz.store import findings
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 240.0  # a big baseline on a busy machine
 
 Tables = Sequence[Mapping[str, Any]]
 T = TypeVar("T")
@@ -70,7 +71,7 @@ class Protected:
 
     def go(self) -> None:
         self.node.start(schedule=False)
-        self.node.wait_ready(TIMEOUT_S)
+        self.node.wait_ready(READY_TIMEOUT_S)
 
     def stop(self) -> None:
         self.node.stop()
