@@ -92,7 +92,7 @@ def format_entry(entry: Entry) -> bytes:
     return line
 
 
-def entry_suffix(  # noqa: PLR0917  the columns in their order
+def entry_suffix(
     lsn: int, xid: int, at_us: int, by: str | None, hint: str | None, intent: str | None
 ) -> bytes:
     """Columns 6 to 11 with the TAB before them: what all entries under one message of one transaction share."""

@@ -339,7 +339,7 @@ _OPTIONAL_TEXTS = ("table", "key", "recorded", "found", "lsn", "xid", "explained
 _MEMBERS = frozenset({*_TEXTS, *_OPTIONAL_TEXTS, "generation", "window", "entry_seq", "occurrence"})
 
 
-def finding_id(  # noqa: PLR0917  the members of the hashed object, in their order
+def finding_id(
     cluster_id: str,
     cls: str,
     generation: int | None,

@@ -134,7 +134,7 @@ class Capture:
                 self._failed(error, transient=error.code == PUBLICATION_MISSING)  # it may be made again
             except sqlite3.Error as error:
                 self._failed(_store_error(error, self._db.path), transient=False)
-            except Exception as error:  # noqa: BLE001  a capture that ended in silence would look alive
+            except Exception as error:
                 log.exception("capture failed unexpectedly")
                 self._failed(WitnzError(f"capture failed: {type(error).__name__}: {error}"), transient=False)
 

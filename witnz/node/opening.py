@@ -226,7 +226,7 @@ class Opening:
             self.error, self.phase = error.message, "failed"
         except psycopg.Error as error:
             self.error, self.phase = str(error).strip(), "failed"
-        except Exception as error:  # noqa: BLE001  a baseline that ended in silence would be waited for for ever
+        except Exception as error:
             log.exception("baseline failed unexpectedly", table=self.plan.name)
             self.error, self.phase = f"{type(error).__name__}: {error}", "failed"
         else:

@@ -45,7 +45,9 @@ class SourceGuard:
         self._conninfo, self._slot, self._publications, self._tables = conninfo, slot, publications, tables
 
     def check(self, conn: psycopg.Connection[Any], *, publication_missed: bool = False) -> bool:
-        """Whether the stored position had to be set anew, because the server went back behind it.  Raises ReplicationImpossible for another database; otherwise leaves a slot that can be read from.
+        """Whether the stored position had to be set anew, because the server went back behind it.
+
+        Raises ReplicationImpossible for another database; otherwise leaves a slot that can be read from.
 
         ``publication_missed``: the stream ended because a publication was missing when something happened.  The slot can never
         be read past that place, so, as soon as the publications are there again, it is given up for a new one.
@@ -55,7 +57,9 @@ class SourceGuard:
         position = self._position()
         now = self._insert_lsn(conn)
         if position and (restored or now < max(acked, position)):
-            self._begin_epoch(conn, min(now, acked), restored or f"the server's WAL ends at {format_lsn(now)}, before what was recorded")
+            self._begin_epoch(
+                conn, min(now, acked), restored or f"the server's WAL ends at {format_lsn(now)}, before what was recorded"
+            )
             return True
         state = slots.slot_state(conn, self._slot)
         lost = None
@@ -83,7 +87,7 @@ class SourceGuard:
         return False
 
     def _begin_epoch(self, conn: psycopg.Connection[Any], from_lsn: int, reason: str) -> None:
-        """The server is not where it was left: LSNs of before mean nothing any more, the stream begins anew, and it is a gap."""
+        """The server is not where it was left: LSNs of before mean nothing now, the stream begins anew, and that is a gap."""
         with self._db.write() as store:
             self._book.open(store, cls="epoch.restored", key=format_lsn(from_lsn), detail=reason)
         if slots.slot_state(conn, self._slot) is not None:
