@@ -52,7 +52,7 @@ def demo(
     leave_out: Annotated[list[str] | None, typer.Option("--leave-out", metavar="DEED", hidden=True)] = None,
     patience: Annotated[float, typer.Option("--patience", min=1.0, metavar="SECONDS", hidden=True)] = 30.0,
 ) -> int:
-    """Start a throw-away PostgreSQL and a node, tamper with the database, and see every tampering caught.
+    """Tamper with a throw-away PostgreSQL, and see every tampering caught.
 
     Nothing is mocked: a server from a wheel, an application that writes all the time, `witnz init` and `witnz start` in
     processes of their own; then UPDATE, DELETE and TRUNCATE as the DBA, changes behind the publication, an edited heap file;
