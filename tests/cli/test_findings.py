@@ -187,3 +187,23 @@ def test_intents_signed_by_a_new_key_authorise_changes(site: Site) -> None:
     entry = site.cli.json("log", "show", "billing.prices", "--key", "country=JP,product=7")["entries"][-1]
     assert (entry["op"], entry["by"], entry["hint"]) == ("update", "svc", "price of the day")
     wait_until(lambda: site.cli.json("status")["findings_open"] == 0, "no finding", 1)
+
+
+def test_what_cannot_be_checked_is_never_green_and_never_hides_tampering(site: Site) -> None:
+    site.cli.run("verify").expect(0)
+    site.database.sql("REVOKE SELECT ON billing.prices FROM witnz")
+    document = site.cli.json("verify", "billing.prices", "audit_logs", code=4)
+    assert [check["status"] for check in document["checks"]] == ["skip", "ok"]
+    assert "permission denied" in document["not_checked"][0]
+    found = site.cli.run("verify", "billing.prices", "audit_logs").expect(4)
+    assert found.out.splitlines()[-1] == "INCONCLUSIVE: 1 of 2 tables as recorded"
+    tamper(site)
+    assert site.cli.json("verify", "billing.prices", "audit_logs", code=3)["verdict"] == "TAMPERED"
+
+
+def test_where_nothing_is_protected_nothing_is_verified(make_site: Any) -> None:
+    site: Site = make_site()
+    site.init()
+    document = site.cli.json("verify", "--all", code=4)
+    assert (document["verdict"], document["tables"]) == ("INCONCLUSIVE", [])
+    assert site.cli.run("verify").expect(4).out.splitlines()[-1] == "INCONCLUSIVE: no table is protected"
