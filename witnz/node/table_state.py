@@ -90,12 +90,14 @@ class TableState:
         if self.excluded:
             self.keep = tuple(i for i, column in enumerate(columns) if column.name not in self.excluded)
             columns = tuple(columns[i] for i in self.keep)
+        self._foreign = _shape(columns) != _shape(self.first_columns or ())
+        if self._foreign and self.status == OPEN and self.snapshot is None:
+            return  # nothing that comes under these columns is recorded here, so they do not become this log's
         hint = schema_hint(columns, relation.identity, relation.oid)
         if _shape(columns) != _shape(self.columns):
             if self.status != OPEN:
                 self.stale = self._why_stale(columns)
             self.plan = self._plan_for(columns)
-        self._foreign = _shape(columns) != _shape(self.first_columns or ())
         self.columns, self.identity = columns, relation.identity
         self.pending_schema = hint if hint != self.logged_schema else None
 
