@@ -247,11 +247,36 @@ def begin_scene() -> Callable[..., Scene]:
     return begin
 
 
+@dataclass(slots=True)
+class Shared:
+    """The node that attacks share, and what ends it."""
+
+    scene: Scene | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        self.scene = None
+        self.stack.close()
+
+
 @pytest.fixture(scope="session")
-def scene(pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """The node that attacks share; tests protect tables of their own in it."""
-    with ExitStack() as stack:
-        yield start_scene(stack, tmp_path_factory.mktemp("scene"), pg_server, [], columns=COLUMNS, rows=ROWS)
+def shared() -> Iterator[Shared]:
+    made = Shared()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def scene(shared: Shared, pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The node that attacks share; a test protects tables of its own in it, and leaves it recording."""
+    if shared.scene is None:
+        directory = tmp_path_factory.mktemp("scene")
+        shared.scene = start_scene(shared.stack, directory, pg_server, [], columns=COLUMNS, rows=ROWS)
+    capture = shared.scene.node.capture
+    yield shared.scene
+    if capture.fatal is not None:
+        shared.close()  # the next test gets a node that records
+        raise capture.fatal
 
 
 @pytest.fixture
