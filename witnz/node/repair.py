@@ -125,8 +125,7 @@ class Repairs:
             try:
                 with self._parts.connect() as pg:
                     planner = Planner(finding, state, rows, pg, self._scan_for, heap_only=heap_only)
-                    for row in wanted:
-                        planner.take(row, recorded.get(row.key))
+                    planner.run(wanted, recorded)
             except psycopg.Error as error:
                 raise classify_error(error, doing=f"reading {state.name} for a repair") from None
         return RepairPlan(

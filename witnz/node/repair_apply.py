@@ -18,7 +18,7 @@ Steps 5 and 7 compare text, not hashes: the plan holds the lines, so no table se
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from witnz.core.message import MAX_HINT, format_intent, sign_intent
 from witnz.core.names import parse_table_name
 from witnz.errors import DatabaseUnreachable, FormatError, Inconclusive, KeyProblem, UsageError, WitnzError
 from witnz.node.repair_plan import RepairPlan, Statement
-from witnz.node.repair_sql import quote, read_rows
+from witnz.node.repair_sql import execute_all, quote, read_rows
 from witnz.postgres import catalog
 from witnz.postgres.session import PINNED, Connection, Conninfo, classify_error, connect
 from witnz.postgres.sqlstate import is_transient
@@ -190,8 +190,7 @@ class _Run:
 
     def lock(self) -> None:
         """Step 5."""
-        for statement in self._plan.statements:
-            rows = self._read(statement, lock=True)
+        for statement, rows in zip(self._plan.statements, self._read(self._plan.statements, lock=True), strict=True):
             if [line for _, line in rows] == _lines(statement.before):
                 self._locked.append((statement, f" AND ctid = '{rows[0][0]}'::tid" if rows else ""))
             else:
@@ -200,18 +199,18 @@ class _Run:
     def write(self, search_path: str) -> None:
         """Step 6, with triggers and constraints as they are; all names and operators of the statements are qualified."""
         self._set_search_path(search_path)
-        for statement, and_ctid in self._locked:
-            written = self._conn.execute((statement.sql + and_ctid).encode()).rowcount
-            if written != 1:
-                raise _failed(f"the {statement.kind} of key {statement.key} wrote {written} rows instead of one")
+        written = execute_all(self._conn, (statement.sql + and_ctid for statement, and_ctid in self._locked))
+        for (statement, _), cursor in zip(self._locked, written, strict=True):
+            if cursor.rowcount != 1:
+                raise _failed(f"the {statement.kind} of key {statement.key} wrote {cursor.rowcount} rows instead of one")
             self.restored.append(statement)
         self._conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
         self._set_search_path(PINNED["search_path"])
 
     def check(self) -> None:
         """Steps 7 and 8."""
-        for statement in self.restored:
-            if [line for _, line in self._read(statement, lock=False)] != _lines(statement.after):
+        for statement, rows in zip(self.restored, self._read(self.restored, lock=False), strict=True):
+            if [line for _, line in rows] != _lines(statement.after):
                 raise _failed(
                     f"key {statement.key} does not read as recorded after the {statement.kind}: a trigger, a rule or a type of"
                     f" {self._plan.table} changes what is written",
@@ -240,8 +239,9 @@ class _Run:
     def _set_search_path(self, search_path: str) -> None:
         self._conn.execute("SELECT pg_catalog.set_config('search_path', %s, true)", [search_path])
 
-    def _read(self, statement: Statement, *, lock: bool) -> list[tuple[str, bytes]]:
-        return read_rows(self._conn, self._plan.relation, self._columns, statement.where, lock=lock)
+    def _read(self, statements: Iterable[Statement], *, lock: bool) -> list[list[tuple[str, bytes]]]:
+        conditions = (statement.where for statement in statements)
+        return read_rows(self._conn, self._plan.relation, self._columns, conditions, lock=lock)
 
 
 def _lines(line: bytes | None) -> Sequence[bytes]:

@@ -7,7 +7,7 @@ refused        anything else: the row changed again, no image, no hash, a key tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -17,7 +17,7 @@ from witnz.core.rowline import parse_line, row_hash
 from witnz.errors import Inconclusive, UsageError
 from witnz.node.repair_plan import Kind, Statement
 from witnz.node.repair_rows import FindingRows, Recorded, Wanted
-from witnz.node.repair_sql import Shape, delete_sql, insert_sql, key_condition, load_shape, read_rows, update_sql
+from witnz.node.repair_sql import AT_ONCE, Shape, delete_sql, insert_sql, key_condition, load_shape, read_rows, update_sql
 from witnz.node.table_state import TableState
 from witnz.postgres import catalog
 
@@ -54,10 +54,16 @@ class Planner:
         self.refused: list[str] = []
         self.unchanged: list[str] = []
 
-    def take(self, wanted: Wanted, recorded: Recorded | None) -> None:
+    def run(self, wanted: Sequence[Wanted], recorded: Mapping[bytes, Recorded]) -> None:
+        """Look at all rows; the keys of ``recorded`` are state keys."""
+        for start in range(0, len(wanted), AT_ONCE):
+            batch = [(row, recorded.get(row.key)) for row in wanted[start : start + AT_ONCE]]
+            images = [self._rows.line(found.seq, found.row) if found is not None else None for _, found in batch]
+            for (row, found), after, lines in zip(batch, images, self._lines_now(batch, images), strict=True):
+                self._take(row, found, after, lines)
+
+    def _take(self, wanted: Wanted, recorded: Recorded | None, after: bytes | None, lines: Sequence[bytes]) -> None:
         """One row: as recorded, to be restored, or refused."""
-        after = self._rows.line(recorded.seq, recorded.row) if recorded is not None else None
-        lines = self._lines_now(wanted, after)
         before = lines[0] if lines else None
         now = row_hash(self._state.head.secret, before) if before is not None else None
         if self._rows.is_written_over(self._finding, recorded):
@@ -107,13 +113,15 @@ class Planner:
             return "insert", insert_sql(self.shape, after)
         return "update", update_sql(self.shape, before, after)
 
-    def _lines_now(self, wanted: Wanted, recorded: bytes | None) -> list[bytes]:
-        """The rows that are there under the key."""
-        values = self._key_values(wanted, recorded)
-        if values is None:
-            return list(self._scan_for(self._state, wanted.key))
-        condition = key_condition(self.shape, values)
-        return [line for _, line in read_rows(self._pg, self.shape.name, self.shape.columns, condition, lock=False)]
+    def _lines_now(self, batch: Iterable[tuple[Wanted, object]], images: Iterable[bytes | None]) -> list[list[bytes]]:
+        """The rows that are there under each key."""
+        values = [self._key_values(row, image) for (row, _), image in zip(batch, images, strict=True)]
+        conditions = [key_condition(self.shape, found) for found in values if found is not None]
+        there = iter(read_rows(self._pg, self.shape.name, self.shape.columns, conditions, lock=False))
+        return [
+            [line for _, line in next(there)] if found is not None else list(self._scan_for(self._state, row.key))
+            for (row, _), found in zip(batch, values, strict=True)
+        ]
 
     def _key_values(self, wanted: Wanted, recorded: bytes | None) -> list[bytes | None] | None:
         """The values of the key by column position; None for a hidden key of which nothing but the digest is known."""

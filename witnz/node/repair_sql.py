@@ -16,17 +16,20 @@ UsageError is raised for a row that cannot be put back by such a statement.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
-from psycopg import Connection
+from psycopg import Connection, Cursor
 
 from witnz.core.rowline import format_line, parse_line
 from witnz.errors import UsageError
 from witnz.postgres.catalog import TableInfo
 
 Values = Sequence[bytes | None]
+
+AT_ONCE: Final = 256
 
 _EQUALITY = """
 SELECT a.attname::text, n.nspname::text, o.oprname::text, c.opcintype = a.atttypid
@@ -126,13 +129,29 @@ def readable(text: str) -> str:
     return _UNREADABLE.sub(_escaped, text)
 
 
-def read_rows(connection: Connection[Any], table: str, columns: str, condition: str, *, lock: bool) -> list[tuple[str, bytes]]:
-    """(ctid, row line) of each row under a condition; ``lock``: FOR UPDATE, waiting for whoever is writing the row.
+def read_rows(
+    connection: Connection[Any], table: str, columns: str, conditions: Iterable[str], *, lock: bool
+) -> list[list[tuple[str, bytes]]]:
+    """For each condition (ctid, row line) of each row under it; ``lock``: FOR UPDATE, waiting for whoever is writing the row.
 
     The result is the text of the types' output functions, which is what COPY and the stream send, so the lines are row lines.
+    Many questions are asked at once (libpq's pipeline mode), a few hundred at a time.
     """
-    query = f"SELECT ctid::text, {columns} FROM ONLY {table} WHERE {condition}" + (" FOR UPDATE" if lock else "")  # noqa: S608
-    found = connection.execute(query.encode()).pgresult
+    select, end = f"SELECT ctid::text, {columns} FROM ONLY {table} WHERE ", " FOR UPDATE" if lock else ""  # noqa: S608
+    return [_rows_of(cursor) for cursor in execute_all(connection, (select + condition + end for condition in conditions))]
+
+
+def execute_all(connection: Connection[Any], statements: Iterable[str]) -> Iterator[Cursor[Any]]:
+    """Execute many statements, some hundreds on their way at once; the cursor of each, in order."""
+    remaining = iter(statements)
+    while batch := list(islice(remaining, AT_ONCE)):
+        with connection.pipeline():
+            cursors = [connection.execute(statement.encode()) for statement in batch]
+        yield from cursors
+
+
+def _rows_of(cursor: Cursor[Any]) -> list[tuple[str, bytes]]:
+    found = cursor.pgresult
     if found is None:
         return []
     width = range(1, found.nfields)
