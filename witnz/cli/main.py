@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "demo",
     "init",
     "protect",
+    "unprotect",
     "doctor",
     "start",
     "status",
