@@ -92,9 +92,7 @@ def format_entry(entry: Entry) -> bytes:
     return line
 
 
-def entry_suffix(
-    lsn: int, xid: int, at_us: int, by: str | None, hint: str | None, intent: str | None
-) -> bytes:
+def entry_suffix(lsn: int, xid: int, at_us: int, by: str | None, hint: str | None, intent: str | None) -> bytes:
     """Columns 6 to 11 with the TAB before them: what all entries under one message of one transaction share."""
     cells = (_text_cell(by), _text_cell(hint), _text_cell(intent))
     return b"\t%b\t%d\t%b\t%b\t%b\t%b" % (format_lsn(lsn).encode(), xid, format_time(at_us).encode(), *cells)
