@@ -27,7 +27,7 @@ from witnz.demo.server import PostgresServer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 BLOCK = re.compile(r"^<!-- (run|sql): (\S+) -->\n```(?:console|sql)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FINDING = r"F-[0-9a-f]{12}"
