@@ -100,11 +100,11 @@ class Judge:
         return {committed.xid: committed for committed, _ in self._told()}
 
     def changes(self, oid: int) -> list[tuple[Committed, bytes]]:
-        """The row messages of a table in stream order, each as its letter: I, U or D."""
+        """The row messages of a table in stream order, each as its letter and the kind of its first tuple: IN, UN, UK, UO …"""
         return [(at, kind) for at, messages in self._told() for kind, about in messages if about == oid]
 
     def _told(self) -> list[tuple[Committed, list[tuple[bytes, int]]]]:
-        """(transaction, [(letter, OID of the table)]) in stream order."""
+        """(transaction, [(letters, OID of the table)]) in stream order."""
         out: list[tuple[Committed, list[tuple[bytes, int]]]] = []
         for (data,) in self._database.sql(
             f"SELECT data FROM pg_logical_slot_peek_binary_changes('{JUDGE}', NULL, NULL, 'proto_version', '1',"
@@ -116,7 +116,7 @@ class Judge:
                 _, lsn, at, xid = struct.unpack(">cQqI", message)
                 out.append((Committed(lsn, at + PG_EPOCH_US, xid), []))
             elif message[:1] in (b"I", b"U", b"D"):
-                out[-1][1].append((message[:1], int.from_bytes(message[1:5])))
+                out[-1][1].append((message[:1] + message[5:6], int.from_bytes(message[1:5])))
         return out
 
 

@@ -15,11 +15,11 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from witnz.core.classify import INSERT, SCHEMA, TRUNCATE, UPDATE, judge
+from witnz.core.classify import DELETE, INSERT, SCHEMA, TRUNCATE, UPDATE, judge
 from witnz.core.keyplan import keyless_state_key
-from witnz.node.block import Block, Said
+from witnz.node.block import Block, OldHashes, Said
 from witnz.node.table_state import TableState
-from witnz.store import entries, live, undo
+from witnz.store import departed, entries, live, undo
 
 Intended = Callable[[Said, str], bool]
 
@@ -96,7 +96,7 @@ class _Replay:
         self.result = Applied()
         self.undo_rows: list[tuple[int, int, int, bytes, int | None, int | None]] = []
         self.changed: set[bytes] = set()
-        self.olds: list[tuple[int, int, bytes]] = []  # (index, seq of the version that was there, hash of the old tuple)
+        self.olds: list[tuple[int, int]] = []  # (index, seq of the version that was there), where the stream told what was
         self.accepted: dict[bytes, int | None] = {}
         self.applied: dict[bytes, int | None] = {}
 
@@ -124,7 +124,7 @@ class _Replay:
         block, seq = self.block, self.first_seq + index
         named, row_hash, said = block.keys[index], block.hashes[index], block.said[index]
         intended = self.intended(said, self.table.name)
-        key = self._keyless_key(op, row_hash, seq) if named is None else named
+        key = self._keyless_key(op, row_hash, index, intended=intended) if named is None else named
         before_accepted = self.accepted.get(key)
         before_applied = self.applied.get(key)
         known = named is not None and (before_accepted is not None or before_applied is not None)
@@ -141,12 +141,12 @@ class _Replay:
         self.changed.add(key)
         if said.tx.xid64 >= self.horizon:
             self.undo_rows.append((said.tx.xid64, self.log, seq, key, before_accepted, before_applied))
-        old_hash = block.old_hashes[index]
-        if old_hash is not None and before_applied is not None:
-            self.olds.append((index, before_applied, old_hash))
+        if named is not None and block.old_hashes[index] and before_applied is not None:
+            self.olds.append((index, before_applied))
 
-    def _keyless_key(self, op: bytes, row_hash: bytes | None, seq: int) -> bytes:
+    def _keyless_key(self, op: bytes, row_hash: bytes | None, index: int, *, intended: bool) -> bytes:
         """The state key of a row without a key: a new one for a new row, the oldest equal one for a row that goes."""
+        seq, old_hashes = self.first_seq + index, self.block.old_hashes[index]
         if op in (INSERT, UPDATE):
             return keyless_state_key(row_hash or bytes(32), seq)
         if row_hash is None:
@@ -157,7 +157,7 @@ class _Replay:
             self.accepted[key] = live.accepted_many(self.conn, self.log, [key]).get(key)
             self.applied[key] = live.applied_many(self.conn, self.log, [key]).get(key)
             return key
-        if self.table.stale is not None:
+        if not old_hashes or self._departed(old_hashes[1:], index, intended=intended):
             # The old image shows columns that were not there when the row was recorded; the new generation will tell.
             return keyless_state_key(row_hash, seq)
         # Nothing recorded equals the row that went: the old image itself was tampered with before.
@@ -208,10 +208,21 @@ class _Replay:
 
     def _check_old_images(self) -> None:
         """Under REPLICA IDENTITY FULL the stream shows what was there: it must be what was recorded (architecture.md 2)."""
-        for index, before, old_hash in self.olds if self.table.stale is None else ():
-            recorded = self._hash_of(before)
-            if recorded is not None and recorded != old_hash and not self._restores(index, recorded):
-                self.result.drafts.append(Draft("row.modified", self.first_seq + index, index, recorded, old_hash))
+        for index, before in self.olds:
+            recorded, olds = self._hash_of(before), self.block.old_hashes[index]
+            if recorded is not None and recorded not in olds and not self._restores(index, recorded):
+                self.result.drafts.append(Draft("row.modified", self.first_seq + index, index, recorded, olds[0]))
+
+    def _departed(self, hashes: OldHashes, index: int, *, intended: bool) -> bool:
+        """Whether the row that went was recorded when the table had fewer columns; noted if its going is accepted."""
+        for row_hash in hashes:
+            here = live.keyless_count(self.conn, self.log, row_hash, applied=True)
+            if here > departed.count(self.conn, self.log, row_hash):
+                if judge(self.table.rules, DELETE, intended=intended, key_known=False) is None:
+                    xid = self.block.said[index].tx.xid64
+                    departed.add(self.conn, self.log, self.first_seq + index, xid, row_hash)
+                return True
+        return False
 
     def _restores(self, index: int, recorded: bytes) -> bool:
         """Whether an entry under a valid intent makes its row what was recorded: a repair of what is a finding already."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from witnz.core import hashing
 from witnz.core.entry import parse_entry, schema_hint
 from witnz.core.message import Message
+from witnz.core.state import split_hashes
 from witnz.node.block import Block, Said, Transaction
 from witnz.node.images import ImageBox
 from witnz.node.table_state import TableState
@@ -34,7 +35,7 @@ def spool_block(conn: sqlite3.Connection, table: TableState, block: Block, box: 
         image = None
         if row_line is not None and row_hash is not None and box is not None:
             image = box.seal(table.head.origin, row_hash, row_line)
-        rows.append((block.said[i].tx.xid64, line, block.keys[i], block.old_hashes[i], image))
+        rows.append((block.said[i].tx.xid64, line, block.keys[i], b"".join(block.old_hashes[i]), image))
     spool.add_many(conn, table.head.id, rows)
 
 
@@ -63,7 +64,8 @@ def replay_spool(conn: sqlite3.Connection, table: TableState, box: ImageBox | No
         row_line = None
         if image is not None and entry.row is not None and box is not None:
             row_line = box.open(table.head.origin, table.head.secret, entry.row, image)
-        block.add(entry.op.encode(), key, line.split(b"\t", 4)[3], entry.row, said, old_hash=old_hash, line=row_line)
+        olds = tuple(split_hashes(old_hash or b""))
+        block.add(entry.op.encode(), key, line.split(b"\t", 4)[3], entry.row, said, old_hashes=olds, line=row_line)
         if len(block) >= REPLAY_ROWS:
             yield block
             block = Block()

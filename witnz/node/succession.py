@@ -26,7 +26,7 @@ from witnz.errors import WitnzError
 from witnz.node.rootscan import RootScan
 from witnz.node.table_state import TableState
 from witnz.postgres.scan import SnapshotScan
-from witnz.store import entries, logs
+from witnz.store import departed, entries, logs
 from witnz.store.database import Database
 from witnz.verify.expected import ExpectedState
 from witnz.verify.live import MAX_DIFFERENCES, Difference
@@ -74,7 +74,8 @@ class Predecessor:
         if log.keyed:
             self._comparison = _Keyed(self.state, expected, shapes)
         else:
-            self._comparison = self._stack.enter_context(_Keyless(self.state, expected, shapes, db))
+            gone = [row for xid, row in departed.rows(conn, log.id) if scan.snapshot.visible(xid)]
+            self._comparison = self._stack.enter_context(_Keyless(self.state, expected, shapes, gone, db))
 
     def compare(self, lines: list[bytes]) -> None:
         """Judge a batch of the baseline's lines."""
@@ -164,13 +165,17 @@ class _Keyless(_Comparison):
     """All lines against all accepted rows.
 
     A line counts as a row recorded under later columns as long as there is such a row left, else as one under the first.
+    ``gone``: hashes of rows that went under later columns, which the log could not take out of the accepted state.
     Raises RowsChanged where too many rows were recorded under later columns to tell them apart in memory.
     """
 
-    def __init__(self, state: TableState, expected: ExpectedState, shapes: list[tuple[int, ...]], db: Database) -> None:
+    def __init__(
+        self, state: TableState, expected: ExpectedState, shapes: list[tuple[int, ...]], gone: list[bytes], db: Database
+    ) -> None:
         super().__init__(state, expected, shapes)
         self._recorded = expected.hashes(db.path.parent)
         self._found = Partitions(db.path.parent)
+        self._found.add(gone)
         self.unresolved = expected.unresolved
         self._newer: Counter[bytes] = Counter()
         if len(shapes) > 1:

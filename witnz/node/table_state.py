@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from witnz.core.classify import Rules
@@ -56,12 +57,15 @@ class TableState:
     block: Block = field(init=False)
     keep: tuple[int, ...] | None = field(init=False, default=None)  # cells of the stream's line that are recorded; None: all
     _foreign: bool = field(init=False, default=False)  # rows come under other columns than the generation began with
+    _rows_under: tuple[SchemaColumn, ...] = field(init=False)  # the columns of the newest rows
+    _only_grew: bool = field(init=False, default=True)  # all changes so far added columns, or renamed some
 
     def __post_init__(self) -> None:
         if self.first_columns is None:
             self.first_columns, self.first_identity = self.columns, self.identity
         elif _shape(self.columns) != _shape(self.first_columns):
             self.stale = self._why_stale(self.columns)
+        self._rows_under = self.first_columns
         self.plan = self._plan_for(self.columns)
         self.block = Block()
 
@@ -105,9 +109,18 @@ class TableState:
         if self._is_past():
             return
         self._add_pending_schema(said.tx)
+        if self._rows_under is not self.columns:
+            before, self._rows_under = _types(self._rows_under), self.columns
+            self._only_grew = self._only_grew and _types(self.columns)[: len(before)] == before
         if self.keep is not None:
             rows = _project(rows, self.keep)
-        self.block.add_rows(rows, self.plan, said, retain=self.rules.retain)
+        self.block.add_rows(rows, self.plan, said, retain=self.rules.retain, earlier=self._earlier())
+
+    def _earlier(self) -> Sequence[int] | None:
+        """With how many of today's columns rows of this generation may have been recorded (:meth:`Block.add_rows`)."""
+        if not self._only_grew:
+            return None
+        return range(len(self.columns) - 1, len(self.first_columns or self.columns) - 1, -1)
 
     def add_truncate(self, said: Said) -> None:
         if self._is_past():
@@ -163,6 +176,10 @@ class TableState:
 def _shape(columns: tuple[SchemaColumn, ...]) -> tuple[tuple[str, int, int], ...]:
     """Names and types without the identity's key flags: what decides how a row line reads."""
     return tuple((column.name, column.typoid, column.typmod) for column in columns)
+
+
+def _types(columns: tuple[SchemaColumn, ...]) -> list[tuple[int, int]]:
+    return [(column.typoid, column.typmod) for column in columns]
 
 
 def _project(rows: Rows, keep: tuple[int, ...]) -> Rows:

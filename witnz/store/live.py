@@ -174,9 +174,11 @@ def truncate_applied(connection: sqlite3.Connection, log_id: int, xid: int | Non
 
 def keyless_find(connection: sqlite3.Connection, log_id: int, row_hash: bytes, *, applied: bool = False) -> bytes | None:
     """The key of a live row with this hash in a table without a key, that of the smallest seq; None if there is none."""
-    query = f"SELECT min(k) FROM ({_KEYLESS_APPLIED if applied else _KEYLESS_ACCEPTED})"  # noqa: S608  one of two constants
-    row = connection.execute(query, (log_id, row_hash + bytes(8), row_hash + b"\xff" * 8)).fetchone()
-    return row[0] if row else None
+    found = []
+    for query in (_KEYLESS_STILL, _KEYLESS_OVER) if applied else (_KEYLESS_ACCEPTED,):
+        first = f"{query} ORDER BY k LIMIT 1"
+        found += connection.execute(first, (log_id, row_hash + bytes(8), row_hash + b"\xff" * 8)).fetchall()
+    return min(found)[0] if found else None
 
 
 def keyless_count(connection: sqlite3.Connection, log_id: int, row_hash: bytes, *, applied: bool = False) -> int:
@@ -186,8 +188,9 @@ def keyless_count(connection: sqlite3.Connection, log_id: int, row_hash: bytes, 
 
 
 _KEYLESS_ACCEPTED = "SELECT k FROM live WHERE log = ?1 AND k BETWEEN ?2 AND ?3 AND seq IS NOT NULL"
-_KEYLESS_APPLIED = f"""{_KEYLESS_ACCEPTED} AND NOT EXISTS (SELECT 1 FROM overlay o WHERE o.log = live.log AND o.k = live.k)
-    UNION ALL SELECT k FROM overlay WHERE log = ?1 AND k BETWEEN ?2 AND ?3 AND seq IS NOT NULL"""  # noqa: S608  constants only
+_KEYLESS_STILL = f"{_KEYLESS_ACCEPTED} AND NOT EXISTS (SELECT 1 FROM overlay o WHERE o.log = live.log AND o.k = live.k)"  # noqa: S608
+_KEYLESS_OVER = "SELECT k FROM overlay WHERE log = ?1 AND k BETWEEN ?2 AND ?3 AND seq IS NOT NULL"
+_KEYLESS_APPLIED = f"{_KEYLESS_STILL} UNION ALL {_KEYLESS_OVER}"
 
 
 def _insert_all(connection: sqlite3.Connection, log_id: int, items: Sequence[Item]) -> bool:

@@ -28,6 +28,7 @@ _OF_ONE_LOG = (
     "spool",
     "images",
     "granted",
+    "departed",
     "verified_states",
 )
 

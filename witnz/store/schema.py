@@ -12,6 +12,7 @@ Where what is kept:
     live          accepted state: key -> seq of its live row; runs, live_edge: the same, packed (:mod:`witnz.store.live`)
     granted       rows that an operator accepted and no entry brought; nonces: of the intents that counted
     overlay       keys whose applied state differs from the accepted one; undo: what unsettled transactions replaced
+    departed      rows without a key that went under other columns than they were recorded under
     spool         what arrived for a log whose generation is not decided yet
     journal       the records, verbatim; checkpoints: notes; cosigned: the last one this node signed
     findings, verifications, verified_states, outbox, images, texts, meta
@@ -95,6 +96,10 @@ def _states(db: sqlite_utils.Database) -> None:
     db.execute(
         "CREATE TABLE granted (log INTEGER NOT NULL, seq INTEGER NOT NULL, k BLOB NOT NULL, hash BLOB NOT NULL,"
         " PRIMARY KEY (log, seq)) WITHOUT ROWID"
+    )
+    db.execute(
+        "CREATE TABLE departed (log INTEGER NOT NULL, row BLOB NOT NULL, seq INTEGER NOT NULL, xid INTEGER NOT NULL,"
+        " PRIMARY KEY (log, row, seq)) WITHOUT ROWID"
     )
     verified = {"log": int, "journal_seq": int, "alive": bytes, "granted": str}
     db.table("verified_states").create(verified, pk="log", not_null=verified.keys() - {"log", "journal_seq"})

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 
 SpoolRow = tuple[int, bytes, bytes | None, bytes | None, bytes | None]
-"""(64-bit xid, entry line with a placeholder for seq, state key, hash of the old tuple, encrypted image)"""
+"""(64-bit xid, entry line with a placeholder for seq, state key, hashes of the old tuple together, encrypted image)"""
 
 _TAKEN_AT_ONCE = 1_024
 
