@@ -168,8 +168,8 @@ class Scene:
     def assert_bystanders_verified(self, *others: str) -> None:
         """Nothing is found on the tables that nobody touched, and a scan says that they are as recorded."""
         for table in (*BYSTANDERS, *others):
-            verified = self.protected.verify(table)
-            assert self.found(table) == []
+            verified = self.protected.verify(table)  # waits until everything committed is recorded
+            assert self.protected.findings(table) == []
             assert (verified.verdict, verified.not_checked) == (Verdict.VERIFIED, ()), f"{table}: {verified}"
             assert verified.result.rows > 0
 
