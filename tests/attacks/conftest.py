@@ -129,6 +129,16 @@ class Scene:
             look, f"{cls} of {table}, key {name}; open are {[(f.cls, f.table, f.key) for f in self.protected.findings()]}"
         )
 
+    def gap(self, *classes: str) -> Finding:
+        """The one open finding of a gap in the stream, as soon as there is one; its key is where the gap ends."""
+
+        def look() -> list[Finding]:
+            return [f for f in self.protected.findings() if f.cls in (classes or ("slot.lost", "coverage.gap"))]
+
+        (found,) = wait(look, f"a gap {classes}")
+        assert found.table is None and found.key == found.lsn
+        return found
+
     def now_watched(self) -> None:
         """Return when the catalog watch has looked at everything that is there now."""
         before = self.node.watch.looks

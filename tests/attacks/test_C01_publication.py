@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.node import wait
 from witnz.core.verdict import Verdict
 
 ONE, FILTERED, CUT = "public.dropped_and_added", "public.filtered", "public.cut"
@@ -94,7 +93,7 @@ def test_a_publication_dropped_and_made_anew_is_found_and_recording_goes_on(own_
     )
     scene.now("publication.changed", None, None)
     if scene.database.server.version < 18:
-        wait(lambda: [f for f in scene.protected.findings() if f.cls == "slot.lost"], "the gap")
+        scene.gap("slot.lost")
     scene.dba(f"DELETE FROM {ONE} WHERE id = 13")
     scene.now("violation.delete", 13, ONE)
     assert scene.differences_of(ONE) == {"7": ("row.modified", False), "13": ("row.deleted", True)}

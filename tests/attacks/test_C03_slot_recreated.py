@@ -25,7 +25,7 @@ STEAL = """DO $$ DECLARE stolen boolean := false; BEGIN
 
 def assert_gap_is_bridged_and_decided(scene: Any, cls: str, acked: int) -> None:
     """The gap is one finding without a table; it keeps every table from being green until an operator accepts it."""
-    gap = scene.now(cls, None, None)
+    gap = scene.gap(cls)
     start, end = (parse_lsn(text) for text in gap.detail.split("between ")[1].split(" were")[0].split(" and "))
     assert start <= acked <= end and parse_lsn(gap.lsn) == end
     assert set(scene.node.journal.state.open_gaps()) == {TABLE, "public.untouched", "billing.audit_logs"}
@@ -51,7 +51,7 @@ def test_while_the_node_is_down(own_scene, again: bool) -> None:  # type: ignore
     scene.resume()
 
     cls = "coverage.gap" if again else "slot.lost"
-    scene.now(cls, None, None)
+    scene.gap(cls)
     assert scene.found(TABLE) == [], "the stream can not have seen it"
     assert scene.differences_of(TABLE) == {"12": ("row.modified", False)}
     row = scene.now("row.modified", 12, TABLE)
@@ -72,11 +72,7 @@ def test_while_the_node_runs(own_scene) -> None:  # type: ignore[no-untyped-def]
         f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
         f" WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{slot}')"
     )
-
-    def gap() -> Any:
-        return [f for f in scene.protected.findings() if f.cls in ("slot.lost", "coverage.gap")]
-
-    (found,) = wait(gap, "a gap")
+    found = scene.gap()
     scene.protected.caught_up()
     # whoever was first to make the slot again decides which of the two detectors sees the change; one of them does
     (difference,) = scene.scan(TABLE)[0].result.differences
@@ -91,7 +87,7 @@ def test_a_column_added_behind_an_open_gap_waits_for_the_operator_and_the_captur
     scene.stop()
     scene.dba(f"SELECT pg_drop_replication_slot('{scene.protected.config.slot_name}')")
     scene.resume()
-    gap = scene.now("slot.lost", None, None)
+    gap = scene.gap("slot.lost")
     scene.dba(f"ALTER TABLE {TABLE} ADD COLUMN remark text", f"UPDATE {TABLE} SET amount = 0 WHERE id = 12")
     scene.now("violation.update", 12, TABLE)
     scene.now_watched()

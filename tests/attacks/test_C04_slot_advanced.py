@@ -28,7 +28,7 @@ def test_what_the_slot_was_moved_past_is_a_gap_and_the_scan_names_the_row(own_sc
     scene.dba(f"UPDATE {TABLE} SET note = 'later' WHERE id = 9")
     scene.resume()
 
-    gap = scene.now("coverage.gap", None, None)
+    gap = scene.gap("coverage.gap")
     assert parse_lsn(gap.lsn) > before
     scene.now("violation.update", 9, TABLE)  # what came after it is streamed as ever
     assert scene.found(TABLE) == [("violation.update", "9")]
