@@ -29,6 +29,7 @@ from witnz.core.timestamp import format_time
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
 from witnz.node.keyring import load_person_key
+from witnz.node.table_state import ACTIVE
 from witnz.node.verification import Verified
 from witnz.postgres.session import Conninfo, connect
 from witnz.verify.live import Difference
@@ -139,6 +140,15 @@ class Scene:
         assert found.table is None and found.key == found.lsn
         return found
 
+    def wait_bridged(self, *tables: str) -> None:
+        """Return when the accepted gap is followed by a new generation of these tables."""
+        for table in tables:
+            wait(lambda name=table: self._is_bridged(name), f"generation 2 of {table}")  # type: ignore[misc]
+
+    def _is_bridged(self, table: str) -> bool:
+        state = self.node.state(table)
+        return bool(state.generation == 2 and state.status == ACTIVE)
+
     def now_watched(self) -> None:
         """Return when the catalog watch has looked at everything that is there now."""
         before = self.node.watch.looks
@@ -175,10 +185,19 @@ class Scene:
         verified = self.protected.verify(table)
         return verified, {difference.key: difference for difference in verified.result.differences}
 
+    def _verified_when_open(self, table: str) -> Any:
+        """A verification, which waits for all that is committed, as soon as no new generation is being opened."""
+
+        def look() -> Any:
+            verified = self.protected.verify(table)
+            return None if any("is being opened" in reason for reason in verified.not_checked) else verified
+
+        return wait(look, f"a verification of {table}")
+
     def assert_bystanders_verified(self, *others: str) -> None:
         """Nothing is found on the tables that nobody touched, and a scan says that they are as recorded."""
         for table in (*BYSTANDERS, *others):
-            verified = self.protected.verify(table)  # waits until everything committed is recorded
+            verified = self._verified_when_open(table)
             assert self.protected.findings(table) == []
             assert (verified.verdict, verified.not_checked) == (Verdict.VERIFIED, ()), f"{table}: {verified}"
             assert verified.result.rows > 0
