@@ -61,20 +61,24 @@ class Generations:
         """The states to record into, from the store; what an interrupted opening left is taken back or completed."""
         states = []
         running = {o.state.head.id: o for o in self.opening() if o.state is not None}
-        with self._around.db.read() as conn:
-            rows = [row for row in logs.list_logs(conn) if row.status in (OPEN, ACTIVE, PROVISIONAL)]
+        rows = self._rows()
         self._cancel_orphans(rows)
         for row in rows:
+            if row.status == OPEN and row.id not in running and not self._adopted(row):
+                self._take_back(row)
+        for row in self._rows():  # once more: the old generations go on where the new ones were taken back
             if row.id in running:
                 states.append(_as_stored(running[row.id], row))
-            elif row.status == OPEN and not self._adopted(row):
-                self._take_back(row)
             elif row.status == ACTIVE and self._around.journal.state.current_table(row.table) is None:
                 self._set_ended(row)
             else:
                 states.append(self._state(row))
         self._relink(states)
         return states
+
+    def _rows(self) -> list[LogRow]:
+        with self._around.db.read() as conn:
+            return [row for row in logs.list_logs(conn) if row.status in (OPEN, ACTIVE, PROVISIONAL)]
 
     def _cancel_orphans(self, rows: list[LogRow]) -> None:
         """An ``open`` record whose log was never made: a crash came between the two."""
