@@ -24,6 +24,7 @@ import structlog
 
 from witnz.core.lsn import format_lsn, parse_lsn
 from witnz.core.names import parse_table_name
+from witnz.node.definition_watch import DefinitionWatch
 from witnz.node.findings import CLOSED, FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.generations import Generations
@@ -54,6 +55,7 @@ class CatalogWatch:
         self._lock = threading.Lock()
         self._gone: dict[str, str] = {}
         self._seen: dict[str, _Seen] = {}
+        self._definitions = DefinitionWatch(db, journal, book)
         self.looks = 0
 
     def look(self, conn: psycopg.Connection[Any]) -> list[str]:
@@ -62,6 +64,7 @@ class CatalogWatch:
             states = self._states()
             infos = catalog.load_tables(conn, sorted({state.oid for state in states}))
             opened: list[str | None] = []
+            opened += self._definitions.look(conn, [s for s in states if s.status == ACTIVE], _insert_lsn(conn))
             for state in states:
                 if state.status == ACTIVE:
                     opened += self._table(conn, state, infos.get(state.oid))
