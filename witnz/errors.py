@@ -22,6 +22,9 @@ the process ``exit_code`` of the interface, and a ``hint`` that says what to do.
     │   └── SlotLost              14   ... no longer has the position this node needs
     ├── NodeUnreachable            1   no node answers on its socket
     └── Inconclusive               4   something that was asked for could not be checked
+        └── AnchorError            4   a place outside did not do what it was asked
+            ├── AnchorUnreachable  4   ... and may, by itself, the next time
+            └── AnchorRefused      4   ... and will not until somebody changes something
 """
 
 from __future__ import annotations
@@ -130,3 +133,23 @@ class NodeUnreachable(WitnzError):
 class Inconclusive(WitnzError):
     code = "inconclusive"
     exit_code = 4
+
+
+class AnchorError(Inconclusive):
+    """An anchor's service did not do what it was asked; nothing is lost, and ``retryable`` says whether time alone may help."""
+
+    code = "anchor"
+    retryable = True
+
+
+class AnchorUnreachable(AnchorError):
+    """It could not be reached, was busy, or answered with an error of its own."""
+
+    code = "anchor.unreachable"
+
+
+class AnchorRefused(AnchorError):
+    """It refuses, and will go on refusing: credentials, permissions, an unsuitable place, no funds."""
+
+    code = "anchor.refused"
+    retryable = False

@@ -28,6 +28,8 @@ def load(tmp_path: Path) -> Load:
 def test_the_interface_example_loads_with_its_values(load: Load, tmp_path: Path) -> None:
     (tmp_path / "hook").write_text("signing key\n")
     (tmp_path / "hook").chmod(0o600)
+    (tmp_path / "eth.json").write_text("0x01\n")
+    (tmp_path / "eth.json").chmod(0o600)
     loaded = load(
         """
 cluster: prod.example.com/app
@@ -42,7 +44,7 @@ protected_tables:
 seal_interval: 5s
 anchors:
   - {type: s3, bucket: witnz-evidence, retention: 400d, every: 15m}
-  - {type: evm, rpc_url: 'https://rpc.example/v3/abc', chain_id: 1, key_file: /etc/witnz/eth.json, every: 24h,
+  - {type: evm, rpc_url: 'https://rpc.example/v3/abc', chain_id: 1, key_file: eth.json, every: 24h,
      confirmations: 12}
   - {type: rfc3161, url: 'https://tsa.example/tsr', root: /etc/witnz/tsa.pem, every: 1h}
 alerts: {enabled: true, slack_webhook: '${SLACK_WEBHOOK_URL}', pagerduty_key: PK,
@@ -58,7 +60,12 @@ alerts: {enabled: true, slack_webhook: '${SLACK_WEBHOOK_URL}', pagerduty_key: PK
     assert loaded.protected_tables[0].verify_interval_s == 300
     assert loaded.protected_tables[1].alert == ("slack",)
     assert [anchor.every_s for anchor in loaded.anchors] == [900, 86400, 3600]
-    assert loaded.anchors[0].options == {"bucket": "witnz-evidence", "retention": "400d"}
+    bucket, chain, authority = loaded.anchors
+    assert (bucket.bucket, bucket.retention_s) == ("witnz-evidence", 400 * 86400)
+    assert (chain.chain_id, chain.confirmations) == (1, 12)
+    assert chain.key is not None
+    assert chain.key.reveal() == "0x01"
+    assert authority.root == Path("/etc/witnz/tsa.pem")
     hook = loaded.alerts.named_webhooks()["webhook"]
     assert hook.secret is not None
     assert hook.secret.reveal() == "signing key"
@@ -273,6 +280,14 @@ REFUSED = [
     ("protected_tables: [{name: t, on_tamper: repair, retain: rows}]", "needs repair_url_file"),
     ("anchors: [{bucket: x}]", "anchors[0].type: is required"),
     ("anchors: [{type: s3, every: soon}]", 'anchors[0].every = "soon"'),
+    ("anchors: [{type: s3}]", "anchors[0].bucket: is required for type s3"),
+    ("anchors: [{type: s3, bucket: x, chain_id: 1}]", "belongs to anchors of type evm, not s3"),
+    ("anchors: [{type: s3, buckt: x}]", "unknown key; did you mean bucket?"),
+    ("anchors: [{type: s3, bucket: x, retention: 5s}]", "a duration from 1m"),
+    ("anchors: [{type: basic}]", "needs either directory or git"),
+    ("anchors: [{type: basic, directory: a, git: b}]", "needs either directory or git"),
+    ("anchors: [{type: x, name: a}, {type: y, name: a}]", "which anchors[0] is called already"),
+    ("anchors: [{type: rfc3161, url: 'ftp://a'}]", "must be an http:// or https:// URL"),
     ("alerts: {webhooks: [{secret: x}]}", "alerts.webhooks[0].url: is required"),
     ("alerts: {webhooks: [{url: 'http://a/', name: slack}]}", "which is taken"),
     ("alerts: {webhooks: [{url: 'http://a/', name: a}, {url: 'http://b/', name: a}]}", "alerts.webhooks[1].name"),

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from tests.support.config_files import MINIMAL, SECRET, Load, loader, nested
 from witnz import config
 from witnz.config import Config, config_to_public_dict, explain_keys
+from witnz.config.anchors import KEYS_OF
 from witnz.errors import UsageError
 
 
@@ -32,13 +33,27 @@ def test_the_public_dict_loads_again_to_the_same_configuration(load: Load) -> No
 
 def test_the_public_dict_masks_what_may_be_a_credential_of_an_anchor(load: Load) -> None:
     anchor = {
-        "type": "evm", "rpc_url": f"https://u:{SECRET}@rpc.example/v3/{SECRET}", "secret_access_key": SECRET, "key_file": "/k",
-        "nested": {"token": SECRET}, "list": [f"https://x/{SECRET}"], "bucket": "b",
+        "type": "custom", "endpoint_url": f"https://u:{SECRET}@rpc.example/v3/{SECRET}", "secret_access_key": SECRET,
+        "signing_key": SECRET, "nested": {"token": SECRET}, "list": [f"https://x/{SECRET}"], "container": "b",
     }  # fmt: skip
     loaded = load(MINIMAL + yaml.safe_dump({"anchors": [anchor]}))
     shown = config_to_public_dict(loaded)["anchors"][0]
     assert SECRET not in json.dumps(shown) + repr(loaded)
-    assert (shown["rpc_url"], shown["key_file"], shown["bucket"]) == ("https://rpc.example/********", "/k", "b")
+    assert (shown["endpoint_url"], shown["signing_key"], shown["container"]) == (
+        "https://rpc.example/********",
+        "********",
+        "b",
+    )
+
+
+def test_the_public_dict_of_a_known_anchor_has_the_keys_of_its_type_only(load: Load) -> None:
+    anchor = {"type": "evm", "rpc_url": f"https://rpc.example/{SECRET}", "chain_id": "1", "key": SECRET}
+    loaded = load(MINIMAL + yaml.safe_dump({"anchors": [anchor]}))
+    shown = config_to_public_dict(loaded)["anchors"][0]
+    assert SECRET not in json.dumps(shown) + repr(loaded)
+    assert {"bucket", "directory", "calendars"}.isdisjoint(shown)
+    assert (shown["chain_id"], shown["rpc_url"], shown["key"]) == (1, "********", "********")
+    assert {secret.reveal() for secret in loaded.secrets()} == {SECRET, anchor["rpc_url"]}
 
 
 def models() -> list[type[BaseModel]]:
@@ -73,6 +88,15 @@ def test_every_key_has_meaning_what_is_allowed_and_an_example(key: config.Key) -
         assert key.example
 
 
+ANCHORS: dict[str, dict[str, Any]] = {
+    "basic": {"type": "basic"},
+    "witness": {"type": "witness", "url": "https://w.example", "witness_key": "w+00000000+AA"},
+    "s3": {"type": "s3", "bucket": "b"},
+    "evm": {"type": "evm", "rpc_url": "https://rpc.example", "chain_id": "1", "key": "01"},
+    "rfc3161": {"type": "rfc3161", "url": "https://tsa.example"},
+    "opentimestamps": {"type": "opentimestamps"},
+}
+
 PLAIN_KEYS = [key for key in config.KEYS if key.form == "value" and not key.secret and not key.pattern.endswith("_file")]
 
 
@@ -89,8 +113,8 @@ def test_every_example_is_a_value_that_its_key_takes(load: Load, key: config.Key
     if key.name == "on_tamper":
         place["retain"] = "rows"
         document["repair_url"] = "x"
-    if key.pattern == "anchors[].every":
-        place["type"] = "s3"
+    if key.pattern.startswith("anchors[]."):
+        place |= ANCHORS[next((kind for kind, keys in KEYS_OF.items() if last in keys), "s3")] | {last: value}
     place.pop("name", None) if key.name == "schema" else None
     if key.name == "schema":
         place["name"] = "prices"

@@ -43,13 +43,17 @@ def refusal(load: Load, text: str, env: Mapping[str, str] | None = None) -> Conf
 
 def nested(pattern: str, value: str) -> str:
     """A config whose key ``pattern`` has ``value``."""
-    others: dict[str, Any] = {"protected_tables": {"name": "t"}, "webhooks": {"url": "https://h/"}}
+    others: dict[str, Any] = {
+        "protected_tables": {"name": "t"},
+        "webhooks": {"url": "https://h/"},
+        "anchors": {"type": "of-another-package"},
+    }
     document: dict[str, Any] = {"database": {"host": "db", "database": "app", "user": "w"}}
     place = document
     *sections, last = pattern.split(".")
     for section in sections:
         name = section.removesuffix("[]")
-        inner = dict(others.get(name, {}) if last.removesuffix("_file") != "url" else {})
+        inner = dict(others.get(name, {}) if (name, last.removesuffix("_file")) != ("webhooks", "url") else {})
         if section.endswith("[]"):
             place[name] = [inner]
         else:

@@ -276,9 +276,9 @@ def test_receipts_that_need_more_are_named_and_are_inconclusive_only_where_they_
     unasked = verify_bundle(data, policy)
     assert unasked.exit_code == 0
     assert [line.partition(":")[0] for line in unasked.not_checked if line.startswith("anchors")] == [
-        "anchors[0] (s3)",
-        "anchors[1] (evm)",
-        "anchors[2] (rfc3161)",
+        "anchors[0].object",
+        "anchors[1].evm",
+        "anchors[2].rfc3161",
     ]
     asked = verify_bundle(data, policy, receipts_asked=True)
     assert asked.exit_code == 4

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from witnz.config.anchors import COMMON_KEYS, KEYS_OF, AnchorConfig
 from witnz.config.keys import KEY_OF, KEYS, Key, children, explain_keys, format_value, nearest, pattern_of
 from witnz.config.rules import check_rules
 from witnz.config.schema import HISTORICAL, Config, default_cluster, default_publication, default_slot
 from witnz.config.sections import (
     AlertsConfig,
-    AnchorConfig,
     DatabaseConfig,
     LogConfig,
     MemberConfig,
@@ -241,7 +241,7 @@ def _public(section: BaseModel, pattern: str) -> dict[str, Any]:
     public: dict[str, Any] = {}
     for name, key in children(pattern).items():
         is_file = key.name.endswith("_file") and key.attribute != key.name
-        if name != key.name or is_file or key.historical:
+        if name != key.name or is_file or key.historical or not _belongs(section, name):
             continue
         value = getattr(section, key.attribute)
         if key.form == "section":
@@ -255,6 +255,13 @@ def _public(section: BaseModel, pattern: str) -> dict[str, Any]:
     if isinstance(section, TableConfig):
         public |= {"name": section.name, "schema": None}  # the name says it
     return public
+
+
+def _belongs(section: BaseModel, name: str) -> bool:
+    """Whether a key says anything there: of an anchor, only those of its type."""
+    if not isinstance(section, AnchorConfig):
+        return True
+    return name in COMMON_KEYS or name in KEYS_OF.get(section.type, ())
 
 
 def _public_value(key: Key, value: Any) -> Any:

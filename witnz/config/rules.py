@@ -6,9 +6,11 @@ it cannot read, because that is reported where it stands.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from witnz.config.anchors import COMMON_KEYS, KEYS_OF, REQUIRED_OF
 from witnz.config.sections import BUILT_IN_SINKS, default_webhook_name
 from witnz.config.sources import Problem
 from witnz.config.types import parse_table_reference
@@ -92,4 +94,40 @@ def _members_once(tree: dict[str, Any]) -> Iterator[Problem]:
             seen.setdefault(node, place)
 
 
-RULES: Final[tuple[Rule, ...]] = (_tables_once, _sinks_exist, _repair_can_work, _members_once)
+def _anchor_keys(tree: dict[str, Any]) -> Iterator[Problem]:
+    """An anchor of witnz's own types has the keys of its type, and all that the type needs; names are given once."""
+    named: dict[str, int] = {}
+    for place, anchor in _items(tree, "anchors"):
+        kind, name = anchor.get("type"), anchor.get("name")
+        if isinstance(name, str) and named.setdefault(name, place) != place:
+            yield Problem(("anchors", place, "name"), f"is {name[:40]}, which anchors[{named[name]}] is called already")
+        known = KEYS_OF.get(kind) if isinstance(kind, str) else None
+        if known is None:
+            continue
+        for key in anchor:
+            if key not in known | COMMON_KEYS:
+                others = [other for other, keys in KEYS_OF.items() if key in keys]
+                close = difflib.get_close_matches(str(key), sorted(known | COMMON_KEYS), n=1)
+                message = f"belongs to anchors of type {' and '.join(others)}, not {kind}" if others else "unknown key"
+                yield Problem(
+                    ("anchors", place, key), message + (f"; did you mean {close[0]}?" if close and not others else "")
+                )
+        for key in REQUIRED_OF.get(str(kind), ()):
+            if key not in anchor:
+                yield Problem(("anchors", place, key), f"is required for type {kind}")
+
+
+def _basic_anchor_goes_somewhere(tree: dict[str, Any]) -> Iterator[Problem]:
+    for place, anchor in _items(tree, "anchors"):
+        if anchor.get("type") == "basic" and ("directory" in anchor) == ("git" in anchor):
+            yield Problem(("anchors", place), "of type basic needs either directory or git")
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    _tables_once,
+    _sinks_exist,
+    _repair_can_work,
+    _members_once,
+    _anchor_keys,
+    _basic_anchor_goes_somewhere,
+)

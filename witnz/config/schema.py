@@ -16,9 +16,9 @@ from typing import Annotated, Final, TypeVar
 from pydantic import PrivateAttr
 
 from witnz.config import types as kinds
+from witnz.config.anchors import AnchorConfig
 from witnz.config.sections import (
     AlertsConfig,
-    AnchorConfig,
     DatabaseConfig,
     HashConfig,
     LogConfig,
@@ -132,7 +132,8 @@ class Config(Section):
         hooks = [secret for hook in self.alerts.webhooks for secret in (hook.url, hook.secret)]
         tables = [table.repair_url for table in self.protected_tables]
         alerts = [self.alerts.slack_webhook, self.alerts.pagerduty_key]
-        return [secret for secret in (self.database.password, self.repair_url, *alerts, *hooks, *tables) if secret]
+        anchors = [secret for anchor in self.anchors for secret in anchor.secrets()]
+        return [secret for secret in (self.database.password, self.repair_url, *alerts, *hooks, *tables, *anchors) if secret]
 
     def missing_for_start(self) -> list[str]:
         """What `witnz start` still needs, one sentence each; empty when it can start."""

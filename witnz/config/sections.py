@@ -8,7 +8,6 @@ not (``verify_interval: 5m`` is ``table.verify_interval_s == 300.0``).  Aliases 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -162,24 +161,6 @@ class TableConfig(Section):
     def name(self) -> str:
         """The canonical name of formats.md, ``public.audit_logs``."""
         return format_table_name(*self.relation)
-
-
-class AnchorConfig(Section):
-    """A place that the database's administrators do not control; the options of each type are its own."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
-
-    type: Word = setting("Kind of anchor.", "s3")
-    every_s: Annotated[float, kinds.duration(1, 400 * DAY_S)] = setting("How often.", "15m", 3600.0, name="every")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The type's own options, as texts."""
-        return dict(self.__pydantic_extra__ or {})
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        yield "type", self.type  # options may hold credentials
-        yield "every_s", self.every_s
 
 
 class WebhookConfig(Section):

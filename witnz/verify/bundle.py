@@ -18,27 +18,21 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from witnz.core.bundle import Bundle, SignedCheckpoint, parse_bundle
 from witnz.core.checkpoint import checkpoint_digest
 from witnz.core.merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
-from witnz.core.note import Note, parse_note
-from witnz.core.policy import Policy, evaluate
+from witnz.core.policy import Policy
 from witnz.core.receipt import Receipt
 from witnz.core.record import record_leaf_hash
 from witnz.core.timestamp import format_time
+from witnz.core.trust import Trust
 from witnz.core.verdict import Check, CheckStatus, Verdict, exit_code
 from witnz.verify.bundle_rows import NOT_CHECKED_LATER, RowResult, Shown, check_row, check_table, fail, ok, skip
+from witnz.verify.receipts import VERIFIERS, OfflineVerifier, Online, check_signatures
 
-NO_POLICY = "no policy was given, so nobody's signature was checked; bring one that came through another channel"
-
-_RECEIPT_LIMITS = {
-    "s3": "whether the object is still there and locked: not checked (a claim until the bucket is asked)",
-    "evm": "whether the transaction stands in the chain: not checked (needs the chain or a trusted block hash)",
-    "rfc3161": "whether the time stamp is an authority's: not checked (needs the authority's root)",
-}
 _VERDICTS = {CheckStatus.OK: Verdict.VERIFIED, CheckStatus.FAIL: Verdict.TAMPERED, CheckStatus.SKIP: Verdict.INCONCLUSIVE}
 
 
@@ -84,13 +78,21 @@ class BundleResult:
 
 
 def verify_bundle(
-    data: bytes, policy: Policy | None, *, origin: str | None = None, receipts_asked: bool = False
+    data: bytes,
+    policy: Policy | None,
+    *,
+    origin: str | None = None,
+    receipts_asked: bool = False,
+    trust: Trust | None = None,
+    verifiers: Mapping[str, OfflineVerifier] = VERIFIERS,
+    online: Online | None = None,
 ) -> BundleResult:
     """The answer about the bundle in ``data`` for someone who trusts ``policy`` and nothing else.
 
-    ``origin``: the log that the verifier expects, where one is meant.  ``receipts_asked``: what receipts say beyond their
-    digest was asked for; this version cannot look there, so such receipts are then INCONCLUSIVE.  Raises
-    :class:`witnz.errors.FormatError` (exit code 2) for what is no bundle.
+    ``origin``: the log that the verifier expects, where one is meant.  ``trust``: what the verifier knows of accounts, blocks
+    and authorities (its own policy is not used).  ``verifiers``: what receipts are judged with offline, by type; ``online``:
+    looks outside.  ``receipts_asked``: what receipts say beyond their digest was asked for, so what cannot be checked of it is
+    INCONCLUSIVE; so it is with ``online``.  Raises :class:`witnz.errors.FormatError` (exit code 2) for what is no bundle.
     """
     bundle = parse_bundle(data)
     head, cosigned_by = _check_head(bundle.head, policy, origin)
@@ -107,8 +109,9 @@ def verify_bundle(
     checks += [check for note_checks in older for check in note_checks]
     passed = [note for note, found in zip(bundle.consistency, older, strict=True) if not _has_failed(found)]
     anchored = {checkpoint_digest(note.note.text): note.checkpoint.size for note in (bundle.head, *passed)}
+    receipts = _Receipts(anchored, replace(trust or Trust(), policy=policy), verifiers, online, receipts_asked)
     for index, receipt in enumerate(bundle.anchors):
-        checks.append(_check_receipt(receipt, anchored, policy, f"anchors[{index}]", asked=receipts_asked))
+        checks += receipts.check(receipt, f"anchors[{index}]")
     return BundleResult(
         verdict=Verdict.combine(_VERDICTS[check.status] for check in checks if check.status in _VERDICTS),
         checks=tuple(checks),
@@ -136,21 +139,8 @@ def _check_head(head: SignedCheckpoint, policy: Policy | None, origin: str | Non
     expected = []
     if origin is not None and checkpoint.origin != origin:
         expected = [fail("checkpoint.origin", f"a checkpoint of {checkpoint.origin} where {origin} was expected")]
-    checks, cosigned_by = _check_signatures(head.note, policy, "checkpoint")
+    checks, cosigned_by = check_signatures(head.note, policy, "checkpoint")
     return [*expected, *checks], cosigned_by
-
-
-def _check_signatures(note: Note, policy: Policy | None, name: str) -> tuple[list[Check], list[str]]:
-    """Every signature that names a policy key verifies, the log signed, the quorum is met."""
-    if policy is None:
-        return [skip(f"{name}.signatures", NO_POLICY)], []
-    result = evaluate(policy, note)
-    if result.bad or not result.log_ok:
-        return [fail(f"{name}.signatures", result.detail)], result.cosigned_by
-    signed = ok(f"{name}.signatures", "every signature that names a key of the policy verifies, the log's own among them")
-    if not result.satisfied:
-        return [signed, skip(f"{name}.quorum", result.detail)], result.cosigned_by
-    return [signed, ok(f"{name}.quorum", result.detail)], result.cosigned_by
 
 
 def _check_records(bundle: Bundle) -> list[Check]:
@@ -175,7 +165,7 @@ def _check_records(bundle: Bundle) -> list[Check]:
 def _check_older(bundle: Bundle, index: int, policy: Policy | None) -> list[Check]:
     """Rule 7 for one older checkpoint."""
     older, name = bundle.consistency[index], f"consistency[{index}]"
-    checks, _ = _check_signatures(older.note, policy, name)
+    checks, _ = check_signatures(older.note, policy, name)
     old, new = older.checkpoint, bundle.head.checkpoint
     if old.origin != new.origin:
         return [*checks, fail(f"{name}.proof", f"a checkpoint of {old.origin}, another log")]
@@ -189,32 +179,42 @@ def _check_older(bundle: Bundle, index: int, policy: Policy | None) -> list[Chec
     return [*checks, ok(f"{name}.proof", f"{sizes} is a prefix of the one of size {new.size}")]
 
 
-def _check_receipt(receipt: Receipt, anchored: Mapping[bytes, int], policy: Policy | None, name: str, *, asked: bool) -> Check:
-    """Rule 8: what the receipt anchors is this checkpoint or an older one that passed, of the size that it says.
+@dataclass(frozen=True, slots=True)
+class _Receipts:
+    """How receipts are judged.  ``anchored``: the digests of the checkpoints that passed, and their sizes."""
 
-    ``anchored``: the digests of those checkpoints, and their sizes.
-    """
-    size = anchored.get(receipt.digest)
-    if size is None:
-        return fail(name, f"the {receipt.type} receipt is for none of the checkpoints in this bundle")
-    if size != receipt.size:
-        return fail(name, f"the {receipt.type} receipt says size {receipt.size}, its checkpoint {size}")
-    covers = f"the {receipt.type} receipt is for the checkpoint of size {receipt.size} and covers no record beyond it"
-    if not receipt.known:
-        return skip(name, f"{covers}; receipts of type {receipt.type} are not known to this version: NOT CHECKED")
-    if receipt.type == "basic":
-        return _check_basic(receipt, policy, name, covers)
-    return skip(name, f"{covers}; {_RECEIPT_LIMITS[receipt.type]}") if asked else ok(name, covers)
+    anchored: Mapping[bytes, int]
+    trust: Trust
+    verifiers: Mapping[str, OfflineVerifier]
+    online: Online | None
+    asked: bool
 
+    def check(self, receipt: Receipt, name: str) -> list[Check]:
+        """Rule 8: what the receipt anchors is this checkpoint or an older one that passed, of the size that it says; and what
+        it proves beyond that.
 
-def _check_basic(receipt: Receipt, policy: Policy | None, name: str, covers: str) -> Check:
-    """A ``basic`` receipt is a note of its own: the same text, and the policy is met by it."""
-    note = parse_note(receipt.members["note"])
-    if checkpoint_digest(note.text) != receipt.digest:
-        return fail(name, "the note in the basic receipt is not the checkpoint that it is for")
-    checks, _ = _check_signatures(note, policy, name)
-    worst = next((check for status in (CheckStatus.FAIL, CheckStatus.SKIP) for check in checks if check.status is status), None)
-    return ok(name, covers) if worst is None else Check(name, worst.status, f"{covers}; {worst.detail}")
+        What was not asked for and cannot be checked does not apply; it is named among what was not checked.
+        """
+        size = self.anchored.get(receipt.digest)
+        if size is None:
+            return [fail(name, f"the {receipt.type} receipt is for none of the checkpoints in this bundle")]
+        if size != receipt.size:
+            return [fail(name, f"the {receipt.type} receipt says size {receipt.size}, its checkpoint {size}")]
+        covers = f"the {receipt.type} receipt is for the checkpoint of size {receipt.size} and covers no record beyond it"
+        verifier = self.verifiers.get(receipt.type)
+        if verifier is None and not receipt.known:
+            return [skip(name, f"{covers}; receipts of type {receipt.type} are not known to this version: NOT CHECKED")]
+        offline = list(verifier(receipt, receipt.digest, self.trust, name)) if verifier is not None else []
+        outside = list(self.online(receipt, name)) if self.online is not None else []
+        if any(check.status is not CheckStatus.SKIP for check in outside):
+            offline = [check for check in offline if check.status is not CheckStatus.SKIP]
+        found = [ok(name, covers), *offline, *outside]
+        if self.asked or self.online is not None or receipt.type == "basic":
+            return found
+        return [
+            Check(check.name, CheckStatus.NOT_APPLICABLE, check.detail) if check.status is CheckStatus.SKIP else check
+            for check in found
+        ]
 
 
 def _not_checked(bundle: Bundle, checks: list[Check], rows: list[RowResult]) -> list[str]:
@@ -228,7 +228,7 @@ def _not_checked(bundle: Bundle, checks: list[Check], rows: list[RowResult]) -> 
     for index, table in enumerate(bundle.tables):
         if table.verify is None:
             missing.append(f"tables[{index}] ({table.table}): no verification of the table is shown")
-    for index, receipt in enumerate(bundle.anchors):
-        if receipt.type in _RECEIPT_LIMITS:
-            missing.append(f"anchors[{index}] ({receipt.type}): {_RECEIPT_LIMITS[receipt.type]}")
+    for check in checks:
+        if check.status is CheckStatus.NOT_APPLICABLE:
+            missing.append(f"{check.name}: {check.detail}")
     return missing
