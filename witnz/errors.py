@@ -15,12 +15,15 @@ the process ``exit_code`` of the interface, and a ``hint`` that says what to do.
     │   ├── NotInitialised        10   ... because `witnz init` has not run
     │   └── StoreLocked           11   ... because another process holds it
     ├── KeyProblem                12   a key or permission is missing, damaged or foreign
-    ├── NoQuorum                  13
+    ├── NoQuorum                  13   no leader, or too few members answer
     ├── DatabaseError             14   PostgreSQL
     │   ├── DatabaseUnreachable   14   ... cannot be reached now; worth trying again
     │   ├── ReplicationImpossible 14   ... refuses, and will go on refusing, what witnz needs
     │   └── SlotLost              14   ... no longer has the position this node needs
     ├── NodeUnreachable            1   no node answers on its socket
+    ├── PeerError                  1   another member of the cluster
+    │   ├── PeerUnreachable        1   ... is not connected, or did not answer in time
+    │   └── PeerRefused            1   ... answered that it will not
     └── Inconclusive               4   something that was asked for could not be checked
         └── AnchorError            4   a place outside did not do what it was asked
             ├── AnchorUnreachable  4   ... and may, by itself, the next time
@@ -128,6 +131,26 @@ class SlotLost(DatabaseError):
 
 class NodeUnreachable(WitnzError):
     code = "node.unreachable"
+
+
+class PeerError(WitnzError):
+    code = "peer"
+
+
+class PeerUnreachable(PeerError):
+    """No connection, or no answer in time; whether the peer acted is not known."""
+
+    code = "peer.unreachable"
+
+
+class PeerRefused(PeerError):
+    """The peer answered with an error; ``refusal`` is its code."""
+
+    code = "peer.refused"
+
+    def __init__(self, message: str, *, hint: str = "", code: str | None = None, refusal: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.refusal = refusal
 
 
 class Inconclusive(WitnzError):
