@@ -148,11 +148,15 @@ class Anchor(Protocol):
         At least one.  What cannot be reached is a skip with its reason; nothing is raised for it.
         """
 
-    def newest(self, origin: str) -> str | None:
-        """The note of the newest checkpoint of the log ``origin`` here; None if there is none or the place cannot say.
+    def newest(self, origin: str, above: int) -> str | None:
+        """The note of the newest checkpoint of the log ``origin`` here that is larger than ``above`` records; None if there is
+        none or the place cannot say.  Whose signatures it carries is for the caller to check.
 
         Raises AnchorUnreachable, AnchorRefused.
         """
+
+    def is_own(self, receipt: Receipt) -> bool:
+        """Whether a receipt is of this place: of this bucket, account, authority."""
 
     def rehearse(self) -> Sequence[Check]:
         """Try the real path as far as nothing lasts longer than a day; each precondition a check with its reason."""
@@ -182,6 +186,9 @@ class Backend(Protocol):
 
         Raises ConfigError.
         """
+
+    def implied(self, receipt: Receipt) -> AnchorConfig | None:
+        """The section that says where to look for a receipt, for somebody who has none; None where it does not tell."""
 
     def party(self, receipt: Receipt) -> str:
         """Who would have to take part for this receipt to be undone or forged, from the receipt alone."""

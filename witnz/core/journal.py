@@ -24,11 +24,12 @@ from dataclasses import replace
 from hashlib import sha256
 
 from witnz.core.finding import FindingState
-from witnz.core.journal_facts import SETTLED, AcceptedRow, JournalFinding, KeyChange, Member, Split, TableRecord
+from witnz.core.journal_facts import SETTLED, AcceptedRow, Anchored, JournalFinding, KeyChange, Member, Split, TableRecord
 from witnz.core.journal_rules import RULES, body_heads, closes_gap_of, finding_identity, split_key
 from witnz.core.journal_view import OPERATOR, JournalView
 from witnz.core.keys import verify_signature
 from witnz.core.lsn import parse_lsn
+from witnz.core.receipt import parse_receipt
 from witnz.core.record import Record, check_record_signature, operator_bytes, record_hash, record_vote_bytes
 from witnz.core.record_bodies import VOTED, check_body
 from witnz.errors import ProofError
@@ -64,6 +65,8 @@ class JournalState(JournalView):
         change = _CHANGES.get(record.type)
         if change is not None:
             change(self, record)
+        if record.type != "anchor":
+            self._anchors_tail = record.seq
         self.size = record.seq
 
     def _judge(self, record: Record, verify_signatures: bool) -> bytes | None:
@@ -244,6 +247,10 @@ class JournalState(JournalView):
         for table in closes_gap_of(finding, body["table"], self._gaps):
             del self._gaps[table]
 
+    def _apply_anchor(self, record: Record) -> None:
+        body, receipt = record.body, parse_receipt(record.body["receipt"])
+        self._anchored.append(Anchored(receipt.type, receipt.place, receipt.digest, body["size"], record.at, record.seq or 0))
+
 
 _CHANGES: Mapping[str, Callable[[JournalState, Record], None]] = {
     "genesis": JournalState._apply_genesis,
@@ -260,4 +267,5 @@ _CHANGES: Mapping[str, Callable[[JournalState, Record], None]] = {
     "ack": JournalState._apply_ack,
     "repair": JournalState._apply_repair,
     "accept": JournalState._apply_accept,
+    "anchor": JournalState._apply_anchor,
 }

@@ -123,6 +123,21 @@ class AcceptedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchored:
+    """An ``anchor`` record: a checkpoint of ``size`` records, by its digest (32 bytes), was published at ``at`` (µs).
+
+    ``place``: where, as the receipt says it (:attr:`witnz.core.receipt.Receipt.place`).
+    """
+
+    type: str
+    place: str
+    digest: bytes
+    size: int
+    at: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyChange:
     """A key that came into force or ceased (``key`` None) for what happens at or after ``from_lsn``."""
 

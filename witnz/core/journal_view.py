@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from witnz.core.journal_facts import (
     AcceptedRow,
+    Anchored,
     FindingIdentity,
     JournalFinding,
     KeyChange,
@@ -56,6 +57,8 @@ class JournalView:
         self._chains: dict[str, tuple[int, str]] = {}
         self._nonces: set[str] = set()
         self._voted: set[bytes] = set()
+        self._anchored: list[Anchored] = []
+        self._anchors_tail = 0
 
     def next_n(self, node: str) -> int:
         """The ``n`` of that node's next record."""
@@ -135,6 +138,15 @@ class JournalView:
     def occurrences(self, identity: FindingIdentity) -> int:
         """How many findings of this identity are settled: the highest occurrence that a further one may have."""
         return self._settled.get(identity, 0)
+
+    def anchored(self) -> Sequence[Anchored]:
+        """Every ``anchor`` record, in journal order."""
+        return self._anchored
+
+    @property
+    def newest_worth_anchoring(self) -> int:
+        """The seq of the newest record that is no ``anchor`` itself; what ends before it leaves something out."""
+        return self._anchors_tail
 
     def nonce_seen(self, nonce: str) -> bool:
         """Whether an auth with this nonce stands in the journal."""

@@ -68,6 +68,7 @@ _KNOWN: Mapping[str, Mapping[str, Shape]] = {
 }
 
 KNOWN_TYPES: Final = frozenset(_KNOWN)
+_PLACE: Mapping[str, tuple[str, ...]] = {"s3": ("bucket", "endpoint"), "evm": ("chain_id", "from"), "rfc3161": ("url",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ class Receipt:
     def known(self) -> bool:
         """Whether this version knows the type, and so has checked the grammar of all its members."""
         return self.type in KNOWN_TYPES
+
+    @property
+    def place(self) -> str:
+        """Where it says that it was published, so that receipts of two buckets or accounts are told apart; empty for a note."""
+        return " ".join(str(self.members[name]) for name in _PLACE.get(self.type, ()))
 
 
 def check_receipt(value: Any, path: str) -> None:
