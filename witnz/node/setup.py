@@ -25,7 +25,7 @@ from witnz.node.keyring import Keyring, create_keyring, create_person_key, load_
 from witnz.postgres import slot as slots
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 from witnz.postgres.publication import apply, differences, expected_publications, publication_sql, publication_state, repair_sql
-from witnz.postgres.session import Conninfo, Identity, connect, server_identity
+from witnz.postgres.session import Conninfo, Identity, classify_error, connect, server_identity
 from witnz.store import meta
 from witnz.store.database import Database
 from witnz.store.datadir import DataDir
@@ -94,10 +94,16 @@ def ensure_publication(
     states = [(expected, publication_state(conn, expected.name)) for expected in wanted]
     if not any(differences(expected, state) for expected, state in states):
         return
+    refusal = None
     if admin is not None:
-        with connect(admin, application_name="witnz init") as owner:
-            made.created += apply(owner, config.publication, published, inserts_only_tables=inserts)
-        return
+        try:
+            with connect(admin, application_name="witnz init") as owner:
+                made.created += apply(owner, config.publication, published, inserts_only_tables=inserts)
+            return
+        except psycopg.errors.InsufficientPrivilege as error:
+            refusal = f"{admin.user} may not make publication {config.publication} right: {error.diag.message_primary}"
+        except psycopg.Error as error:
+            raise classify_error(error, doing=f"making publication {config.publication} right") from error
     if all(state is None for _, state in states):
         made.sql = publication_sql(
             config.publication,
@@ -109,7 +115,7 @@ def ensure_publication(
         made.sql = [
             text for expected, state in states for text in repair_sql(expected, state, version=conn.info.server_version)
         ]
-    raise PublicationMissing(made)
+    raise PublicationMissing(made, refusal)
 
 
 class PublicationMissing(ReplicationImpossible):
@@ -117,9 +123,9 @@ class PublicationMissing(ReplicationImpossible):
 
     code = "publication.missing"
 
-    def __init__(self, made: Made) -> None:
+    def __init__(self, made: Made, refusal: str | None = None) -> None:
         super().__init__(
-            "the publication is not there yet, and only the owner of the tables can create it",
+            refusal or "the publication is not there yet, and only the owner of the tables can create it",
             hint="have the DBA run the SQL that is printed, or give --admin-url once, and run the command again",
         )
         self.made = made

@@ -1,0 +1,98 @@
+"""B11: a partition is detached, edited while nothing publishes it, and attached again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.support.node import TIMEOUT_S, wait
+from witnz.core.classify import Rules
+from witnz.core.verdict import Verdict
+from witnz.postgres.session import connect
+
+NAMES = count(1)
+COLUMNS = "id bigint, day date NOT NULL, amount numeric, PRIMARY KEY (id, day)"
+
+
+@pytest.fixture
+def ledger(scene: Any) -> Iterator[str]:
+    """A protected root with two leaves of ten rows each."""
+    name = f"public.ledger_{next(NAMES)}"
+    scene.database.sql(
+        f"CREATE TABLE {name} ({COLUMNS}) PARTITION BY RANGE (day);"
+        f" CREATE TABLE {name}_january PARTITION OF {name} FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');"
+        f" CREATE TABLE {name}_february PARTITION OF {name} FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');"
+        f" INSERT INTO {name} SELECT g, '2026-01-01'::date + g * 3, g FROM generate_series(1, 19) g"
+    )
+    scene.database.sql(f"ALTER PUBLICATION {scene.protected.config.publication} ADD TABLE {name}")
+    with connect(scene.node.conninfo) as conn:
+        scene.node.protect(conn, name, Rules("append_only"))
+    scene.node.wait_ready(TIMEOUT_S)
+    scene.database.sql(f"INSERT INTO {name} VALUES (100, '2026-01-15', 1), (101, '2026-02-15', 1)")
+    scene.protected.caught_up()
+    scene.now_watched()
+    yield name
+    for leaf in (f"{name}_january", f"{name}_february"):
+        for finding in scene.protected.findings(leaf):
+            scene.protected.approve(finding)
+
+
+def detached_and_edited(name: str) -> tuple[str, ...]:
+    return (
+        f"ALTER TABLE {name} DETACH PARTITION {name}_january",
+        f"UPDATE {name}_january SET amount = 1000000 WHERE id = 3",
+        f"DELETE FROM {name}_january WHERE id = 100",
+        f"ALTER TABLE {name} ATTACH PARTITION {name}_january FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')",
+    )
+
+
+def test_what_was_done_while_detached_is_a_gap_of_this_partition_and_the_scan_names_the_rows(scene: Any, ledger: str) -> None:
+    january, february = f"{ledger}_january", f"{ledger}_february"
+    assert scene.protected.verify(january).verdict is Verdict.VERIFIED
+    scene.dba(*detached_and_edited(ledger))
+    finding = scene.now("publication.changed", None, january)
+    assert finding.window.last_good is not None
+    wait(lambda: january in scene.node.journal.state.open_gaps(), "the gap of the partition")
+    assert february not in scene.node.journal.state.open_gaps()
+    assert sorted(scene.differences_of(january).values()) == [("row.deleted", False), ("row.modified", False)]
+    keys = {finding.cls: finding.key for finding in scene.protected.findings(january)}
+    assert keys["row.modified"].startswith("3") and keys["row.deleted"].startswith("100")
+    assert scene.protected.verify(february).verdict is Verdict.VERIFIED
+    scene.assert_bystanders_verified()
+
+
+def test_detaching_and_attaching_without_a_change_leaves_every_row_as_recorded(scene: Any, ledger: str) -> None:
+    january = f"{ledger}_january"
+    first, *_, last = detached_and_edited(ledger)
+    scene.dba_at_once(first, last)
+    scene.now("publication.changed", None, january)
+    verified, differences = scene.scan(january)
+    assert differences == {} and verified.verdict is Verdict.INCONCLUSIVE, "nobody saw what happened meanwhile"
+    scene.assert_bystanders_verified()
+
+
+def test_a_partition_that_stays_away_is_found_and_still_verified_by_its_oid(scene: Any, ledger: str) -> None:
+    january = f"{ledger}_january"
+    scene.dba(*detached_and_edited(ledger)[:2])
+    scene.now("publication.changed", None, january)
+    assert set(scene.differences_of(january).values()) == {("row.modified", False)}
+    scene.assert_bystanders_verified()
+
+
+def test_new_partitions_raise_nothing(scene: Any, ledger: str) -> None:
+    march = f"{ledger}_march"
+    scene.dba_at_once(
+        f"CREATE TABLE {march} PARTITION OF {ledger} FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')",
+        f"ALTER TABLE {march} OWNER TO app_owner",
+        f"GRANT SELECT ON {march} TO witnz",
+        f"INSERT INTO {ledger} VALUES (200, '2026-03-15', 1)",
+    )
+    scene.protected.caught_up()
+    wait(lambda: scene.node.journal.state.current_table(march) is not None, "the log of the new partition")
+    scene.now_watched()
+    assert [scene.found(table) for table in (march, f"{ledger}_january", f"{ledger}_february")] == [[], [], []]
+    assert scene.protected.verify(march).verdict is Verdict.VERIFIED
+    scene.assert_bystanders_verified()
