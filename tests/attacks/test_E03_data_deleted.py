@@ -30,7 +30,7 @@ def bundle(scene: Any) -> bytes:
 def test_without_its_data_a_node_does_not_start_and_another_one_is_not_taken_for_it(own_scene) -> None:  # type: ignore[no-untyped-def]
     scene = own_scene({"name": TABLE, "mode": "append_only"})
     config, directory = scene.protected.config, scene.protected.directory
-    kept, policy = bundle(scene), parse_policy(policy_of(scene.node.data, config))
+    kept, policy = bundle(scene), parse_policy(policy_of(scene.node.data))
     cluster_id = scene.node.cluster_id
     assert verify_bundle(kept, policy).verdict is Verdict.VERIFIED
     scene.stop()
@@ -49,7 +49,7 @@ def test_without_its_data_a_node_does_not_start_and_another_one_is_not_taken_for
     assert scene.node.cluster_id != cluster_id
     assert scene.protected.verify(TABLE).verdict is Verdict.VERIFIED, "the new cluster believes what it found"
     new = bundle(scene)
-    assert verify_bundle(new, parse_policy(policy_of(scene.node.data, config))).verdict is Verdict.VERIFIED
+    assert verify_bundle(new, parse_policy(policy_of(scene.node.data))).verdict is Verdict.VERIFIED
     refused = verify_bundle(new, policy)
     assert refused.verdict is Verdict.TAMPERED and refused.exit_code == 3
     assert any(check.status is CheckStatus.FAIL for check in refused.checks)

@@ -48,6 +48,7 @@ def nested(pattern: str, value: str) -> str:
         "webhooks": {"url": "https://h/"},
         "anchors": {"type": "of-another-package"},
     }
+    others["operators"] = {"name": "alice", "key": "vGZHmcl5HW/mYCXlB2mcwIsTClVxfhuqfhqA6OQ9Vbo="}
     document: dict[str, Any] = {"database": {"host": "db", "database": "app", "user": "w"}}
     place = document
     *sections, last = pattern.split(".")

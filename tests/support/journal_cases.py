@@ -702,9 +702,31 @@ def anchor_of_the_newest_checkpoint(cluster: PaperCluster) -> Record:
 # -- members and keys --------------------------------------------------------------------------------------------------
 
 
-@case("expected to add a new node")
+@case("a new node or to change one")
 def member_added_twice(cluster: PaperCluster) -> Record:
     return cluster.make("member", member_body(cluster, "node2"))
+
+
+@case(None)
+def member_with_keys_of_its_own_that_are_new(cluster: PaperCluster) -> Record:
+    changed = {"identity": b64(signer("identity-node2-new").public)}
+    return cluster.make("member", member_body(cluster, "node2", **changed))
+
+
+@case("by the identity key of its node")
+def record_under_an_identity_that_was_replaced(cluster: PaperCluster) -> Record:
+    cluster.add("member", member_body(cluster, "node2", identity=b64(signer("identity-node2-new").public)))
+    return cluster.make("operator", {"action": "x", "detail": ""}, node="node2")
+
+
+@case("keys that no other member has")
+def member_given_the_identity_of_another(cluster: PaperCluster) -> Record:
+    return cluster.make("member", member_body(cluster, "node2", identity=cluster.member_body("node1")["identity"]))
+
+
+@case("a log key named")
+def log_key_of_another_cluster(cluster: PaperCluster) -> Record:
+    return cluster.make("key", key_body(kind="log", name="log-2", key=key_under("other.example/app", cluster.log_key)))
 
 
 @case("keys that no other member has")

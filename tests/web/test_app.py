@@ -23,7 +23,6 @@ from witnz.core.policy import parse_policy
 from witnz.core.tiles import parse_entry_bundle
 from witnz.core.verdict import Verdict
 from witnz.errors import DatabaseUnreachable, Inconclusive, NodeUnreachable, ProofError, UsageError, WitnzError
-from witnz.node.evidence import policy_text
 from witnz.store import journal
 from witnz.verify.bundle import verify_bundle
 from witnz.verify.live import TableResult
@@ -174,7 +173,7 @@ def test_a_log_that_is_unknown_or_not_sealed_has_no_checkpoint(node: StandingNod
 
 
 def policy_of(node: StandingNode) -> Any:
-    return parse_policy(policy_text(records(node)[0]["body"]))
+    return parse_policy(node.journal.state.periods.now.policy())
 
 
 def test_bundles_verify_offline(filled: StandingNode, client: NodeClient) -> None:

@@ -14,11 +14,11 @@ import pytest
 from tests.support.node import Protected, wait
 from tests.support.postgres import Database
 from witnz.core.keys import Ed25519Signer
+from witnz.core.periods import periods_of
 from witnz.core.policy import parse_policy
 from witnz.core.record import parse_record
 from witnz.core.verdict import Verdict
 from witnz.errors import ProofError, UsageError, WitnzError
-from witnz.node.evidence import policy_text
 from witnz.node.journal import authorise
 from witnz.node.keyring import load_person_key
 from witnz.node.repair_apply import apply_plan
@@ -68,7 +68,7 @@ def test_a_node_is_asked_for_everything_while_it_works(running: Protected, clien
 
     wait(lambda: client.checkpoint()["size"] >= result["journal_seq"], "a checkpoint over the verification")
     with running.node.db.read() as conn:
-        policy = parse_policy(policy_text(parse_record(journal.record_at(conn, 1)).body))
+        policy = parse_policy(periods_of([parse_record(journal.record_at(conn, 1))]).now.policy())
     row = verify_bundle(client.row_bundle(TABLE, "42", with_row=True), policy)
     assert row.verdict is Verdict.VERIFIED
     assert row.rows[0].line_shown and row.rows[0].verified_lsn == result["snapshot_lsn"]

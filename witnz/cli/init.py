@@ -18,7 +18,7 @@ from witnz.cli.command import SET_UP, add_command
 from witnz.cli.configfile import read_text
 from witnz.cli.dba_sql import admin_conninfo, sql_for_dba
 from witnz.cli.invocation import Invocation, check_startable, invocation
-from witnz.cli.wanted import VARIABLE, Wanted, config_path, new_table
+from witnz.cli.wanted import VARIABLE, Wanted, config_path, entry_line, new_member, new_table
 from witnz.errors import WitnzError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def register(app: typer.Typer) -> None:
         "init",
         "witnz init --db postgresql://witnz@db.internal/app --table audit_logs:append_only --table billing.prices",
         "witnz init --admin-url postgresql://app_owner@db.internal/app",
+        "witnz init --db postgresql://witnz@db.internal/app --node node2 --member node1=a:7000 --member node2=b:7000 "
+        "--member node3=c:7000",
         section=SET_UP,
     )(init)
 
@@ -58,17 +60,26 @@ def init(
     data_dir: Annotated[
         str | None, typer.Option("--data-dir", metavar="DIR", help="Keys and evidence; witnz-data beside the configuration.")
     ] = None,
+    node: Annotated[str | None, typer.Option("--node", metavar="ID", help="Which member this is; node1 if not given.")] = None,
+    member: Annotated[
+        list[str] | None,
+        typer.Option("--member", metavar="ID=HOST:PORT", help="A member of the cluster, this node too; the first founds it."),
+    ] = None,
     operator: Annotated[
         str | None, typer.Option("--operator", metavar="NAME", help="Whose the first operator key is; you, if not given.")
     ] = None,
 ) -> int:
     """Prepare this node: configuration, keys, publication, slot.
 
+    Of several members each first makes its keys and prints its line for `nodes:`; when the file has the lines of all, run the
+    command again, first on the member that founds the cluster.
+
     Publications belong to the tables' owner: give --admin-url once, or let the DBA run the SQL that is printed (exit code 14)
     and run the same command again.
     """
     call = invocation(context)
-    wanted = Wanted(config_path(call), db, tuple(new_table(text) for text in table or []), cluster, data_dir)
+    members = tuple(new_member(text) for text in member or [])
+    wanted = Wanted(config_path(call), db, tuple(new_table(text) for text in table or []), cluster, data_dir, node, members)
     if print_sql:
         return _print_sql(call, wanted, admin_url)
     written = not wanted.path.exists()
@@ -96,13 +107,18 @@ def _initialise(call: Invocation, wanted: Wanted, admin_url: str | None, operato
     from witnz.node.view import now_us
 
     config = wanted.load(call)
-    check_startable(config)
+    check_startable(config, members=False)
     try:
         made = initialise(config, admin=admin_conninfo(admin_url), clock=now_us, operator=operator)
     except PublicationMissing as missing:
         document = {**_document(config, missing.made), "complete": False}
         call.output.answer(document, [f"{statement};" for statement in missing.made.sql])
         raise
+    if made.member is not None and made.missing and wanted.fill_in(made.member):
+        made.missing = wanted.load(call).missing_members()
+    if made.missing:
+        call.output.answer({**_document(config, made), "complete": False}, _lines_of_member(config, made))
+        return 0
     document = {**_document(config, made), "complete": True}
     call.output.answer(document, _lines(config, made, written=written))
     if VARIABLE in os.environ and "${" + VARIABLE + "}" in read_text(wanted.path):
@@ -124,6 +140,8 @@ def _document(config: Config, made: Made) -> dict[str, Any]:
         "policy": made.policy,
         "operator_key": None if made.operator_key is None else str(made.operator_key),
         "sql": made.sql,
+        "member": made.member,
+        "missing": made.missing,
     }
 
 
@@ -132,6 +150,11 @@ def _lines(config: Config, made: Made, *, written: bool) -> Iterator[str]:
     yield from (f"created  {what}" for what in made.created)
     if not made.created:
         yield "nothing was left to do"
+    if made.joins:
+        yield ""
+        yield "Genesis and the log key come from the other members when this node starts."
+        yield "next:  witnz start"
+        return
     yield ""
     yield "Keep this policy somewhere that neither the database's administrators nor this machine can change;"
     yield "with it anybody verifies what this node signs:"
@@ -143,6 +166,20 @@ def _lines(config: Config, made: Made, *, written: bool) -> Iterator[str]:
         yield "whoever has it decides what counts as legitimate."
     yield ""
     yield "next:  witnz doctor        then:  witnz start"
+
+
+def _lines_of_member(config: Config, made: Made) -> Iterator[str]:
+    """What is still to be done before the members know each other."""
+    yield from (f"created  {what}" for what in made.created)
+    if made.member is not None:
+        yield f"This is {made.member['id']}.  Put this line into the file of every other member, under nodes, in its place:"
+        yield ""
+        yield f"  - {entry_line(**made.member)}"
+        yield ""
+    yield f"Still missing in {config.path}:"
+    yield from (f"  {line}" for line in made.missing)
+    yield ""
+    yield "next:  witnz init again, first on the member with node.bootstrap, when the lines of all members are there"
 
 
 def _print_sql(call: Invocation, wanted: Wanted, admin_url: str | None) -> int:

@@ -60,9 +60,11 @@ def invocation(context: Any) -> Invocation:
     return found
 
 
-def check_startable(config: Config) -> None:
-    """Raise ConfigError with everything that a node still needs."""
+def check_startable(config: Config, *, members: bool = True) -> None:
+    """Raise ConfigError with everything that a node still needs; without ``members`` the list of them may be incomplete."""
     missing = config.missing_for_start()
+    if not members:
+        missing = [line for line in missing if line not in config.missing_members()]
     if missing:
         lines = "\n".join(f"  {line}" for line in missing)
         raise ConfigError(

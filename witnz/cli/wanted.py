@@ -43,6 +43,8 @@ class Wanted:
     tables: tuple[NewTable, ...]
     cluster: str | None
     data_dir: str | None
+    node: str | None = None
+    members: tuple[tuple[str, str], ...] = ()
 
     def write(self, path: Path) -> None:
         """Write a new file.  Raises UsageError without a database, ConfigError for a URL that cannot be kept in it."""
@@ -61,10 +63,38 @@ class Wanted:
         lines = ["# What this node watches. `witnz config explain KEY` says what each key means."]
         lines += [f"cluster: {scalar(self.cluster or default_cluster(conninfo.dbname))}", "", "database:"]
         lines += [f"  {key}: {scalar(value)}" for key, value in kept.items()]
-        lines += ["", "node:", "  id: node1", f"  data_dir: {scalar(self._data_dir())}", ""]
+        lines += ["", "node:", f"  id: {self._node_id()}", f"  data_dir: {scalar(self._data_dir())}"]
+        lines += [*self._membership(), ""]
         items = [f"  - {table.item()}" for table in self.tables]
         lines += [f"{LIST}:", *items] if items else [f"{LIST}: []"]
         return "\n".join(lines) + "\n"
+
+    def _node_id(self) -> str:
+        from witnz.core.names import check_node_id
+
+        return check_node_id(self.node or "node1")
+
+    def _membership(self) -> list[str]:
+        """Where the others reach this node, whether it founds the cluster, and the list of all members."""
+        if not self.members:
+            return []
+        own = dict(self.members).get(self._node_id())
+        if own is None:
+            raise UsageError(
+                f"--member names {', '.join(dict(self.members))} and not this node, {self._node_id()}", hint="--node ID"
+            )
+        founds = self.members[0][0] == self._node_id()
+        lines = [f"  bind_addr: {scalar(own)}", *(["  bootstrap: true"] if founds else []), ""]
+        lines += ["# The same in every member's file; each member's `witnz init` prints its own line.", "nodes:"]
+        return lines + [f"  - {entry_line(id=name, addr=address)}" for name, address in self.members]
+
+    def fill_in(self, member: Mapping[str, str]) -> bool:
+        """Put this node's keys into its entry of the file, if that is as it was written; whether the file was changed."""
+        text, bare = read_text(self.path), entry_line(id=member["id"], addr=member["addr"])
+        if text.count(f"  - {bare}\n") != 1:
+            return False
+        replace_file(self.path, text.replace(f"  - {bare}\n", f"  - {entry_line(**member)}\n"))
+        return True
 
     def _data_dir(self) -> str:
         """What was typed counts from here, what is in the file from the file's folder."""
@@ -88,6 +118,25 @@ class Wanted:
         load_edited(config, text, names, by_hand(missing))
         replace_file(self.path, text)
         return call.load_config(self.path)
+
+
+def entry_line(**entry: str) -> str:
+    """An entry of ``nodes`` on one line."""
+    return "{" + ", ".join(f"{key}: {scalar(value)}" for key, value in entry.items()) + "}"
+
+
+def new_member(text: str) -> tuple[str, str]:
+    """``ID=HOST:PORT`` as it was typed.  Raises UsageError."""
+    from witnz.config.types import parse_address
+    from witnz.core.names import check_node_id
+    from witnz.errors import FormatError
+
+    name, _, address = text.partition("=")
+    try:
+        parse_address(address)
+        return check_node_id(name), address
+    except FormatError as error:
+        raise UsageError(f"member {text[:80]!r}: expected ID=HOST:PORT: {error.message}") from None
 
 
 def config_path(call: Invocation) -> Path:

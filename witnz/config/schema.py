@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import PrivateAttr
 
@@ -20,10 +20,12 @@ from witnz.config.anchors import AnchorConfig
 from witnz.config.sections import (
     AlertsConfig,
     DatabaseConfig,
+    EtcdConfig,
     HashConfig,
     LogConfig,
     MemberConfig,
     NodeConfig,
+    OperatorConfig,
     PathValue,
     PgName,
     RaftConfig,
@@ -34,7 +36,7 @@ from witnz.config.sections import (
     setting,
 )
 from witnz.config.types import UNIX_PATH_MAX_BYTES, Secret
-from witnz.errors import ConfigError
+from witnz.errors import ConfigError, FormatError
 
 T = TypeVar("T")
 
@@ -56,6 +58,19 @@ class Config(Section):
     database: DatabaseConfig
     node: NodeConfig = NodeConfig()
     nodes: tuple[MemberConfig, ...] = setting("The members of the cluster, with their keys.", "[{id: node1, addr: …}]", ())
+    quorum: Annotated[int | None, kinds.number(1, 64)] = setting(
+        "How many members must agree, counted when the cluster is founded; a majority if not given.", "2", None
+    )
+    operators: tuple[OperatorConfig, ...] = setting(
+        "Operators that genesis must name, if they are known beforehand.", "[{name: alice, key: …}]", ()
+    )
+    engine: Annotated[Literal["builtin", "etcd"], kinds.one_of("builtin", "etcd")] = setting(
+        "What orders the journal among several nodes: the Raft that comes with witnz, or your etcd.", "etcd", "builtin"
+    )
+    etcd: EtcdConfig = EtcdConfig()
+    verify: Annotated[Literal["rotate", "all"], kinds.one_of("rotate", "all")] = setting(
+        "Which nodes verify: in turn, or all in the very same snapshot.", "all", "rotate"
+    )
     protected_tables: tuple[TableConfig, ...] = setting("The tables to protect.", "[{name: audit_logs}]", ())
     seal_interval_s: Annotated[float, kinds.duration(0.05, 3600)] = setting(
         "How often what was recorded is sealed and cosigned.", "5s", 5.0, name="seal_interval"
@@ -135,6 +150,20 @@ class Config(Section):
         anchors = [secret for anchor in self.anchors for secret in anchor.secrets()]
         return [secret for secret in (self.database.password, self.repair_url, *alerts, *hooks, *tables, *anchors) if secret]
 
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether the file speaks of other members than this node."""
+        others = {member.id for member in self.nodes} - {self.node.id}
+        return bool(others) or len(self.nodes) > 1 or bool(self.node.peer_addrs)
+
+    def member(self, node_id: str) -> MemberConfig | None:
+        """The entry of a node under ``nodes``, None where there is none."""
+        return next((member for member in self.nodes if member.id == node_id), None)
+
+    def missing_members(self) -> list[str]:
+        """What the list of members still lacks, one sentence each."""
+        return list(self._missing_members())
+
     def missing_for_start(self) -> list[str]:
         """What `witnz start` still needs, one sentence each; empty when it can start."""
         missing = [f"{path} is not set" for path, value in self._wanted() if value is None]
@@ -154,6 +183,8 @@ class Config(Section):
         yield "database.user", self.database.user
         yield "node.id", self.node.id
         yield "node.data_dir", self.node.data_dir
+        if self.engine == "etcd":
+            yield "etcd.endpoints", self.etcd.endpoints or None
 
     def _missing_members(self) -> Iterator[str]:
         listed = {member.id for member in self.nodes if member.id}
@@ -172,6 +203,11 @@ class Config(Section):
             ):
                 if value is None:
                     yield f"nodes[{place}].{name} is not set"
+            yield from _unfit_keys(place, member, self.cluster)
+        if len(self.nodes) not in (1, 3, 5) and not self.node.peer_addrs:
+            yield f"nodes lists {len(self.nodes)} members, and a cluster has 1, 3 or 5"
+        if self.quorum is not None and not len(self.nodes) // 2 < self.quorum <= len(self.nodes):
+            yield f"quorum is {self.quorum}, which is no majority of {len(self.nodes)} members"
         wanted = [self.node.id, *(node for node, _ in self.node.peer_addrs)]
         for name in dict.fromkeys(node for node in wanted if node and node not in listed):
             yield f"nodes has no entry for {name} with its id, addr, key and cosigner"
@@ -179,6 +215,20 @@ class Config(Section):
         for node, address in self.node.peer_addrs:
             if node is None and address not in addresses:
                 yield f"nodes has no entry for the member at {address} with its id, addr, key and cosigner"
+
+
+def _unfit_keys(place: int, member: MemberConfig, cluster: str) -> Iterator[str]:
+    """Keys that are set and are none, or the cosigner of another node."""
+    for name, value, kind in (("key", member.key, kinds.IDENTITY), ("cosigner", member.cosigner, kinds.COSIGNER)):
+        try:
+            if value is not None:
+                kind.parse(value)
+        except FormatError as error:
+            yield f"nodes[{place}].{name} {error.message}"
+            return
+    wanted = f"{cluster}/nodes/{member.id}"
+    if member.cosigner is not None and member.cosigner.partition("+")[0] != wanted:
+        yield f"nodes[{place}].cosigner is not one of {wanted}; copy the line that `witnz init` printed on that node"
 
 
 def _needed(value: T | None, path: str) -> T:

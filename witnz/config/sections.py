@@ -8,6 +8,7 @@ not (``verify_interval: 5m`` is ``table.verify_interval_s == 300.0``).  Aliases 
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -15,7 +16,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from witnz.config import types as kinds
 from witnz.config.types import Secret
+from witnz.core.journal_facts import Member
 from witnz.core.names import format_table_name
+from witnz.errors import ConfigError
 
 DAY_S: Final = 86400.0
 BUILT_IN_SINKS: Final = ("log", "slack", "pagerduty")
@@ -90,6 +93,9 @@ class NodeConfig(Section):
     id: NodeId | None = setting("Name of this node within the cluster.", "node1", None)
     data_dir: PathValue | None = setting("Folder of this node's keys and evidence, mode 0700.", "/var/lib/witnz", None)
     bind_addr: Address | None = setting("Where the other nodes reach this one.", "node1.internal:7000", None)
+    listen_addr: Address | None = setting(
+        "Where it listens for them, if that is another address: in a container, behind NAT.", "0.0.0.0:7000", None
+    )
     http_addr: Address | None = setting("Where the HTTP interface listens.", "127.0.0.1:8000", None)
     bootstrap: Flag = setting("Whether this node founds the cluster if there is none.", "true", False)
     peer_addrs: Annotated[tuple[tuple[str | None, str], ...], kinds.PEERS] = setting(
@@ -106,7 +112,7 @@ class MemberConfig(Section):
     addr: Address | None = setting("Where the others reach it.", "node1.internal:7000", None)
     host: Text | None = setting("Its host, where addr is not given.", "node1.internal", None)
     port: Annotated[int, kinds.number(1, 65535)] = setting("The port beside host.", "7000", 7000)
-    key: Text | None = setting("Its identity key, as `witnz keys show` prints it.", "MCowBQYDK2VwAyEA…", None)
+    key: Text | None = setting("Its identity key, as `witnz keys show` prints it.", "0qf3…", None)
     cosigner: Text | None = setting(
         "Its cosigner's verifier key, as `witnz keys show` prints it.", "example.com/nodes/node1+…", None
     )
@@ -115,6 +121,34 @@ class MemberConfig(Section):
     def address(self) -> str | None:
         """``addr``, or ``host`` with ``port``."""
         return self.addr or (self.host and f"{self.host}:{self.port}")
+
+    def member(self) -> Member:
+        """What genesis says of it.  Raises FormatError for keys that are none, ConfigError where one is missing."""
+        if self.id is None or self.address is None or self.key is None or self.cosigner is None:
+            raise ConfigError(f"nodes: member {self.id} lacks its addr, key or cosigner", hint="`witnz keys show` prints them")
+        identity = b64decode(kinds.IDENTITY.parse(self.key))
+        return Member(self.id, self.address, identity, kinds.COSIGNER.parse(self.cosigner), 0)
+
+
+class OperatorConfig(Section):
+    """A person whose key decides: what a node that joins compares genesis with."""
+
+    name: Text = setting("The key's name in the journal.", "alice")
+    key: Annotated[str, kinds.IDENTITY] = setting(
+        "The public key, as `witnz keys show` prints it.", "vGZHmcl5HW/mYCXlB2mcwIsTClVxfhuqfhqA6OQ9Vbo="
+    )
+
+
+class EtcdConfig(Section):
+    """The etcd cluster that orders the journal under engine: etcd."""
+
+    endpoints: Annotated[tuple[str, ...], kinds.list_of(kinds.HTTP_URL, or_one=True)] = setting(
+        "Its client URLs, tried in this order.", "[https://etcd1.internal:2379]", ()
+    )
+    prefix: Text | None = setting("Where in its key space; the cluster's name if not given.", "/witnz/app", None)
+    ca: PathValue | None = setting("Certificates that may sign the servers'.", "/etc/witnz/etcd-ca.pem", None)
+    cert: PathValue | None = setting("Client certificate.", "/etc/witnz/etcd.crt", None)
+    key: PathValue | None = setting("Key of the client certificate.", "/etc/witnz/etcd.key", None)
 
 
 class TableConfig(Section):

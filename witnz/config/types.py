@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
+from witnz.core.keys import COSIGNATURE, KEY_BYTES, parse_base64, parse_verifier_key
 from witnz.core.names import check_cluster_name, check_node_id, format_table_name, parse_table_name
 from witnz.errors import ConfigError, FormatError
 
@@ -304,6 +305,18 @@ def check_http_url(text: str) -> str:
     return text
 
 
+def _identity(text: str) -> str:
+    if len(parse_base64(text, what="key")) != KEY_BYTES:
+        raise FormatError("")
+    return text
+
+
+def _cosigner(text: str) -> str:
+    if parse_verifier_key(text).type != COSIGNATURE:
+        raise FormatError("")
+    return text
+
+
 def _peers(value: object) -> tuple[tuple[str | None, str], ...]:
     pairs: list[tuple[Any, Any]]
     if isinstance(value, dict):
@@ -339,6 +352,8 @@ PG_NAME = text_kind("name", "1 to 63 of a-z 0-9 _", _matching(_PG_NAME))
 WORD = text_kind("word", "up to 64 of a-z 0-9 . _ -, starting with a letter or digit", _matching(_WORD))
 CLUSTER = text_kind("cluster name", "parts of a-z 0-9 . _ - joined by /", check_cluster_name)
 NODE_ID = text_kind("node id", "1 to 32 of a-z 0-9 -", check_node_id)
+IDENTITY = text_kind("public key", "the base64 of 32 bytes, as `witnz keys show` prints it", _identity)
+COSIGNER = text_kind("verifier key", "a verifier key of a cosigner, as `witnz keys show` prints it", _cosigner)
 TABLE = text_kind("table", "table or schema.table", parse_table_reference, explain=True)
 PEERS = Kind("addresses", "a list of host:port, or a map from node id to host:port", _peers)
 SECRET = Kind("secret", "text", _secret)

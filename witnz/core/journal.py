@@ -142,27 +142,23 @@ class JournalState(JournalView):
 
     def _apply_genesis(self, record: Record) -> None:
         body = record.body
-        self.cluster, self.cluster_id, self.log_key = body["cluster"], record.cluster, body["log_key"]
+        self.cluster, self.cluster_id = body["cluster"], record.cluster
         self.system, self.timeline = body["database"]["system"], body["database"]["timeline"]
-        self.members = {member["id"]: Member.from_body(member) for member in body["members"]}
-        self.quorum = self._genesis_quorum = body["quorum"]
-        self._super_majority = body["quorum"] > len(self.members) // 2 + 1
+        self._take_period(record)
         for operator in body["operators"]:
             self._set_key(OPERATOR, operator["name"], b64decode(operator["key"]), 0)
 
-    def _apply_member(self, record: Record) -> None:
-        body = record.body
-        members = {name: member for name, member in self.members.items() if name != body["id"]}
-        if body["action"] == "add":
-            members[body["id"]] = Member.from_body(body, parse_lsn(body["from_lsn"]))
-        self.members = members
-        majority = len(members) // 2 + 1
-        self.quorum = min(len(members), max(majority, self._genesis_quorum)) if self._super_majority else majority
+    def _take_period(self, record: Record) -> None:
+        """Members, quorum and log key as this record leaves them."""
+        self.periods.take(record)
+        now = self.periods.now
+        self.members, self.quorum, self.log_key = dict(now.members), now.quorum, now.log_key
 
     def _apply_key(self, record: Record) -> None:
         body = record.body
         key = body["key"].encode() if body["kind"] == "log" else b64decode(body["key"])
         self._set_key(body["kind"], body["name"], key if body["action"] == "add" else None, parse_lsn(body["from_lsn"]))
+        self._take_period(record)
 
     def _set_key(self, kind: str, name: str, key: bytes | None, from_lsn: int) -> None:
         self._key_changes.setdefault((kind, name), []).append(KeyChange(from_lsn, key))
@@ -254,7 +250,7 @@ class JournalState(JournalView):
 
 _CHANGES: Mapping[str, Callable[[JournalState, Record], None]] = {
     "genesis": JournalState._apply_genesis,
-    "member": JournalState._apply_member,
+    "member": JournalState._take_period,
     "key": JournalState._apply_key,
     "open": JournalState._apply_open,
     "cancel": JournalState._apply_cancel,

@@ -2,8 +2,10 @@
 
 A rule takes the state and a record whose grammar, place, signature, votes and auth hold, and returns what is wrong, or None.
 
-    member      adds what is not in force, with keys nobody in force has; removes exactly what is, and never the last
-    key         likewise; never removes the last operator key
+    member      adds a node, or gives one in force other keys or another address, with keys that no other member has; removes
+                exactly what is in force, and never the last
+    key         adds what is not in force, a log key under the cluster's name; removes exactly what is, and never the last
+                operator key (checkpoints are signed by the log key that was added last, whatever is removed)
     open        the next generation of a table that is not open
     cancel      the generation that is open
     table       the next generation; above 1 it was opened with this secret and links the one before; auth where it weakens
@@ -26,6 +28,7 @@ from typing import Any, Final
 from witnz.core.finding import FindingClass, finding_id
 from witnz.core.journal_facts import FindingIdentity, JournalFinding, LogHead, TableRecord
 from witnz.core.journal_view import JournalView
+from witnz.core.keys import parse_verifier_key
 from witnz.core.lsn import parse_lsn
 from witnz.core.record import Record
 
@@ -99,12 +102,13 @@ def _member(state: JournalView, record: Record) -> str | None:
         if known is None or (known.identity, known.cosigner) != _member_keys(body):
             return f"expected to remove a member in force with its own keys, found {body['id']}"
         return "expected a member to remain" if len(state.members) == 1 else None
-    if known is not None:
-        return f"expected to add a new node, found the member {body['id']}"
+    if known is not None and (known.addr, known.identity, known.cosigner) == (body["addr"], *_member_keys(body)):
+        return f"expected to add a new node or to change one, found the member {body['id']} as it is"
     if not body["cosigner"].startswith(f"{state.cluster}/nodes/{body['id']}+"):
         return f"expected a cosigner named {state.cluster}/nodes/{body['id']}"
     identity, cosigner = _member_keys(body)
-    taken = any(identity == member.identity or cosigner == member.cosigner for member in state.members.values())
+    others = [member for member in state.members.values() if member.id != body["id"]]
+    taken = any(identity == member.identity or cosigner == member.cosigner for member in others)
     return "expected keys that no other member has" if taken else None
 
 
@@ -121,6 +125,8 @@ def _key(state: JournalView, record: Record) -> str | None:
         if in_force.get(name) != key:
             return f"expected to remove a {kind} key in force, found another under {name[:60]!r}"
         return "expected an operator key to remain" if kind == "operator" and len(in_force) == 1 else None
+    if kind == "log" and parse_verifier_key(body["key"]).name != state.cluster:
+        return f"expected a log key named {state.cluster}"
     if name in in_force or key in in_force.values():
         return f"expected a new {kind} key under a new name, found one in force"
     return None

@@ -18,6 +18,7 @@ from witnz.core.journal_facts import (
     Split,
     TableRecord,
 )
+from witnz.core.periods import Periods
 from witnz.core.record import NO_PREVIOUS
 
 OPERATOR, INTENT = "operator", "intent"
@@ -26,8 +27,9 @@ OPERATOR, INTENT = "operator", "intent"
 class JournalView:
     """A journal up to some size (``size``: the records that it holds).
 
-    ``cluster`` is the name, ``cluster_id`` the 32 hex digits, ``log_key`` genesis' verifier key; ``system`` and ``timeline``
-    are those of genesis or of the newest epoch; ``opened`` holds (generation, secret_sha256) of each table that is open.
+    ``cluster`` is the name, ``cluster_id`` the 32 hex digits, ``log_key`` the verifier key that signs checkpoints now;
+    ``system`` and ``timeline`` are those of genesis or of the newest epoch; ``opened`` holds (generation, secret_sha256) of
+    each table that is open; ``periods`` says whose keys counted when.
     """
 
     def __init__(self) -> None:
@@ -43,8 +45,7 @@ class JournalView:
         self.opened: dict[str, tuple[int, str]] = {}
         self.findings: dict[str, JournalFinding] = {}
         self.split: Split | None = None
-        self._genesis_quorum = 0
-        self._super_majority = False
+        self.periods = Periods()
         self._keys: dict[tuple[str, str], bytes] = {}
         self._key_changes: dict[tuple[str, str], list[KeyChange]] = {}
         self._tables: dict[str, TableRecord] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.entry import parse_entry
 from witnz.core.keyplan import key_text
 from witnz.core.note import parse_note
-from witnz.core.policy import format_policy
+from witnz.core.periods import periods_of
 from witnz.core.record import Record, parse_record
 from witnz.core.rowline import escape, row_blind
 from witnz.core.state import bucket_of
@@ -207,17 +207,10 @@ class Evidence:
             records=[(record, journal.proof(record)) for record in records],
             rows=rows or [],
             tables=tables or [],
-            policy=policy_text(journal.records[0].body),
+            policy=periods_of(journal.records).now.policy(),
             created=self._clock(),
             tool=f"witnz {__version__}",
         )
-
-
-def policy_text(genesis: Mapping[str, Any]) -> str:
-    """The policy that the cluster claims for itself: its log key, its members' cosigner keys, its quorum."""
-    return format_policy(
-        genesis["log_key"], [(member["id"], member["cosigner"]) for member in genesis["members"]], genesis["quorum"]
-    )
 
 
 def newest_of_key(conn: sqlite3.Connection, log: int, key: bytes) -> int | None:

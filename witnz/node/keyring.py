@@ -14,9 +14,11 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from witnz.core.journal_facts import Member
 from witnz.core.keys import (
     COSIGNATURE,
     ED25519,
@@ -25,21 +27,62 @@ from witnz.core.keys import (
     format_private_key,
     format_verifier_key,
     parse_private_key,
+    parse_verifier_key,
     verifier_key,
 )
 from witnz.errors import KeyProblem
-from witnz.store.datadir import load_key_file, save_key_file
+from witnz.store.datadir import load_key_file, save_key_file, sync_directory
 
 _RETAIN_PREFIX = "witnz-retain-key-1 "
+
+
+class KeptSigner:
+    """A signer whose key is a file of this node, ``NAME.key``, and may be replaced while the node runs.
+
+    A key that is to follow waits in ``NAME.next.key`` until the journal has brought it into force; then :meth:`promote` lets it
+    take the place of the one before, in the file and in everything that signs with this object.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self.name = path, name
+        self._signer: Signer = _load(path, name)
+
+    def __repr__(self) -> str:
+        return f"KeptSigner({self.name!r})"
+
+    @property
+    def public(self) -> bytes:
+        """The 32-byte public key that signs now."""
+        return self._signer.public
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte signature of ``message``."""
+        return self._signer.sign(message)
+
+    @property
+    def next_path(self) -> Path:
+        return next_file(self._path)
+
+    def promote(self, public: bytes) -> bool:
+        """Sign with the waiting key if that is the one of ``public``; False if it is not, or none waits."""
+        if not self.next_path.exists():
+            return False
+        waiting = _load(self.next_path, self.name)
+        if waiting.public != public:
+            return False
+        self.next_path.replace(self._path)
+        sync_directory(self._path.parent)
+        self._signer = waiting
+        return True
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
     """The signers of one node.  ``retain``: 32 bytes."""
 
-    identity: Signer
-    cosigner: Signer
-    log: Signer
+    identity: KeptSigner
+    cosigner: KeptSigner
+    log: KeptSigner
     retain: bytes
 
     @property
@@ -49,36 +92,97 @@ class Keyring:
 
     @property
     def cosigner_key(self) -> str:
-        return format_verifier_key(verifier_key(self.cosigner.name, COSIGNATURE, self.cosigner.public))
+        return _cosigner_key(self.cosigner)
+
+    @property
+    def identity_b64(self) -> str:
+        return base64.b64encode(self.identity.public).decode()
+
+    def follow(self, node_id: str, members: Mapping[str, Member], log_key: str) -> list[str]:
+        """Take the keys into use that the journal says are in force; the names of those that it names and that are not here.
+
+        A node that is no member has no keys in force, so nothing changes.
+        """
+        missing = []
+        member = members.get(node_id)
+        if member is not None:
+            if self.identity.public != member.identity and not self.identity.promote(member.identity):
+                missing.append("identity")
+            if self.cosigner_key != member.cosigner and not self.cosigner.promote(parse_verifier_key(member.cosigner).public):
+                missing.append("cosigner")
+        if self.log_key != log_key and not self.log.promote(parse_verifier_key(log_key).public):
+            missing.append("log")
+        return missing
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKeys:
+    """What a node has before it belongs to a cluster: its own identity and cosigner."""
+
+    identity: KeptSigner
+    cosigner: KeptSigner
+
+    @property
+    def cosigner_key(self) -> str:
+        return _cosigner_key(self.cosigner)
 
     @property
     def identity_b64(self) -> str:
         return base64.b64encode(self.identity.public).decode()
 
 
-def create_keyring(directory: Path, cluster: str, node_id: str) -> Keyring:
-    """Make the node's keys; those that exist already stay (so that ``init`` can be run again)."""
+def _cosigner_key(signer: Signer) -> str:
+    return format_verifier_key(verifier_key(signer.name, COSIGNATURE, signer.public))
+
+
+def next_file(path: Path) -> Path:
+    """Where the key waits that is to follow the one in ``path``."""
+    return path.with_name(f"{path.stem}.next.key")
+
+
+def create_node_keys(directory: Path, cluster: str, node_id: str) -> NodeKeys:
+    """Make the keys that are the node's own; those that exist already stay (so that ``init`` can be run again)."""
     for name, key_name, key_type in (
-        ("identity.key", f"{cluster}/identity/{node_id}", ED25519),
-        ("cosigner.key", f"{cluster}/nodes/{node_id}", COSIGNATURE),
-        ("log.key", cluster, ED25519),
+        ("identity.key", identity_name(cluster, node_id), ED25519),
+        ("cosigner.key", cosigner_name(cluster, node_id), COSIGNATURE),
     ):
         if not (directory / name).exists():
             save_key_file(directory / name, format_private_key(key_name, key_type, os.urandom(32)))
     retain = directory / "retain.key"
     if not retain.exists():
         save_key_file(retain, _RETAIN_PREFIX + base64.b64encode(os.urandom(32)).decode())
+    return load_node_keys(directory, cluster, node_id)
+
+
+def create_keyring(directory: Path, cluster: str, node_id: str) -> Keyring:
+    """The same and the cluster's log key: what the node that founds a cluster has."""
+    create_node_keys(directory, cluster, node_id)
+    if not (directory / "log.key").exists():
+        save_key_file(directory / "log.key", format_private_key(cluster, ED25519, os.urandom(32)))
     return load_keyring(directory, cluster, node_id)
 
 
-def load_keyring(directory: Path, cluster: str, node_id: str) -> Keyring:
-    """Read the node's keys.  Raises KeyProblem for a key that is missing, damaged or of another cluster or node."""
-    return Keyring(
-        identity=_load(directory / "identity.key", f"{cluster}/identity/{node_id}"),
-        cosigner=_load(directory / "cosigner.key", f"{cluster}/nodes/{node_id}"),
-        log=_load(directory / "log.key", cluster),
-        retain=_load_retain(directory / "retain.key"),
+def load_node_keys(directory: Path, cluster: str, node_id: str) -> NodeKeys:
+    """Read the node's own keys.  Raises KeyProblem for a key that is missing, damaged or of another cluster or node."""
+    return NodeKeys(
+        identity=KeptSigner(directory / "identity.key", identity_name(cluster, node_id)),
+        cosigner=KeptSigner(directory / "cosigner.key", cosigner_name(cluster, node_id)),
     )
+
+
+def load_keyring(directory: Path, cluster: str, node_id: str) -> Keyring:
+    """Read all of the node's keys.  Raises KeyProblem for a key that is missing, damaged or of another cluster or node."""
+    own = load_node_keys(directory, cluster, node_id)
+    retain = _load_retain(directory / "retain.key")
+    return Keyring(own.identity, own.cosigner, KeptSigner(directory / "log.key", cluster), retain)
+
+
+def identity_name(cluster: str, node_id: str) -> str:
+    return f"{cluster}/identity/{node_id}"
+
+
+def cosigner_name(cluster: str, node_id: str) -> str:
+    return f"{cluster}/nodes/{node_id}"
 
 
 def _load(path: Path, expected_name: str) -> Signer:

@@ -2,6 +2,10 @@
 
 Every step looks first whether it is done already, so that ``init`` can be run again: after a DBA has created the
 publication, or after a mistake in the configuration.  Nothing here keeps the administrator's connection.
+
+Of several members each makes its own keys first; once the file lists them all, the one with ``bootstrap`` founds the cluster:
+its genesis names every member.  The others make an empty store and their slot; genesis they take over from a member when they
+start, after they compared it with their own file (:mod:`witnz.node.joining`).
 """
 
 from __future__ import annotations
@@ -19,9 +23,9 @@ import psycopg
 from witnz.cluster.engine import LocalEngine
 from witnz.config import Config
 from witnz.core.keys import Signer
-from witnz.errors import ReplicationImpossible
+from witnz.errors import KeyProblem, ReplicationImpossible
 from witnz.node.journal import Journal
-from witnz.node.keyring import Keyring, create_keyring, create_person_key, load_person_key
+from witnz.node.keyring import Keyring, create_keyring, create_node_keys, create_person_key, load_person_key
 from witnz.postgres import slot as slots
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 from witnz.postgres.publication import apply, differences, expected_publications, publication_sql, publication_state, repair_sql
@@ -45,6 +49,9 @@ class Made:
     identity: str = ""
     policy: str = ""
     sql: list[str] = field(default_factory=list)
+    member: dict[str, str] | None = None  # this node's entry for the list of members, of one of several
+    missing: list[str] = field(default_factory=list)  # what the list of members lacks before anything can be founded
+    joins: bool = False  # genesis will come from another member
 
 
 def conninfo_of(config: Config) -> Conninfo:
@@ -55,10 +62,12 @@ def initialise(config: Config, *, admin: Conninfo | None, clock: Callable[[], in
     """Do whatever of ``init`` is not done yet.
 
     Raises ReplicationImpossible (exit 14) with the SQL for the DBA where the publication is not right and no ``admin`` is
-    given.
+    given, KeyProblem where the file lists other keys of this node than those that are here.
     """
     data = DataDir(config.data_dir)
     made = Made(config.data_dir)
+    if config.is_one_of_several and not _own_entry(config, data, made):
+        return made
     with connect(conninfo_of(config), application_name="witnz init") as conn:
         identity = server_identity(conn)
         if identity.in_recovery:
@@ -71,6 +80,30 @@ def initialise(config: Config, *, admin: Conninfo | None, clock: Callable[[], in
                 slots.create_slot(walsender, config.slot_name, publication=config.publication)
             made.created.append(f"replication slot {config.slot_name}")
     return made
+
+
+def _own_entry(config: Config, data: DataDir, made: Made) -> bool:
+    """Make this node's keys and the entry that lists them; whether the list of members is complete."""
+    address = config.node.bind_addr or next((m.address for m in config.nodes if m.id == config.node_id), None)
+    if address is None:
+        made.missing = config.missing_members()
+        return False
+    data.create()
+    before = (data.keys_dir / "identity.key").exists()
+    keys = create_node_keys(data.keys_dir, config.cluster, config.node_id)
+    if not before:
+        made.created.append(f"keys of {config.node_id} in {data.keys_dir}")
+    made.identity, made.cosigner_key = keys.identity_b64, keys.cosigner_key
+    made.member = {"id": config.node_id, "addr": address, "key": keys.identity_b64, "cosigner": keys.cosigner_key}
+    listed = config.member(config.node_id)
+    for name, here in (("key", keys.identity_b64), ("cosigner", keys.cosigner_key)):
+        if listed is not None and getattr(listed, name) not in (None, here):
+            raise KeyProblem(
+                f"nodes lists another {name} of {config.node_id} than the one in {data.keys_dir}",
+                hint="put the line that `witnz init` prints into the file, or restore this node's keys directory",
+            )
+    made.missing = config.missing_members()
+    return not made.missing
 
 
 def configured_tables(conn: psycopg.Connection[Any], config: Config) -> tuple[Tables, Tables]:
@@ -140,6 +173,9 @@ def _never_connected(data: DataDir) -> bool:
 def _make_store(
     config: Config, data: DataDir, identity: Identity, made: Made, clock: Callable[[], int], operator: str | None
 ) -> None:
+    if config.is_one_of_several and not config.node.bootstrap and not (data.keys_dir / "log.key").exists():
+        _make_empty_store(config, data, made)
+        return
     data.create()
     keys = create_keyring(data.keys_dir, config.cluster, config.node_id)
     made.log_key, made.cosigner_key, made.identity = keys.log_key, keys.cosigner_key, keys.identity_b64
@@ -156,17 +192,26 @@ def _make_store(
             _genesis(db, config, keys, identity, name, signer, clock)
         made.created.append(f"store {data.database}")
     made.operator_key = path if path.exists() else None
-    made.policy = policy_of(data, config)
+    made.policy = policy_of(data)
 
 
-def policy_of(data: DataDir, config: Config) -> str:
-    """The policy text that verifiers should keep, from the journal's first record."""
-    from witnz.core.record import parse_record
-    from witnz.node.evidence import policy_text
-    from witnz.store import journal
+def _make_empty_store(config: Config, data: DataDir, made: Made) -> None:
+    """A store that waits for the genesis of another member."""
+    made.joins = True
+    if data.database.exists():
+        return
+    with Database.create(data.database) as db, db.write() as conn:
+        meta.save_value(conn, "cluster", config.cluster)
+        meta.save_value(conn, "node", config.node_id)
+    made.created.append(f"store {data.database}")
 
-    with Database.open(data.database, read_only=True) as db, db.read() as conn:
-        return policy_text(parse_record(journal.record_at(conn, 1)).body)
+
+def policy_of(data: DataDir) -> str:
+    """The policy text that verifiers should keep now, from the journal."""
+    from witnz.node.view import load_journal_state
+
+    with Database.open(data.database, read_only=True) as db:
+        return load_journal_state(db).periods.now.policy()
 
 
 def _genesis(
@@ -184,20 +229,24 @@ def _genesis(
         "genesis",
         {
             "cluster": config.cluster,
-            "members": [
-                {
-                    "id": config.node_id,
-                    "addr": config.node.bind_addr or "local",
-                    "identity": keys.identity_b64,
-                    "cosigner": keys.cosigner_key,
-                }
-            ],
+            "members": _founders(config, keys),
             "operators": [{"name": operator, "key": base64.b64encode(signer.public).decode()}],
-            "quorum": 1,
+            "quorum": config.quorum or max(1, len(config.nodes)) // 2 + 1,
             "log_key": keys.log_key,
             "database": {"system": identity.system, "timeline": identity.timeline, "name": identity.dbname},
         },
     )
+
+
+def _founders(config: Config, keys: Keyring) -> list[dict[str, str]]:
+    """The members that genesis names: all of the list, or this node alone."""
+    if not config.is_one_of_several:
+        address = config.node.bind_addr or "local"
+        return [{"id": config.node_id, "addr": address, "identity": keys.identity_b64, "cosigner": keys.cosigner_key}]
+    members = [entry.member() for entry in config.nodes]
+    return [
+        {"id": m.id, "addr": m.addr, "identity": base64.b64encode(m.identity).decode(), "cosigner": m.cosigner} for m in members
+    ]
 
 
 def _login_name() -> str:

@@ -24,7 +24,7 @@ from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.finding import CLASSES, FindingState
 from witnz.core.journal import JournalState
 from witnz.core.note import parse_note
-from witnz.core.policy import PolicyResult, evaluate, format_policy, parse_policy
+from witnz.core.policy import PolicyResult, evaluate, parse_policy
 from witnz.core.timestamp import format_time
 from witnz.errors import WitnzError
 from witnz.store import checkpoints, findings, logs, meta, outbox
@@ -140,10 +140,8 @@ def checkpoint_summary(moment: Moment, stored: StoredCheckpoint) -> dict[str, An
 
 
 def judged(state: JournalState, stored: StoredCheckpoint) -> PolicyResult:
-    """A checkpoint under the policy that the cluster claims for itself."""
-    cosigners = [(member.id, member.cosigner) for member in state.members.values()]
-    policy = parse_policy(format_policy(state.log_key, cosigners, state.quorum))
-    return evaluate(policy, parse_note(stored.note))
+    """A checkpoint under the policy that the cluster claimed for itself at its size."""
+    return evaluate(parse_policy(state.periods.at(stored.size).policy(retired=False)), parse_note(stored.note))
 
 
 # -- sections -----------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ from witnz.core.entry import chain_hash, content_hash, first_parent, parse_entry
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import TableRecord
 from witnz.core.note import parse_note
-from witnz.core.policy import evaluate, format_policy, parse_policy
+from witnz.core.periods import periods_of
+from witnz.core.policy import evaluate, parse_policy
 from witnz.core.record import Record, parse_record
 from witnz.core.rowline import secret_commitment
 from witnz.core.tiles import TILE, FullTile, Tree
@@ -140,16 +141,17 @@ class _Audit:
         return f"{len(self.records)} records are valid and hash into chain, tiles and {len(notes)} checkpoints"
 
     def _checkpoints(self) -> str:
-        genesis = self.records[0].body
-        members = [(member["id"], member["cosigner"]) for member in genesis["members"]]
-        policy = parse_policy(format_policy(genesis["log_key"], members, genesis["quorum"]))
+        periods = periods_of(self.records)
         notes = checkpoints.list_checkpoints(self.conn, limit=1 << 30)
+        own, newest = meta.load_value(self.conn, "node"), 0
         for saved in notes:
+            policy = parse_policy(periods.at(saved.size).policy(retired=False))
             result = evaluate(policy, parse_note(saved.note))
             if not result.accepted:
                 raise _Wrong(f"the checkpoint of size {saved.size} is not signed as it must be: {result.detail}")
+            if own in result.cosigned_by:
+                newest = max(newest, saved.size)
         cosigned = checkpoints.load_cosigned(self.conn)
-        newest = max((saved.size for saved in notes), default=0)
         if newest and (cosigned is None or cosigned.size < newest):
             raise _Wrong(f"the cosigner's memory is older than the checkpoint of size {newest} that it signed")
         return f"{len(notes)} checkpoints carry the log's signature and their quorum"
