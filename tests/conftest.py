@@ -17,6 +17,7 @@ import pytest
 from tests.support.postgres import Database, create_database, prepare_server
 from witnz.demo.installation import find_installation
 from witnz.demo.server import PostgresServer
+from witnz.demo.storage import StorageServer
 from witnz.errors import WitnzError
 
 DEFAULT_VERSION = int(os.environ.get("WITNZ_TEST_PG", "16"))
@@ -59,6 +60,13 @@ def pg_server() -> Iterator[PostgresServer]:
     """The server that tests share; who restarts one or edits its files takes ``own_server``."""
     with PostgresServer(version=DEFAULT_VERSION) as server:
         prepare_server(server)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageServer]:
+    """A real S3 server with Object Lock; a test makes buckets of its own on it."""
+    with StorageServer.start(tmp_path_factory.mktemp("storage")) as server:
         yield server
 
 

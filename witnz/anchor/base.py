@@ -33,6 +33,7 @@ __all__ = [
     "AnchorRefused",
     "AnchorUnreachable",
     "Backend",
+    "LogFile",
     "Look",
     "Memory",
     "Pending",
@@ -46,15 +47,30 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
+class LogFile:
+    """A C2SP tile or entry bundle of the log ``log`` (its origin) at ``path``; once all are there, so are ``size`` entries."""
+
+    log: str
+    size: int
+    path: str
+    data: bytes = field(repr=False)
+
+
+def _no_files(kept: Mapping[str, int]) -> Iterable[LogFile]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """A final checkpoint to be published: its ``note`` with every signature, and its ``bundle``, built when it is asked for.
 
-    ``tiles``: the files of the log up to it, path and content, for anchors that keep the whole log.
+    ``files``: what the logs have gained up to it, given the sizes by origin that are kept already; for anchors that keep the
+    logs themselves.
     """
 
     note: str
     bundle: Callable[[], bytes] = field(repr=False)
-    tiles: Callable[[], Iterable[tuple[str, bytes]]] = field(default=tuple, repr=False)
+    files: Callable[[Mapping[str, int]], Iterable[LogFile]] = field(default=_no_files, repr=False)
 
     @property
     def text(self) -> str:

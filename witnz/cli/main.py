@@ -44,6 +44,8 @@ COMMANDS: Final = (
 """Modules of this package, in the order of the help page; each has ``register(app)``."""
 
 EXTRA_OF: Final = {
+    "boto3": "s3",
+    "botocore": "s3",
     "httpx": "node",
     "prometheus_client": "node",
     "psycopg": "node",
