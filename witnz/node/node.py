@@ -43,7 +43,7 @@ from witnz.node.rootscan import RootScan
 from witnz.node.rowlines import RowLines
 from witnz.node.sealer import Sealer
 from witnz.node.selfaudit import SelfAudit
-from witnz.node.source import SourceGuard
+from witnz.node.source import SourceGuard, require_recorded_source
 from witnz.node.table_state import ACTIVE, OPEN, TableState
 from witnz.node.verification import Verification, Verified
 from witnz.node.watch import CatalogWatch
@@ -399,7 +399,7 @@ class Node:
         try:
             with self._catalog() as conn:
                 self.watch.look(conn)
-        except (DatabaseError, psycopg.Error) as error:
+        except (DatabaseError, Inconclusive, psycopg.Error) as error:
             log.warning("catalog was not read", reason=str(error).strip())  # the scan meets the same, and says so
 
     def target(self, state: TableState) -> Target:
@@ -420,6 +420,7 @@ class Node:
         except WitnzError as error:
             raise Inconclusive(f"the database cannot be read: {error.message}") from None
         with conn:
+            require_recorded_source(conn, self.journal, self.db)
             info = catalog.table_by_oid(conn, state.oid)
             if info is None or info.witnz_name != state.name:
                 info = catalog.find_table(conn, *parse_table_name(state.name))

@@ -14,7 +14,7 @@ import psycopg
 import structlog
 
 from witnz.core.lsn import format_lsn, parse_lsn
-from witnz.errors import ReplicationImpossible
+from witnz.errors import Inconclusive, ReplicationImpossible
 from witnz.node.findings import FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.journal import Journal
@@ -26,6 +26,22 @@ from witnz.store import meta, undo
 from witnz.store.database import Database
 
 log = structlog.get_logger(__name__)
+
+
+def require_recorded_source(conn: psycopg.Connection[Any], journal: Journal, db: Database) -> None:
+    """Raise Inconclusive unless ``conn`` leads to the primary, system and timeline that the stream comes from.
+
+    What another server's catalog and tables show says nothing about the recorded ones (architecture.md 7).
+    """
+    identity, state = server_identity(conn), journal.state
+    with db.read() as reader:
+        timeline = meta.load_number(reader, "timeline") or state.timeline
+    if identity.in_recovery:
+        raise Inconclusive("the server is a standby: what it shows can not be verified exactly")
+    if identity.system != state.system:
+        raise Inconclusive(f"this is another database: system identifier {identity.system}, the journal says {state.system}")
+    if identity.timeline != timeline:
+        raise Inconclusive(f"the server is on timeline {identity.timeline}, the stream was read from timeline {timeline}")
 
 
 class SourceGuard:
@@ -89,7 +105,8 @@ class SourceGuard:
     def _begin_epoch(self, conn: psycopg.Connection[Any], from_lsn: int, reason: str) -> None:
         """The server is not where it was left: LSNs of before mean nothing now, the stream begins anew, and that is a gap."""
         with self._db.write() as store:
-            self._book.open(store, cls="epoch.restored", key=format_lsn(from_lsn), detail=reason)
+            at = format_lsn(from_lsn)
+            self._book.open(store, cls="epoch.restored", key=at, lsn=at, detail=reason)
         if slots.slot_state(conn, self._slot) is not None:
             slots.drop_slot(conn, self._slot)
         confirmed = self._create()
@@ -97,7 +114,7 @@ class SourceGuard:
         with self._db.write() as store:
             meta.save_value(store, "acked", str(confirmed))
             meta.save_value(store, "position", str(confirmed))
-            undo.settle(store, 1 << 63)  # whatever was unsettled there is settled, one way or the other
+            undo.settle(store, (1 << 63) - 1)  # whatever was unsettled there is settled, one way or the other
         log.error("server was restored", reason=reason, lsn=format_lsn(confirmed))
 
     def _position(self) -> int:

@@ -29,6 +29,7 @@ from witnz.node.findings import CLOSED, FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.generations import Generations
 from witnz.node.journal import Journal
+from witnz.node.source import require_recorded_source
 from witnz.node.table_state import ACTIVE, TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
@@ -59,8 +60,12 @@ class CatalogWatch:
         self.looks = 0
 
     def look(self, conn: psycopg.Connection[Any]) -> list[str]:
-        """One look; the ids of the findings that it opened."""
+        """One look; the ids of the findings that it opened.
+
+        Raises Inconclusive where the connection leads to another server than the recorded one.
+        """
         with self._lock:
+            require_recorded_source(conn, self._journal, self._db)
             states = self._states()
             infos = catalog.load_tables(conn, sorted({state.oid for state in states}))
             opened: list[str | None] = []

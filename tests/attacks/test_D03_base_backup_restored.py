@@ -1,0 +1,48 @@
+"""D03: an old copy of the whole data directory takes the place of the one in use."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.support.restoring import put_in_place
+from witnz.core.verdict import Verdict
+
+TABLE = "public.ledger"
+
+
+def copied(scene: Any, to: Path) -> None:
+    """A cold copy of the server's data directory."""
+    server = scene.database.server
+    server.stop()
+    shutil.copytree(server.data_dir, to, symlinks=True, copy_function=shutil.copy2)
+    server.start()
+    scene.caught_up_again()
+
+
+def restored(scene: Any, copy: Path) -> None:
+    """The copy takes the place of the data directory."""
+    server = scene.database.server
+    beside = server.data_dir.with_name("copy")
+    shutil.copytree(copy, beside, symlinks=True)
+    server.stop()
+    put_in_place(server, beside, aside="later")
+    server.start()
+
+
+def test_the_positions_that_went_backwards_are_an_epoch_and_the_lost_rows_are_named(own_server, own_scene, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16))
+    copied(scene, tmp_path / "backup")
+    scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'late', 1, NULL, '2026-02-01'), (51, 'later', 1, NULL, '2026-02-01')")
+    scene.protected.caught_up()
+    assert scene.protected.verify(TABLE).verdict is Verdict.VERIFIED
+    restored(scene, tmp_path / "backup")
+    finding = scene.gap("epoch.restored")
+    assert "before what was recorded" in finding.detail
+    scene.caught_up_again()
+    differences = scene.differences_of(TABLE)
+    assert differences == {"50": ("row.deleted", False), "51": ("row.deleted", False)}
+    assert set(scene.node.journal.state.open_gaps()) >= {TABLE}
+    untouched = scene.protected.verify("public.untouched")
+    assert untouched.result.differences == [] and untouched.verdict is Verdict.INCONCLUSIVE

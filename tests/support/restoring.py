@@ -1,0 +1,18 @@
+"""Putting another data directory in the place of a stopped server's, as a restore or a failover does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from witnz.demo.server import PostgresServer
+
+
+def put_in_place(server: PostgresServer, directory: Path, *, aside: str) -> None:
+    """``directory`` becomes the data directory of the stopped server; what was there is kept beside it as ``aside``."""
+    owner = server.data_dir.stat()
+    server.data_dir.rename(server.data_dir.with_name(aside))
+    directory.rename(server.data_dir)
+    for path in [server.data_dir, *server.data_dir.rglob("*")]:
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    server.data_dir.chmod(0o700)
