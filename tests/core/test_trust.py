@@ -9,7 +9,7 @@ from witnz.errors import FormatError
 
 TEXT = f"""\
 # from the operator's letter of 21 November
-account 1 0x{"aB" * 20}
+account 1 0x{"AB" * 20}
 account 137 {"cd" * 20}
 
 block 1 21000000 0x{"12" * 32}   # looked up on an explorer
@@ -34,7 +34,7 @@ def test_an_empty_file_trusts_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("account 1", "line 1: expected account, block, authority or bucket"),
+        ("account 1", "line 1: expected account, block, authority, bitcoin-block or bucket"),
         ("account 0 " + "ab" * 20, "line 1: expected account <chain id>"),
         ("account 01 " + "ab" * 20, "line 1: expected account <chain id>"),
         ("account 1 0x" + "ab" * 19, "address of 40 hex digits"),
@@ -42,7 +42,7 @@ def test_an_empty_file_trusts_nothing() -> None:
         (f"block 1 2 {'ab' * 32}\nblock 1 2 {'ac' * 32}", "block 2 of chain 1 is given with two hashes"),
         (f"account 1 {'ab' * 20}\naccount 1 0x{'AB' * 20}", "line 2: it is given twice"),
         ("authority " + "zz" * 32, "expected authority <SHA-256"),
-        ("bucket a b", "expected account, block, authority or bucket"),
+        ("bucket a b", "expected account, block, authority, bitcoin-block or bucket"),
         ("witness x", "found 'witness x'"),
     ],
 )

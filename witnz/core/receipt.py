@@ -9,6 +9,7 @@ checkpoint by its digest, and is otherwise NOT CHECKED.
     evm       chain_id from tx block_hash block_number block_time header tx_index proof
                                                                                      hex without prefix, proof root first
     rfc3161   url response roots                                                     base64 DER, PEM texts
+    opentimestamps   proof                                                           base64 of an .ots file
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from witnz.core.note import parse_note
+from witnz.core.opentimestamps import MAX_PROOF_BYTES
 from witnz.core.shape import Shape, base64_bytes, hex_bytes, integer, list_of, matching, members, one_of, spelled, text
 from witnz.core.timestamp import parse_time
 from witnz.errors import FormatError
@@ -65,6 +67,7 @@ _KNOWN: Mapping[str, Mapping[str, Shape]] = {
         "response": base64_bytes(max_bytes=MAX_RECEIPT_BYTES),
         "roots": list_of(_LONG, high=16),
     },
+    "opentimestamps": {"proof": base64_bytes(max_bytes=MAX_PROOF_BYTES)},
 }
 
 KNOWN_TYPES: Final = frozenset(_KNOWN)
