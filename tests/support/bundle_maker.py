@@ -20,7 +20,7 @@ from tests.support.journal_maker import (
     table_body,
     verify_body,
 )
-from tests.support.receipts import RECEIPTS
+from tests.support.receipts import receipt_over
 from witnz.core.bundle import BundledRow, BundledTable, RowState, build_bundle
 from witnz.core.canonical import canonical
 from witnz.core.checkpoint import checkpoint_digest
@@ -116,8 +116,7 @@ class PaperBundle:
         """A receipt that fits the checkpoint (or ``note``)."""
         text = parse_note(note or self.parts["checkpoint"]).text
         size = int(text.split("\n")[1])
-        base = RECEIPTS.get(kind, {"type": kind})
-        return {**base, "digest": checkpoint_digest(text).hex(), "size": size, **changed}
+        return {**receipt_over(kind, checkpoint_digest(text), size), **changed}
 
 
 def unsigned(value: Mapping[str, Any]) -> bytes:

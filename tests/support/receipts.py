@@ -1,8 +1,13 @@
-"""One receipt of each anchor that lies outside the cluster, well formed and worth nothing."""
+"""One receipt of each anchor that lies outside the cluster: well formed and worth nothing, or one that holds."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
+
+from tests.support.evm_paper import receipt_for
+from tests.support.time_authority import authority
+from witnz.core.opentimestamps import MAGIC, PENDING
 
 RECEIPTS: dict[str, dict[str, Any]] = {
     "s3": {
@@ -41,4 +46,23 @@ RECEIPTS: dict[str, dict[str, Any]] = {
         "response": "MAMCAQA=",
         "roots": ["-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"],
     },
+    "opentimestamps": {
+        "type": "opentimestamps",
+        "digest": "0" * 64,
+        "size": 2,
+        "proof": b64encode(MAGIC + b"\x01\x08" + bytes(32) + b"\x00" + PENDING + b"\x01\x00").decode(),
+    },
 }
+
+
+def receipt_over(kind: str, digest: bytes, size: int) -> dict[str, Any]:
+    """A receipt of a checkpoint that proves what it says, as far as its type can."""
+    if kind == "evm":
+        return receipt_for(digest, size)
+    members = dict(RECEIPTS.get(kind, {"type": kind}))
+    if kind == "rfc3161":
+        members |= {"response": b64encode(authority().response(digest)).decode(), "roots": [authority().root_pem]}
+    if kind == "opentimestamps":
+        proof = MAGIC + b"\x01\x08" + digest + b"\x00" + PENDING + b"\x19\x18https://calendar.example"
+        members["proof"] = b64encode(proof).decode()
+    return {**members, "digest": digest.hex(), "size": size}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support import bundle_cases, journal_cases
+from tests.support import anchor_cases, bundle_cases, journal_cases
 from tests.support.bundle_maker import PaperBundle
 from tests.support.journal_maker import PaperCluster, seed
 from tests.support.record_cases import BODIES, WRONG, changed
@@ -40,6 +40,20 @@ def foreign_policy(cluster: PaperCluster) -> str:
     log = Ed25519Signer(cluster.log.name, seed("foreign log"))
     key = format_verifier_key(verifier_key(log.name, ED25519, log.public))
     return format_policy(key, [(node, cluster.member_body(node)["cosigner"]) for node in cluster.nodes], cluster.quorum)
+
+
+def anchored() -> tuple[dict[str, bytes], dict[str, int]]:
+    """Bundles with receipts, and the exit codes that they give under the policy and the trust file beside them."""
+    files: dict[str, bytes] = {}
+    codes: dict[str, int] = {}
+    paper = PaperBundle()
+    for name, (make, code, _) in anchor_cases.CASES.items():
+        path = f"anchored/{name}{'_fail' if code else ''}.witnz.json"
+        files[path] = make(paper)
+        codes[path] = code
+    files["anchored/policy.txt"] = paper.parts["policy"].encode()
+    files["anchored/trust.txt"] = anchor_cases.trust_file().encode()
+    return files, codes
 
 
 def journals() -> tuple[dict[str, bytes], dict[str, int]]:
@@ -82,7 +96,7 @@ def every_vector() -> dict[str, bytes]:
     """All files by their path below this folder, ``exit-codes.json`` among them."""
     files: dict[str, bytes] = {}
     codes: dict[str, int] = {}
-    for made, expected in (bundles(), journals(), records()):
+    for made, expected in (bundles(), anchored(), journals(), records()):
         files |= made
         codes |= expected
     files["exit-codes.json"] = json.dumps(codes, indent=1, sort_keys=True).encode() + b"\n"

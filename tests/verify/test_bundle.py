@@ -102,7 +102,7 @@ def test_every_record_of_our_own_gives_its_exit_code(name: str, code: int) -> No
 
 def test_our_own_vectors_are_what_the_generator_writes() -> None:
     written = every_vector()
-    folders = ("bundles", "journals", "records")
+    folders = ("anchored", "bundles", "journals", "records")
     stored = {f"{folder}/{path.name}": path.read_bytes() for folder in folders for path in (VECTORS / folder).iterdir()}
     stored["exit-codes.json"] = (VECTORS / "exit-codes.json").read_bytes()
     assert stored.keys() == written.keys()
@@ -277,8 +277,8 @@ def test_receipts_that_need_more_are_named_and_are_inconclusive_only_where_they_
     assert unasked.exit_code == 0
     assert [line.partition(":")[0] for line in unasked.not_checked if line.startswith("anchors")] == [
         "anchors[0].object",
-        "anchors[1].evm",
-        "anchors[2].rfc3161",
+        "anchors[1].trust",
+        "anchors[2].token",
     ]
     asked = verify_bundle(data, policy, receipts_asked=True)
     assert asked.exit_code == 4
