@@ -235,6 +235,20 @@ def test_an_idle_slot_moves_on_with_the_keepalives(every_database: Database) -> 
         assert confirmed(database) >= written_lsn
 
 
+def test_a_server_without_anything_to_send_is_asked_how_far_it_has_read(every_database: Database) -> None:
+    conninfo = prepare(every_database)
+    with ReplicationStream(conninfo, "s", "p", start_lsn=0, status_interval_s=0.05) as stream:
+        answers: list[int] = []
+        deadline = time.monotonic() + 60
+        while len(answers) < 20 and time.monotonic() < deadline:
+            wal_end = stream.read(100, 1.0).wal_end
+            if wal_end is not None:
+                answers.append(wal_end)
+                stream.ack(wal_end, force=True)  # it has nothing to say of its own accord now
+        assert len(answers) == 20
+        assert answers == sorted(answers)
+
+
 def test_a_keepalive_before_a_message_is_not_the_batchs_end(fresh: Database) -> None:
     with streamed(fresh) as stream:
         for i in range(30):

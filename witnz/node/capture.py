@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +23,19 @@ from pathlib import Path
 import psycopg
 import structlog
 
-from witnz.core.message import MARK_PREFIX
 from witnz.errors import DatabaseUnreachable, SlotLost, WitnzError
+from witnz.node.marks import Marks, Progress
 from witnz.node.recorder import Outcome, Recorder
 from witnz.postgres import slot as slots
 from witnz.postgres.backoff import Backoff
-from witnz.postgres.pgoutput import Decoder
+from witnz.postgres.pgoutput import Commit, Decoder, Event
 from witnz.postgres.session import Conninfo, classify_error, connect, is_transient
 from witnz.postgres.sqlstate import PUBLICATION_MISSING
 from witnz.postgres.stream import Batch, ReplicationStream
 from witnz.postgres.xid import parse_snapshot
 from witnz.store import meta, undo
 from witnz.store.database import Database, raise_store_error
+from witnz.verify.stream import Patience
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,6 @@ IDLE_READ_S = 0.2
 POLL_S = 1.0
 ACK_IDLE_S = 1.0
 UNREACHABLE_AFTER_S = 10.0
-MESSAGES_SINCE = 140000
 
 
 @dataclass(slots=True)
@@ -91,7 +91,8 @@ class Capture:
         self._thread: threading.Thread | None = None
         self._holds: dict[int, int] = {}
         self._hold_lock = threading.Lock()
-        self._marks: dict[bytes, threading.Event] = {}
+        self._received = 0  # messages
+        self._marks = Marks(conninfo, self._progress, self._ended)
         self._backoff = Backoff(0.1, 10.0)
         self._reached = 0  # everything up to this LSN was received and is durable
         self._polled = 0.0
@@ -197,23 +198,42 @@ class Capture:
     def _loop(self, stream: ReplicationStream, sql: psycopg.Connection) -> None:
         decoder = Decoder()
         self.recorder.reconnected()
+        self._between(sql)
         while not self._stop.is_set():
             recorder = self.recorder
-            if not recorder.dirty and not recorder.in_transaction:
-                self._hooks.between(recorder)
             until_commit_s = max(0.0, self._committed_at + COMMIT_S / 2 - time.monotonic())
             commits_soon = recorder.dirty and not recorder.in_transaction
             batch = stream.read(MAX_MESSAGES, until_commit_s if commits_soon else IDLE_READ_S)
             if batch.payloads:
                 self.status.last_event = time.monotonic()
-                recorder.apply(decoder.decode(batch.payloads))
+                self._received += len(batch.payloads)
+                self._take(stream, sql, decoder.decode(batch.payloads))
             self._settle_down(stream, batch)
-            if time.monotonic() - self._polled >= POLL_S and not recorder.in_transaction and not recorder.dirty:
-                self._poll(sql)
+            self._between(sql)
         if self.recorder.dirty and not self.recorder.in_transaction:
             self._commit(stream)
         elif self.recorder.dirty:
             self.recorder.abandon(DatabaseUnreachable("stopped within a transaction"))
+
+    def _take(self, stream: ReplicationStream, sql: psycopg.Connection, events: Sequence[Event]) -> None:
+        """Apply what came.  It seldom ends with a transaction while the stream lags: then what does is committed on the way."""
+        if time.monotonic() - self._committed_at >= COMMIT_S and not isinstance(events[-1], Commit):
+            whole = next((at for at in range(len(events) - 1, 0, -1) if isinstance(events[at - 1], Commit)), 0)
+            if whole:
+                self.recorder.apply(events[:whole])
+                if self.recorder.dirty:
+                    self._commit(stream)
+                self._between(sql)
+                events = events[whole:]
+        self.recorder.apply(events)
+
+    def _between(self, sql: psycopg.Connection) -> None:
+        """What is due once nothing is uncommitted and no transaction is half received."""
+        if self.recorder.dirty or self.recorder.in_transaction:
+            return
+        self._hooks.between(self.recorder)
+        if time.monotonic() - self._polled >= POLL_S and not self.recorder.dirty:
+            self._poll(sql)
 
     def _settle_down(self, stream: ReplicationStream, batch: Batch) -> None:
         """Commit when it is time, and acknowledge."""
@@ -240,9 +260,7 @@ class Capture:
         self._committed_at = time.monotonic()
         self._reached = max(self._reached, recorder.position)
         for nonce in outcome.marks:
-            event = self._marks.get(nonce)
-            if event is not None:
-                event.set()
+            self._marks.recorded(nonce)
         self._hooks.recorded(outcome)
         stream.ack(recorder.position)  # last: a connection that is lost here takes nothing with it
 
@@ -279,7 +297,7 @@ class Capture:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """While held, the horizon does not move (see :class:`witnz.verify.live.Stream`)."""
+        """While held, the horizon does not move (see :class:`witnz.verify.stream.Stream`)."""
         token = object()
         with self._hold_lock:
             self._holds[id(token)] = self.recorder.horizon
@@ -289,24 +307,18 @@ class Capture:
             with self._hold_lock:
                 self._holds.pop(id(token), None)
 
-    def await_mark(self, nonce: bytes, timeout_s: float) -> bool:
-        """Emit a transactional marker and wait until the recorder stored the transaction that carries it."""
-        event = self._marks[nonce] = threading.Event()
-        deadline = time.monotonic() + timeout_s
-        try:
-            with connect(self._conninfo, application_name="witnz marker") as conn:
-                lsn = slots.emit_marker(conn, MARK_PREFIX, nonce.decode())
-                messages = conn.info.server_version >= MESSAGES_SINCE
-            while not event.wait(0.05):
-                if not messages and self._reached >= lsn:
-                    return True  # PostgreSQL 13 sends no messages: that the stream is past the marker has to do
-                if time.monotonic() > deadline or self._stop.is_set():
-                    return False
-            return True
-        except (psycopg.Error, WitnzError):
-            return False
-        finally:
-            self._marks.pop(nonce, None)
+    def await_mark(self, nonce: bytes, patience: Patience) -> None:
+        """Emit a transactional marker and wait for it (see :class:`witnz.verify.stream.Stream`)."""
+        self._marks.await_mark(nonce, patience)
+
+    def _progress(self) -> Progress:
+        recorder = self.recorder
+        return Progress(max(self._reached, recorder.position), self._received, recorder.recorded)
+
+    def _ended(self) -> str:
+        if self.fatal is not None:
+            return f"the replication stream has ended: {self.fatal.message}"
+        return "the node is stopping" if self._stop.is_set() else ""
 
 
 def _store_error(error: sqlite3.Error, path: Path) -> WitnzError:

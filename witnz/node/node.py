@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,13 @@ from witnz.store import meta
 from witnz.store.database import Database
 from witnz.store.datadir import DataDir, StoreLock
 from witnz.verify.live import LiveVerifier, Progress, Target
+from witnz.verify.stream import Patience
 
 log = structlog.get_logger(__name__)
 
 CHORE_S = 0.2
 WATCH_S = 2.0
+SEAL_PATIENCE = Patience(standstill_s=1.0, total_s=1.0)
 GAPS = frozenset({"slot.lost", "coverage.gap", "epoch.restored"})
 
 
@@ -287,7 +289,8 @@ class Node:
         if self.sealer.seal():
             self.events.publish("seal", {"journal_size": self.journal.size})
         elif self.sealer.waits:
-            self.capture.await_mark(f"seal-{time.monotonic_ns()}".encode(), 1.0)
+            with suppress(Inconclusive):  # what has not come yet is for the next seal
+                self.capture.await_mark(f"seal-{time.monotonic_ns()}".encode(), SEAL_PATIENCE)
         self.sealer.checkpoint()
 
     def _schedule(self) -> None:
@@ -522,5 +525,5 @@ class _StreamOf:
     def hold(self) -> Any:
         return self._node.capture.hold()
 
-    def await_mark(self, nonce: bytes, timeout_s: float) -> bool:
-        return self._node.capture.await_mark(nonce, timeout_s)
+    def await_mark(self, nonce: bytes, patience: Patience) -> None:
+        self._node.capture.await_mark(nonce, patience)

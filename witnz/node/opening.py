@@ -46,14 +46,13 @@ from witnz.postgres.scan_errors import TableLocked
 from witnz.postgres.xid import parse_snapshot
 from witnz.store import images, live, logs, spool, tablelog
 from witnz.store.database import Database
-from witnz.verify.live import Stream
+from witnz.verify.stream import PATIENCE, Stream
 
 log = structlog.get_logger(__name__)
 
 Phase = Literal["queued", "waiting", "reading", "ready", "done", "failed"]
 RETRY_S = 0.2
 BASELINE_ROWS = 8192
-MARK_TIMEOUT_S = 30.0
 
 
 @dataclass(slots=True)
@@ -217,8 +216,7 @@ class Opening:
 
     def _read(self) -> None:
         try:
-            if not self.around.stream.await_mark(os.urandom(16).hex().encode(), MARK_TIMEOUT_S):
-                raise Inconclusive("the replication stream did not reach the baseline's position")
+            self.around.stream.await_mark(os.urandom(16).hex().encode(), PATIENCE)
             self._copy()
         except RowsChanged as changed:
             self.changed, self.error, self.phase = changed, changed.message, "failed"

@@ -80,6 +80,7 @@ class Recorder:
         self._writer: AbstractContextManager[sqlite3.Connection] | None = None
         self._conn: sqlite3.Connection | None = None
         self._outcome = Outcome()
+        self.recorded = 0  # entries, those that wait in a spool among them
         self._flood: dict[tuple[int, int, str], int] = {}
 
     # -- tables ---------------------------------------------------------------------------------------------------------------
@@ -245,6 +246,7 @@ class Recorder:
     def record(self, table: TableState, block: Block) -> None:
         """Append a block to its log and move the table's state; or spool it while the table's baseline is being read."""
         conn = self.connection()
+        self.recorded += len(block)
         if table.status == OPEN:
             spool_block(conn, table, block, self.box)
             return

@@ -43,10 +43,10 @@ from witnz.postgres.session import Conninfo, classify_error
 from witnz.store import findings
 from witnz.store.database import Database
 from witnz.verify.live import Scan
+from witnz.verify.stream import PATIENCE, Patience
 
 log = structlog.get_logger(__name__)
 
-MARK_TIMEOUT_S: Final = 60.0
 _XID_MASK: Final = 0xFFFFFFFF
 _REPAIRED: Final = "repaired"  # the result that closes a finding in the journal
 
@@ -63,7 +63,7 @@ class Parts:
     state: Callable[[str], TableState]
     connect: Callable[[], psycopg.Connection[Any]]
     open_scan: Callable[[TableState], AbstractContextManager[Scan]]
-    await_mark: Callable[[bytes, float], bool]
+    await_mark: Callable[[bytes, Patience], None]
     verify_table: Callable[[str], Verified]
 
 
@@ -168,11 +168,13 @@ class Repairs:
         """
         finding = self._open_one(finding_id)
         intent = self._check_intent(finding, applied.intent)
-        if not self._parts.await_mark(os.urandom(16).hex().encode(), MARK_TIMEOUT_S):
+        try:
+            self._parts.await_mark(os.urandom(16).hex().encode(), PATIENCE)
+        except Inconclusive as error:
             raise Inconclusive(
-                "the repair is written, but the replication stream has not recorded it yet",
+                f"the repair is written, but not recorded yet: {error.message}",
                 hint=f"run `witnz repair apply {finding_id}` again when the node has caught up",
-            )
+            ) from error
         rest = self._plan(finding, applied.restored)
         near = self._near(finding, rest)
         own = [other.id for other in near if other.xid == str(intent.xid & _XID_MASK)]

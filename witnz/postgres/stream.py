@@ -8,7 +8,8 @@
 
 1.  A status goes out every ``status_interval_s``, whatever is arriving: a server that hears nothing for wal_sender_timeout ends
     the stream, and its own request for a reply may be queued behind megabytes that we have not read.  The timer runs while
-    :meth:`ReplicationStream.read` runs; who does not call it for long calls :meth:`ReplicationStream.beat`.
+    :meth:`ReplicationStream.read` runs; who does not call it for long calls :meth:`ReplicationStream.beat`.  It asks how far
+    the server has read: while that decodes what other tables wrote, it sends nothing of its own accord.
 2.  Nothing is acknowledged beyond what was received: the server would believe it and skip what lies between, without a word.
 3.  ``wal_end`` of a batch is what an owner with nothing undurable may acknowledge, although no transaction of its tables ends
     there.  If nobody does, an idle slot retains WAL for ever and the server's fast shutdown never ends.
@@ -261,26 +262,27 @@ class ReplicationStream:
     def beat(self) -> None:
         """Send a status if one is due.  Raises like :meth:`ack`."""
         if time.monotonic() >= self._status_due():
-            self._send_safely()
+            self._send_safely(ask=not self._unsent_ack)
 
     def _beat(self) -> None:
         if self._error is None and time.monotonic() >= self._status_due():
-            self._send_status()
+            self._send_status(ask=not self._unsent_ack)
 
     def _status_due(self) -> float:
         return self._status_at + (_ACK_INTERVAL_S if self._unsent_ack else self._status_interval_s)
 
-    def _send_safely(self) -> None:
+    def _send_safely(self, *, ask: bool = False) -> None:
         if self._error is not None:
             return  # the next read says why
         try:
-            self._send_status()
+            self._send_status(ask=ask)
         except psycopg.Error as error:
             raise classify_error(error, doing=self._doing) from error
 
-    def _send_status(self) -> None:
+    def _send_status(self, *, ask: bool = False) -> None:
+        """``ask``: the server shall answer with a keepalive, which says how far it has read."""
         now_us = time.time_ns() // 1000 - PG_EPOCH_US
-        self._pgconn.put_copy_data(_format_status(b"r", self.acked_lsn, self.acked_lsn, self.acked_lsn, now_us, 0))
+        self._pgconn.put_copy_data(_format_status(b"r", self.acked_lsn, self.acked_lsn, self.acked_lsn, now_us, ask))
         self._unflushed = self._pgconn.flush() != 0
         self._unsent_ack = False
         self._status_at = time.monotonic()

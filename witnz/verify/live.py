@@ -25,7 +25,6 @@ from typing import Protocol
 
 from witnz.core import hashing
 from witnz.core.keyplan import KeyPlan, key_text
-from witnz.core.lsn import format_lsn
 from witnz.core.rowline import escape
 from witnz.core.state import EMPTY_STATE_ROOT, bucket_of, differing_buckets
 from witnz.core.verdict import Verdict
@@ -36,8 +35,8 @@ from witnz.store.database import Database
 from witnz.verify.expected import ExpectedRow, ExpectedState
 from witnz.verify.hash_process import HashProcess
 from witnz.verify.partition import Partitions, state_trees
+from witnz.verify.stream import PATIENCE, Patience, Stream
 
-MARK_TIMEOUT_S = 30.0
 MAX_SUSPECT_ROWS = 200_000  # rows looked at one by one; a table tampered with beyond that is named in part and counted in full
 MAX_DIFFERENCES = 1_000
 BATCH_ROWS = 8192
@@ -45,16 +44,6 @@ BIG_ROWS = 50_000  # from here on a process of its own pays for its start
 BIG_BYTES = 16 << 20  # as much is held until then
 
 Progress = Callable[[int], None]
-
-
-class Stream(Protocol):
-    """What verification needs of the running capture."""
-
-    def hold(self) -> AbstractContextManager[None]:
-        """While held, values before transactions that a snapshot taken now might not see are kept."""
-
-    def await_mark(self, nonce: bytes, timeout_s: float) -> bool:
-        """Emit the marker and wait until it is recorded durably; False if it does not come back in time."""
 
 
 class Scan(Protocol):
@@ -130,8 +119,8 @@ class _Pass:
 class LiveVerifier:
     """Verifies tables of one node.  ``spill_dir``: for what does not fit into memory."""
 
-    def __init__(self, db: Database, stream: Stream, spill_dir: Path) -> None:
-        self._db, self._stream, self._spill_dir = db, stream, spill_dir
+    def __init__(self, db: Database, stream: Stream, spill_dir: Path, patience: Patience = PATIENCE) -> None:
+        self._db, self._stream, self._spill_dir, self._patience = db, stream, spill_dir, patience
 
     def verify(self, target: Target, progress: Progress = lambda rows: None) -> TableResult:
         """One run.  Errors that mean "could not look" become an INCONCLUSIVE result with their reason."""
@@ -278,11 +267,7 @@ class LiveVerifier:
                     take(lines)
             if changed := scan.changed_during():
                 raise Inconclusive(f"the definition of {target.table} changed during the scan ({', '.join(changed)})")
-            if not self._stream.await_mark(os.urandom(16).hex().encode(), MARK_TIMEOUT_S):
-                raise Inconclusive(
-                    f"the replication stream did not reach the snapshot's position {format_lsn(scan.lsn)} "
-                    f"within {MARK_TIMEOUT_S:.0f} s"
-                )
+            self._stream.await_mark(os.urandom(16).hex().encode(), self._patience)
             with self._db.read() as conn:
                 log = logs.get_log(conn, target.log)
                 if log.status == "ended" or log.final_lsn is not None:
