@@ -95,15 +95,15 @@ def test_two_hundred_thousand_concurrent_transactions_raise_nothing(database: Da
     (tmp_path / "node").mkdir()
     node = Protected.start(tmp_path / "node", database, tables)
     names = [f"public.{table['name']}" for table in tables]
-    runs: Counter[str] = Counter()
+    runs: Counter[tuple[str, str]] = Counter()
     doubts: list[object] = []
     stop = threading.Event()
 
     def keep_verifying() -> None:
-        while not stop.is_set():
+        while not stop.is_set():  # whole rounds: how many fit in is a matter of the machine
             for name in names:
                 verified = node.verify(name)
-                runs[verified.verdict.value] += 1
+                runs[name, verified.verdict.value] += 1
                 if verified.verdict is not Verdict.VERIFIED:
                     doubts.append(verified.to_json())
 
@@ -122,6 +122,6 @@ def test_two_hundred_thousand_concurrent_transactions_raise_nothing(database: Da
     assert found == [], [(f.cls, f.table, f.key) for f in found[:5]]
     assert doubts == [], doubts[:3]
     assert last == [Verdict.VERIFIED] * 3
-    assert runs["VERIFIED"] >= 5, runs
+    assert set(runs) == {(name, "VERIFIED") for name in names}, runs
     audit = audit_store(tmp_path / "node" / "data" / "witnz.db")
     assert [check for check in audit.checks if check.status is not CheckStatus.OK] == []
