@@ -1,0 +1,42 @@
+"""C08: the server throws away WAL that the slot still needs, so that changes are never streamed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from witnz.core.verdict import Verdict
+
+TABLE = "public.ledger"
+SETTINGS = {"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB", "wal_keep_size": "0"}
+
+
+def exhaust(scene: Any) -> None:
+    """Write WAL until the slot, which nobody reads, has lost what it needs."""
+    slot = scene.protected.config.slot_name
+    for _ in range(40):
+        scene.dba("SELECT pg_switch_wal()", "CREATE TABLE filler AS SELECT 1", "DROP TABLE filler", "CHECKPOINT")
+        state = scene.database.server.sql(f"SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'")
+        if state == [("lost",)]:
+            return
+    raise AssertionError(f"the slot is still {state}")
+
+
+def test_a_slot_that_lost_its_wal_is_a_gap_and_the_scan_names_the_rows(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16, settings=SETTINGS))
+    good = scene.verified_at(TABLE)
+    recorded = scene.row_hash(TABLE, 12)
+    scene.stop()
+    scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 12")
+    exhaust(scene)
+    scene.resume()
+    gap = scene.gap("slot.lost")
+    assert "discarded WAL" in gap.detail
+    assert scene.found(TABLE) == [], "the stream can not have seen it"
+    assert scene.differences_of(TABLE) == {"12": ("row.modified", False)}
+    row = scene.now("row.modified", 12, TABLE)
+    assert (row.recorded, row.found, row.window.last_good) == (recorded, scene.row_hash(TABLE, 12), good)
+    assert scene.protected.verify("public.untouched").verdict is Verdict.INCONCLUSIVE
+    scene.protected.approve(gap)
+    scene.assert_bystanders_verified()
+    scene.dba(f"DELETE FROM {TABLE} WHERE id = 3")
+    scene.now("violation.delete", 3, TABLE)
