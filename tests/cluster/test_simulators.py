@@ -118,8 +118,6 @@ def test_what_old_members_ordered_behind_a_change_is_void_and_ordered_again() ->
         def apply(index: int, command: bytes) -> None:
             seen[node].append(command)
             if command == b"change":
-                if hub.membership.epoch == 0:
-                    hub.order("late", b"late")  # by the old members, behind the change
                 hub.engines[node].reconfigure(Membership(1, index, MEMBERS))
 
         return apply
@@ -128,7 +126,9 @@ def test_what_old_members_ordered_behind_a_change_is_void_and_ordered_again() ->
     for node, engine in zip(MEMBERS, engines, strict=True):
         engine.on_apply(applier(node))
         engine.start()
-    engines[0].propose(b"change", "change", 10)
+    with hub.changed:
+        hub.order("change", b"change")
+        hub.order("late", b"late")  # by the old members, behind the change
     engines[0].propose(b"after", "after", 10)
     until(lambda: all(len(commands) == 2 for commands in seen.values()))
     assert set(map(tuple, seen.values())) == {(b"change", b"after")}

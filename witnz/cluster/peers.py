@@ -58,3 +58,23 @@ class Peers(Protocol):
 
     def update_members(self, members: Iterable[Member]) -> None:
         """From now on these are the members; connections of others, or under another key or address, are dropped at once."""
+
+
+class EngineListener(Protocol):
+    """Who takes the frames that the built-in engines say to each other; called on the channel's own thread, so briefly."""
+
+    def connected(self, node: str) -> None: ...
+
+    def disconnected(self, node: str) -> None: ...
+
+    def received(self, node: str, frame: bytes) -> None: ...
+
+
+class EngineChannel(Protocol):
+    """One-way frames between engines, in order while a connection stands; what was under way when it broke is lost."""
+
+    def on_engine_frames(self, listener: EngineListener) -> None:
+        """From now on; ``connected`` is called at once for every member that is."""
+
+    def send_engine_frame(self, node: str, frame: bytes) -> bool:
+        """Whether it was put on its way; False where there is no connection or too much is under way already."""

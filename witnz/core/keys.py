@@ -89,6 +89,10 @@ class Ed25519Signer:
         """The 64-byte signature of ``message``."""
         return self._private.sign(message)
 
+    def tls_key(self) -> Ed25519PrivateKey:
+        """The key itself, for TLS between nodes, whose library makes its own signatures (RFC 8446 4.4.3)."""
+        return self._private
+
 
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
