@@ -232,7 +232,14 @@ Start = Callable[..., Scene]
 
 
 def start_scene(
-    stack: ExitStack, directory: Path, server: PostgresServer, tables: Sequence[dict[str, Any]], *, columns: str, rows: str
+    stack: ExitStack,
+    directory: Path,
+    server: PostgresServer,
+    tables: Sequence[dict[str, Any]],
+    *,
+    columns: str,
+    rows: str,
+    **settings: Any,
 ) -> Scene:
     """A database with ``tables`` and the bystanders, and a node that protects them all, until ``stack`` ends."""
     database = create_database(server)
@@ -246,7 +253,7 @@ def start_scene(
         make_table(database, name)
     for table in tables:
         make_table(database, table["name"], columns=columns, rows=rows)
-    protected = Protected.start(directory, database, [*standing, *tables])
+    protected = Protected.start(directory, database, [*standing, *tables], **settings)
     scene = Scene(database, protected)
     stack.callback(_stop, scene)
     for name in BYSTANDERS:
@@ -310,12 +317,19 @@ def scene(shared: Shared, pg_server: PostgresServer, tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def own_scene(pg_server: PostgresServer, tmp_path: Path) -> Iterator[Start]:
-    """``own_scene({"name": …, "mode": …}, …)``: database and node of the test's own; also ``server``, ``columns``, ``rows``."""
+    """``own_scene({"name": …, "mode": …}, …)``: database and node of the test's own.
+
+    Also ``server``, ``columns``, ``rows``; what is left goes into the configuration.
+    """
     with ExitStack() as stack:
 
         def start(
-            *tables: dict[str, Any], server: PostgresServer = pg_server, columns: str = COLUMNS, rows: str = ROWS
+            *tables: dict[str, Any],
+            server: PostgresServer = pg_server,
+            columns: str = COLUMNS,
+            rows: str = ROWS,
+            **settings: Any,
         ) -> Scene:
-            return start_scene(stack, tmp_path, server, tables, columns=columns, rows=rows)
+            return start_scene(stack, tmp_path, server, tables, columns=columns, rows=rows, **settings)
 
         yield start

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
+
+from tests.support.node import wait
 from witnz.core.verdict import Verdict
 
 TABLE = "public.ledger"
@@ -19,6 +22,29 @@ def exhaust(scene: Any) -> None:
         if state == [("lost",)]:
             return
     raise AssertionError(f"the slot is still {state}")
+
+
+def test_a_slot_that_holds_back_more_than_is_allowed_is_given_up_before_the_disk_is_full(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
+    """The bound of the configuration; a long transaction of anybody holds WAL back while the node runs."""
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16), max_retained_wal="40MB")
+    slot, database = scene.protected.config.slot_name, scene.database
+    with psycopg.connect(database.admin_dsn) as long:
+        long.execute("CREATE TABLE never_seen (a int)")
+        for _ in range(4):
+            scene.dba("SELECT pg_switch_wal()", "CREATE TABLE filler AS SELECT 1", "DROP TABLE filler")
+        scene.dba("CHECKPOINT")
+        look = (
+            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > 40000000 FROM pg_replication_slots"
+            f" WHERE slot_name = '{slot}'"
+        )
+        wait(lambda: database.server.sql(look) != [(True,)], "the slot to let go")
+        long.rollback()
+    gap = scene.gap("slot.lost")
+    assert "max_retained_wal" in gap.detail or "does not exist" in gap.detail
+    scene.caught_up_again()
+    scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 12")
+    scene.now("violation.update", 12, TABLE)
+    assert set(scene.node.journal.state.open_gaps()) == {TABLE, "public.untouched", "billing.audit_logs"}
 
 
 def test_a_slot_that_lost_its_wal_is_a_gap_and_the_scan_names_the_rows(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]

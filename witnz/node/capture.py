@@ -67,6 +67,7 @@ class Hooks:
     recorded: Callable[[Outcome], None]  # a commit became durable
     connected: Callable[[psycopg.Connection], bool]  # before the stream starts; True: the stored position was set anew
     unreachable: Callable[[str], None]
+    retained: Callable[[int], str | None] = lambda retained_bytes: None  # why a slot that holds back so much must go
 
 
 class Capture:
@@ -285,6 +286,8 @@ class Capture:
             return
         snapshot = parse_snapshot(row[0])
         self.status.lag_bytes, self.status.retained_bytes = row[1], row[2]
+        if row[2] is not None and (reason := self._hooks.retained(row[2])) is not None:
+            raise SlotLost(reason)  # the next connection gives the slot up and records the gap
         recorder = self.recorder
         recorder.xid_near = max(recorder.xid_near, snapshot.xmax)
         with self._hold_lock:

@@ -144,11 +144,13 @@ class Node:
             config.slot_name,
             publication_names(config.publication),
             self._table_names,
+            config.max_retained_wal_bytes,
         )
         self.watch = CatalogWatch(self.db, self.journal, self.book, self.generations, config.publication, self.states)
         hooks = Hooks(
-            between=self.generations.between, recorded=self._recorded, connected=self._connected, unreachable=self._unreachable
-        )
+            between=self.generations.between, recorded=self._recorded, connected=self._connected,
+            unreachable=self._unreachable, retained=self.source.holds_back_too_much,
+        )  # fmt: skip
         self.capture = Capture(
             self.db, self.conninfo, config.slot_name, publication_names(config.publication), self._make_recorder, hooks
         )

@@ -56,8 +56,10 @@ class SourceGuard:
         slot: str,
         publications: Sequence[str],
         tables: Callable[[], list[str]],
+        max_retained_wal_bytes: int | None = None,
     ) -> None:
         self._db, self._journal, self._book = db, journal, book
+        self._max_retained_wal_bytes = max_retained_wal_bytes
         self._conninfo, self._slot, self._publications, self._tables = conninfo, slot, publications, tables
 
     def check(self, conn: psycopg.Connection[Any], *, publication_missed: bool = False) -> bool:
@@ -83,6 +85,8 @@ class SourceGuard:
             lost = f"replication slot {self._slot} does not exist any more"
         elif state.lost:
             lost = "the server discarded WAL that the slot still needed"
+        elif (held_back := self.holds_back_too_much(now - (state.restart_lsn or now))) is not None:
+            lost = held_back
         elif publication_missed:
             self._check_publications(conn)
             lost = "the publication was dropped for a while, and the slot can not be read past that"
@@ -101,6 +105,13 @@ class SourceGuard:
         if confirmed > acked:
             self._adopt(confirmed)
         return False
+
+    def holds_back_too_much(self, retained_bytes: int) -> str | None:
+        """Why a slot that retains so much WAL is to be given up, None where it may stay: the database's disk comes first."""
+        limit = self._max_retained_wal_bytes
+        if limit is None or retained_bytes <= limit:
+            return None
+        return f"the slot held back {retained_bytes} bytes of WAL, more than max_retained_wal ({limit}), and was given up"
 
     def _begin_epoch(self, conn: psycopg.Connection[Any], from_lsn: int, reason: str) -> None:
         """The server is not where it was left: LSNs of before mean nothing now, the stream begins anew, and that is a gap."""
