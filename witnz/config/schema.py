@@ -64,6 +64,11 @@ class Config(Section):
     operators: tuple[OperatorConfig, ...] = setting(
         "Operators that genesis must name, if they are known beforehand.", "[{name: alice, key: …}]", ()
     )
+    genesis: Annotated[str | None, kinds.DIGEST] = setting(
+        "Digest of the journal's first record, for a node that is added to a cluster; `witnz keys show` prints it.",
+        "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        None,
+    )
     engine: Annotated[Literal["builtin", "etcd"], kinds.one_of("builtin", "etcd")] = setting(
         "What orders the journal among several nodes: the Raft that comes with witnz, or your etcd.", "etcd", "builtin"
     )

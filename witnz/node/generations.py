@@ -151,6 +151,8 @@ class Generations:
             final_lsn=row.final_lsn,
             has_overlay=overlay,
             excluded=frozenset(notes.excluded),
+            skip_until=notes.skip_until,
+            settled_xid=notes.settled_xid,
             first_columns=first.columns if first is not None else None,
             first_identity=first.identity if first is not None else "",
         )

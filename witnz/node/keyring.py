@@ -63,6 +63,10 @@ class KeptSigner:
     def next_path(self) -> Path:
         return next_file(self._path)
 
+    def lines(self) -> list[str]:
+        """The private keys, that in force and the one that waits: for another member, never for showing."""
+        return [load_key_file(path) for path in (self._path, self.next_path) if path.exists()]
+
     def promote(self, public: bytes) -> bool:
         """Sign with the waiting key if that is the one of ``public``; False if it is not, or none waits."""
         if not self.next_path.exists():
@@ -173,7 +177,7 @@ def load_node_keys(directory: Path, cluster: str, node_id: str) -> NodeKeys:
 def load_keyring(directory: Path, cluster: str, node_id: str) -> Keyring:
     """Read all of the node's keys.  Raises KeyProblem for a key that is missing, damaged or of another cluster or node."""
     own = load_node_keys(directory, cluster, node_id)
-    retain = _load_retain(directory / "retain.key")
+    retain = load_retain_key(directory)
     return Keyring(own.identity, own.cosigner, KeptSigner(directory / "log.key", cluster), retain)
 
 
@@ -195,7 +199,9 @@ def _load(path: Path, expected_name: str) -> Signer:
     return Ed25519Signer(key.name, key.seed)
 
 
-def _load_retain(path: Path) -> bytes:
+def load_retain_key(directory: Path) -> bytes:
+    """The key of this node's row images, 32 bytes.  Raises KeyProblem."""
+    path = directory / "retain.key"
     text = load_key_file(path)
     try:
         key = base64.b64decode(text.removeprefix(_RETAIN_PREFIX), validate=True)

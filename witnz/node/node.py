@@ -415,6 +415,7 @@ class Node:
             oid=state.oid,
             plan=state.plan,
             open_scan=lambda: self._open_scan(state),
+            settled_xid=state.settled_xid,
         )
 
     @contextmanager

@@ -46,6 +46,8 @@ class TableState:
     snapshot: Snapshot | None = None
     lsn: int = 0
     final_lsn: int | None = None
+    skip_until: int = 0  # final LSN up to which, inclusive, other members gave the entries
+    settled_xid: int = 0  # a scan can be compared once its snapshot's xmin has reached this id
     has_overlay: bool = False
     pending_schema: str | None = None
     stale: str | None = None  # why a new generation is due
@@ -78,10 +80,13 @@ class TableState:
         return self.head.generation
 
     def wants(self, tx: Transaction) -> bool:
-        """Whether a transaction's rows are to be recorded here: all but those that the baseline's snapshot saw.
+        """Whether a transaction's rows are to be recorded here: all but those that the baseline's snapshot saw, or that came
+        from other members.
 
         What lies beyond ``final_lsn`` is wanted, too: it is spooled until the newer generation is adopted or cancelled.
         """
+        if tx.final_lsn <= self.skip_until:
+            return False
         return self.snapshot is None or tx.final_lsn >= self.lsn or not self.snapshot.visible(tx.xid64)
 
     def describe(self, relation: Relation) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 from witnz.errors import StoreCorrupt, StoreError
 from witnz.store.schema import open_utils
 
-Status = Literal["open", "active", "ended", "provisional"]
+Status = Literal["open", "active", "ended", "provisional", "fetching"]
 """``open``: its generation is announced but not decided; ``active``: it records; ``ended``: its generation is over;
-``provisional``: a new leaf's log that no ``table`` record has adopted yet."""
+``provisional``: a new leaf's log that no ``table`` record has adopted yet; ``fetching``: others give its entries."""
 
 _STATES: frozenset[str] = frozenset(get_args(Status))
 _OF_ONE_LOG = (

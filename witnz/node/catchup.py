@@ -1,0 +1,333 @@
+"""Catching up from the other members: a node that joins, was away for too long, lost its slot, or fell into the minority.
+
+    journal        validated from genesis, held against cosigned checkpoints          :mod:`witnz.node.journal_fetch`
+    keys           the log key and the generations' secrets, sealed to this node      :mod:`witnz.node.handover`
+    table logs     block by block against the seals                                   :mod:`witnz.node.log_fetch`
+    state          derived from entries and journal                                   :mod:`witnz.node.derive`
+
+Each step is safe to stop after, or in, and to begin again.  While table logs are fetched nothing records into them.
+"""
+
+from __future__ import annotations
+
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from witnz.core.canonical import parse_canonical
+from witnz.core.entry import parse_schema_hint
+from witnz.core.journal import JournalState
+from witnz.core.journal_facts import TableRecord
+from witnz.core.keys import ED25519, format_verifier_key, parse_private_key
+from witnz.core.lsn import format_lsn
+from witnz.core.record import Record, parse_record
+from witnz.core.rowline import row_hash, secret_commitment
+from witnz.core.shape import base64_bytes, integer, list_of, members, refuse
+from witnz.core.tiles import TILE
+from witnz.errors import KeyProblem, ProofError, StoreError
+from witnz.node import handover
+from witnz.node.derive import adopt_findings, derive
+from witnz.node.handover import Handed, Log
+from witnz.node.images import ImageBox
+from witnz.node.journal_fetch import JournalFetch
+from witnz.node.keyring import KeptSigner, next_file
+from witnz.node.log_fetch import Diverged, LogFetch, Target, await_tail, targets_of
+from witnz.node.log_notes import LogNotes
+from witnz.node.sources import NotFetched, Sources
+from witnz.postgres import catalog
+from witnz.store import entries, images, importing, logs, meta
+from witnz.store import journal as stored
+from witnz.store.database import Database
+from witnz.store.datadir import save_key_file
+from witnz.store.logs import LogRow
+
+log = structlog.get_logger(__name__)
+
+UNSEALED_WAIT_S: Final = 60.0  # how long to wait for a seal, or for members to agree on what none covers
+MAX_IMAGES_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The store and keys of the node that catches up.  ``clock``: µs since the Unix epoch."""
+
+    db: Database
+    cluster: str
+    node_id: str
+    identity: KeptSigner
+    keys_dir: Path
+    evidence_dir: Path
+    box: ImageBox
+    clock: Callable[[], int]
+
+
+class CatchUp:
+    """Catches one node up.  ``connect`` opens a connection to the database, whose catalog says how columns are numbered."""
+
+    def __init__(
+        self,
+        home: Home,
+        sources: Sources,
+        connect: Callable[[], psycopg.Connection[Any]],
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        unsealed_wait_s: float = UNSEALED_WAIT_S,
+    ) -> None:
+        self._home, self._sources, self._connect, self._stopped = home, sources, connect, stopped
+        self._unsealed_wait_s = unsealed_wait_s
+        self._journal = JournalFetch(home.db, sources, home.cluster, home.clock)
+        self._logs = LogFetch(home.db, sources, home.cluster, home.node_id)
+
+    # -- journal --------------------------------------------------------------------------------------------------------------
+
+    def journal(self) -> JournalState:
+        """As far as the other members are; saves the engine's index that belongs to it.  Only before an engine runs here."""
+        state, index = self._journal.newest()
+        with self._home.db.write() as conn:
+            meta.save_value(conn, "journal_index", index)
+        return state
+
+    def journal_to(self, size: int, chain: str) -> JournalState:
+        """Exactly so many records, which lead to this chain head: what an engine's snapshot names."""
+        return self._journal.up_to(size, chain)
+
+    # -- keys -----------------------------------------------------------------------------------------------------------------
+
+    def keys(self, state: JournalState, wanted: Sequence[Log], commitments: dict[Log, str]) -> dict[Log, bytes]:
+        """Have the log key handed over and saved, and the secrets of these generations, each compared with the journal."""
+        secrets: dict[Log, bytes] = {}
+        for at in range(0, max(1, len(wanted)), handover.MAX_LOGS):
+            part = wanted[at : at + handover.MAX_LOGS]
+
+            def take(node: str, part: Sequence[Log] = part) -> Handed:
+                asked = handover.ask(self._home.identity, state.cluster_id, self._home.node_id, part)
+                handed = asked.open(self._sources.ask(node, "join.keys", asked.body), state.members[node])
+                _check_handed(handed, state, part, commitments)
+                return handed
+
+            handed = self._sources.first("the log key and the secrets", take)
+            self._save_log_keys(handed, state)
+            secrets |= {log: handed.secrets[log] for log in part}
+        return secrets
+
+    def _save_log_keys(self, handed: Handed, state: JournalState) -> None:
+        path = self._home.keys_dir / "log.key"
+        for line in handed.log_keys:
+            if format_verifier_key(parse_private_key(line).verifier()) == state.log_key:
+                here = KeptSigner(path, self._home.cluster) if path.exists() else None
+                if here is None:
+                    save_key_file(path, line)
+                elif here.public != parse_private_key(line).verifier().public:
+                    next_file(path).unlink(missing_ok=True)
+                    save_key_file(next_file(path), line)
+
+    # -- table logs -----------------------------------------------------------------------------------------------------------
+
+    def all_logs(self, state: JournalState, position: int) -> int:
+        """Every generation that the journal knows, the current ones up to ``position``; how many entries were added."""
+        records = self._records()
+        targets = targets_of(records, state)
+        tables = _tables(records)
+        missing = [key for key in targets if self._secret(key) is None]
+        secrets = self.keys(state, missing, {key: record.secret_sha256 for key, record in tables.items()})
+        added = 0
+        for key in sorted(targets):
+            added += self._one(state, tables[key], targets[key], secrets.get(key) or self._secret(key) or b"", position)
+        self._finish(state, records)
+        return added
+
+    def log(self, state: JournalState, table: str, generation: int, position: int) -> None:
+        """One generation: one that this node could not read itself, or that it has only in part."""
+        records = self._records()
+        key = table, generation
+        record = _tables(records)[key]
+        secret = self._secret(key) or self.keys(state, [key], {key: record.secret_sha256})[key]
+        self._one(state, record, targets_of(records, state)[key], secret, position)
+        self._finish(state, records)
+
+    def restore(self, state: JournalState, table: str, generation: int, position: int) -> Path | None:
+        """Take back what of a log is not what the quorum sealed, keep it as evidence, and fetch it anew.
+
+        The file that the evidence went to; None where nothing differed.
+        """
+        kept = None
+        while True:
+            try:
+                self.log(state, table, generation, position)
+                return kept
+            except Diverged as diverged:
+                if kept is not None:
+                    raise
+                kept = self._set_aside(diverged)
+
+    def _one(self, state: JournalState, record: TableRecord, target: Target, secret: bytes, position: int) -> int:
+        """Fetch one generation; the own stream goes on where it ends."""
+        notes = LogNotes(*self._columns(record), root=self._root(state, record))
+        row = self._logs.begin(record, secret, notes.to_json())
+        added = 0 if target.head is None else self._logs.sealed(row, target.head)
+        row = self._row(row.id)
+        skip_until = target.lsn
+        if not target.final and target.lsn < position:
+            more = await_tail(self._logs, row, position, state.quorum, self._unsealed_wait_s, self._stopped)
+            if more is None:
+                raise NotFetched(
+                    f"nobody has sealed what happened to {record.table} before {format_lsn(position)},"
+                    " and too few members tell it alike",
+                    hint="it goes on by itself with the next seal; are the other members running and connected?",
+                )
+            added, skip_until = added + more, position - 1
+        self._note(row.id, record, skip_until)
+        log.info("log was fetched", table=record.table, generation=record.generation, entries=added)
+        return added
+
+    def _finish(self, state: JournalState, records: list[Record]) -> None:
+        """Derive what follows from the fetched logs, and let them count."""
+        with self._home.db.read() as conn:
+            fetched = logs.list_logs(conn, "fetching")
+        derive(self._home.db, fetched, records, state)
+        newest = self._newest_xid()
+        for row in fetched:
+            current = state.current_table(row.table)
+            active = current is not None and current.generation == row.generation
+            with self._home.db.write() as conn:
+                logs.set_mode(conn, row.id, replace(LogNotes.of(logs.get_log(conn, row.id)), settled_xid=newest).to_json())
+                logs.set_final_lsn(conn, row.id, None)
+                logs.set_status(conn, row.id, "active" if active else "ended")
+            if active and current is not None and current.rules.retain:
+                self._images(self._row(row.id))
+        with self._home.db.write() as conn:
+            adopt_findings(conn, records, state)
+
+    def _note(self, log_id: int, record: TableRecord, skip_until: int) -> None:
+        """How the columns are numbered, and where the own stream goes on."""
+        attnums, excluded = self._columns(record)
+        with self._home.db.write() as conn:
+            notes = replace(LogNotes.of(logs.get_log(conn, log_id)), attnums=attnums, excluded=excluded, skip_until=skip_until)
+            logs.set_mode(conn, log_id, notes.to_json())
+
+    # -- the catalog ----------------------------------------------------------------------------------------------------------
+
+    def _columns(self, record: TableRecord) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """(numbers of the recorded columns, names of those left out) as the catalog has them; empty where it has changed."""
+        with self._home.db.read() as conn:
+            row = logs.find_log(conn, record.table, record.generation)
+        names = [] if row is None or not row.columns else [column.name for column in parse_schema_hint(row.columns).columns]
+        with self._connect() as conn:
+            info = catalog.table_by_oid(conn, record.oid)
+        if info is None or not names:
+            return (), ()
+        numbers = {column.name: column.attnum for column in info.replicated_columns}
+        if any(name not in numbers for name in names):
+            return (), ()
+        return tuple(numbers[name] for name in names), tuple(sorted(set(numbers) - set(names)))
+
+    def _root(self, state: JournalState, record: TableRecord) -> str | None:
+        """The partitioned table that a leaf belongs to, if that one is protected."""
+        with self._connect() as conn:
+            info = catalog.table_by_oid(conn, record.oid)
+            root = catalog.table_by_oid(conn, info.partition_root) if info is not None and info.partition_root else None
+        return root.witnz_name if root is not None and state.newest_generation(root.witnz_name) is not None else None
+
+    def _newest_xid(self) -> int:
+        """Below this id every transaction has ended whose entries were fetched, once a snapshot's xmin reaches it."""
+        with self._connect() as conn:
+            row = conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+        return int(row[0]) if row else 0
+
+    # -- parts ----------------------------------------------------------------------------------------------------------------
+
+    def _records(self) -> list[Record]:
+        with self._home.db.read() as conn:
+            return [parse_record(leaf) for leaf in stored.records(conn)]
+
+    def _row(self, log_id: int) -> LogRow:
+        with self._home.db.read() as conn:
+            return logs.get_log(conn, log_id)
+
+    def _secret(self, key: Log) -> bytes | None:
+        with self._home.db.read() as conn:
+            row = logs.find_log(conn, *key)
+        return None if row is None else row.secret
+
+    def _set_aside(self, diverged: Diverged) -> Path:
+        """Move the entries that differ to the evidence, and the log back to the blocks that do not."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._home.clock() / 1_000_000))
+        path = self._home.evidence_dir / f"{stamp}-{diverged.table}-{diverged.generation}-from-{diverged.blocks * TILE + 1}.tsv"
+        with self._home.db.read() as conn:
+            row = logs.find_log(conn, diverged.table, diverged.generation)
+            if row is None:
+                raise StoreError(f"there is no log of {diverged.table}, generation {diverged.generation}")
+            with path.open("wb") as stream:
+                path.chmod(0o600)
+                for line in entries.entries(conn, row.id, diverged.blocks * TILE + 1):
+                    stream.write(line + b"\n")
+        with self._home.db.write() as conn:
+            importing.truncate_log(conn, row.id, diverged.blocks)
+        log.error("diverging entries were set aside", table=diverged.table, file=str(path), entries=row.size)
+        return path
+
+    def _images(self, row: LogRow) -> None:
+        """The retained rows that other members have; what nobody gives is restored by those who have it."""
+        for n in range((row.size + TILE - 1) // TILE):
+            request = {"table": row.table, "generation": row.generation, "n": n}
+            try:
+                rows = self._sources.first("retained rows", lambda node, r=request: self._image_rows(node, row, r))  # type: ignore[misc]
+            except NotFetched as error:
+                log.warning("retained rows were not fetched", table=row.table, reason=error.message)
+                return
+            with self._home.db.write() as conn:
+                images.put_many(conn, row.id, rows)
+
+    def _image_rows(self, node: str, row: LogRow, request: dict[str, Any]) -> list[tuple[int, bytes]]:
+        answer = self._sources.ask(node, "join.images", request)
+        document = parse_canonical(answer, what="join.images", max_bytes=MAX_IMAGES_BYTES)
+        _IMAGES(document, "images")
+        lines = {seq: b64decode(line) for seq, line in document["rows"]}
+        first = request["n"] * TILE + 1
+        if any(not first <= seq < first + TILE or seq > row.size for seq in lines):
+            raise ProofError(f"retained rows of block {request['n']}: expected entries of that block")
+        with self._home.db.read() as conn:
+            hashes = entries.row_hashes_at(conn, row.id, lines)
+        for seq, line in lines.items():
+            if row_hash(row.secret, line) != hashes[seq]:
+                raise ProofError(f"retained row of entry {seq}: expected the recorded hash, found another")
+        return [(seq, self._home.box.seal(row.origin, hashes[seq] or b"", line)) for seq, line in lines.items()]
+
+
+def _image(value: Any, path: str) -> None:
+    if not isinstance(value, list) or len(value) != 2:
+        raise refuse(path, "a seq and a row line", value)
+    integer(1)(value[0], path)
+    base64_bytes(max_bytes=MAX_IMAGES_BYTES)(value[1], path)
+
+
+_IMAGES = members({"rows": list_of(_image, high=TILE)})
+
+
+def _tables(records: Iterable[Record]) -> dict[Log, TableRecord]:
+    return {
+        (record.body["table"], record.body["generation"]): TableRecord.from_record(record)
+        for record in records
+        if record.type == "table"
+    }
+
+
+def _check_handed(handed: Handed, state: JournalState, wanted: Sequence[Log], commitments: dict[Log, str]) -> None:
+    """Raise ProofError unless this is the log key in force, and every secret is what its ``table`` record commits to."""
+    try:
+        keys = [parse_private_key(line) for line in handed.log_keys]
+    except KeyProblem as error:
+        raise ProofError(f"handover: {error.message}") from None
+    if not any(key.type == ED25519 and format_verifier_key(key.verifier()) == state.log_key for key in keys):
+        raise ProofError("handover: expected the log key that the journal names, found another")
+    for wish in wanted:
+        if wish not in handed.secrets:
+            raise ProofError(f"handover: expected the secret of {wish[0]}, generation {wish[1]}, found none")
+        if secret_commitment(handed.secrets[wish]) != commitments[wish]:
+            raise ProofError(f"handover: the secret of {wish[0]}, generation {wish[1]}, is not the one that was committed to")

@@ -1,0 +1,115 @@
+"""What follows from fetched entries and the journal: accepted rows, nonces that were counted, findings.
+
+The running node keeps these while it records; a node that took its entries from others derives them, by the same slow and
+obvious rules by which a store audits itself (:mod:`witnz.verify.replay`).  What unsettled transactions replaced (the undo ring)
+can not be derived: until every transaction fetched is visible to all snapshots, scans of these tables are INCONCLUSIVE
+(``settled_xid`` in :mod:`witnz.node.log_notes`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from witnz.core.entry import parse_entry
+from witnz.core.finding import Finding, Window, finding_id
+from witnz.core.journal import JournalState
+from witnz.core.journal_facts import TableRecord
+from witnz.core.journal_rules import finding_identity
+from witnz.core.message import check_intent, parse_intent
+from witnz.core.record import Record
+from witnz.core.timestamp import format_time
+from witnz.errors import FormatError
+from witnz.store import entries, findings, importing, nonces
+from witnz.store.database import Database
+from witnz.store.logs import LogRow
+from witnz.verify.replay import XID_MASK, Intents, Replay, decisions_of
+
+
+def derive(db: Database, rows: Sequence[LogRow], records: Sequence[Record], state: JournalState) -> None:
+    """Derive the state of these logs anew, from all their entries.  ``records``: the whole journal."""
+    with db.write() as conn:
+        for row in rows:
+            _count_nonces(conn, row, state)
+    made = decisions_of(records)
+    tables = {
+        (record.body["table"], record.body["generation"]): TableRecord.from_record(record)
+        for record in records
+        if record.type == "table"
+    }
+    for row in rows:
+        rules = tables[row.table, row.generation].rules
+        with db.write() as conn:
+            importing.clear_state(conn, row.id)
+            counted = dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+            intents = Intents(state, counted)
+            replay = Replay(conn, row.id, row.table, rules, intents, made[row.table, row.generation], keyed=row.keyed)
+            replay.run(entries.entries(conn, row.id))
+
+
+def _count_nonces(conn: sqlite3.Connection, row: LogRow, state: JournalState) -> None:
+    """Note the first transaction that used each nonce of a valid intent; of all logs that is the one of the lowest LSN."""
+    before = ""
+    for line in entries.entries(conn, row.id):
+        text = line.rpartition(b"\t")[2]
+        if text == b"\\N":
+            continue
+        entry = parse_entry(line)
+        if entry.intent is None or entry.intent == before:
+            continue
+        before = entry.intent
+        nonce = _valid_nonce(entry.intent, entry.lsn, entry.xid, state)
+        if nonce is not None and not nonces.count(conn, nonce, entry.lsn):
+            conn.execute("UPDATE nonces SET lsn = min(lsn, ?) WHERE nonce = ?", (entry.lsn, nonce))
+
+
+def _valid_nonce(text: str, lsn: int, xid: int, state: JournalState) -> str | None:
+    try:
+        intent = parse_intent(text)
+    except FormatError:
+        return None
+    public = state.signer_key(intent.key, lsn)
+    if public is None or int(intent.xid) & XID_MASK != xid or not check_intent(intent, state.cluster_id, public):
+        return None
+    return intent.nonce
+
+
+def adopt_findings(conn: sqlite3.Connection, records: Iterable[Record], state: JournalState) -> None:
+    """Take the journal's findings into the store, each in the state that the journal has brought it to."""
+    for record in records:
+        known = None if record.type != "finding" else state.finding_state(record.body["id"])
+        if known is None or findings.get(conn, known.id) is not None:
+            continue
+        body = record.body
+        findings.upsert(
+            conn,
+            Finding(
+                id=body["id"],
+                cls=body["class"],
+                severity=body["severity"],
+                table=body["table"],
+                generation=body["generation"],
+                key=body["key"],
+                detected_at=format_time(record.at),
+                window=Window(body["window"]["last_good"], body["window"]["first_bad"]),
+                recorded=body["recorded"],
+                found=body["found"],
+                entry_seq=body["seq"],
+                lsn=body["lsn"],
+                xid=body["xid"],
+                explained_by=body["explained_by"],
+                state=known.status,
+                detail=f"reported by {record.node}",
+                occurrence=_occurrence(record, state),
+            ),
+        )
+
+
+def _occurrence(record: Record, state: JournalState) -> int:
+    """How many findings of the same identity were settled before this one: its id says so."""
+    identity = finding_identity(record.body)
+    cls, table, generation, key, seq = identity
+    for occurrence in range(state.occurrences(identity) + 1):
+        if finding_id(record.cluster, cls, generation, key, occurrence, seq, table) == record.body["id"]:
+            return occurrence
+    raise FormatError(f"finding {record.body['id']}: expected an id that follows from its members")
