@@ -481,11 +481,11 @@ class Node:
                 self.generations.decided(state, info, reason)
 
     def decide(self, record_type: str, body: dict[str, Any]) -> int:
-        """Journal what an operator signed: ``unprotect``, ``key`` or ``config``; the record's seq.
+        """Journal what an operator signed: ``unprotect``, ``key``, ``config`` or ``member``; the record's seq.
 
         Raises ProofError if the journal refuses it, UsageError for a decision that is not of these.
         """
-        if record_type not in ("unprotect", "key", "config"):
+        if record_type not in ("unprotect", "key", "config", "member"):
             raise UsageError(f"a {record_type} record is not made this way")
         seq = self.journal.propose(record_type, body)
         if record_type == "unprotect":
