@@ -31,7 +31,7 @@ GROUPS = {
     "stream": "violation.update violation.delete violation.truncate violation.reinsert change.unapproved",
     "context": "schema.changed visibility.changed publication.changed identity.changed role.changed",
     "capture": "slot.lost coverage.gap epoch.restored source.unreachable",
-    "node": "node.diverged node.store-tampered node.rolled-back quorum.lost",
+    "node": "node.diverged node.store-tampered node.rolled-back node.misbehaved quorum.lost",
     "outside": "anchor.missing anchor.altered anchor.hidden anchor.late checkpoint.forked",
     "config": "config.changed key.changed clock.skew",
 }

@@ -27,8 +27,10 @@ from witnz.errors import WitnzError
 from witnz.metrics import Metrics
 from witnz.node.approval import Approvals
 from witnz.node.capture import SourceStatus
+from witnz.node.cosigning import Cosigner
 from witnz.node.events import Broadcaster
 from witnz.node.findings import FindingBook
+from witnz.node.following import Following
 from witnz.node.journal import Journal, authorise
 from witnz.node.keyring import create_keyring
 from witnz.node.opening import Opening
@@ -103,8 +105,11 @@ class StandingNode:
         )
         self.journal.propose("genesis", self._genesis())
         self.book = FindingBook(self.cluster_id, self.clock, lambda conn, finding: None)
-        self.sealer = Sealer(self.db, self.journal, self.keys, CLUSTER, self.clock)
+        self.sealer = Sealer(self.db, self.journal)
+        self.cosigner = Cosigner(self.db, self.journal, self.keys, CLUSTER, self.clock)
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
+        self.following = Following(self.db, {"accept": self.approvals.carry_out})
+        self.approvals.follow = self.following.follow
         self.metrics, self.events = Metrics(), Broadcaster()
         self.capture, self.generations = StandingCapture(), StandingGenerations()
         self.audit = AuditState("ok")
@@ -182,7 +187,7 @@ class StandingNode:
 
     def seal(self) -> None:
         self.sealer.seal()
-        self.sealer.checkpoint()
+        self.cosigner.checkpoint()
 
     def find(self, cls: str = "violation.update", key: str = "1", seq: int | None = 2) -> str:
         """Open a finding; its id."""

@@ -110,6 +110,8 @@ class AlertService:
         self._routes = {table: frozenset(names) for table, names in (routes or {}).items() if names}
         self._lanes = {sink.name: _Lane(sink, Allowance(sink.max_per_minute)) for sink in sinks}
         self._chance = chance or random.Random()  # noqa: S311  jitter, no secret
+        self.hold_s: Callable[[], float] = lambda: 0.0
+        """How long this node leaves a new notification to others; what goes to the log goes there at once."""
         self._woken = threading.Event()
         self._stop: threading.Event | None = None
         self._restored = False
@@ -128,8 +130,9 @@ class AlertService:
         Queuing the same finding in the same state again does nothing.  Call :meth:`wake` after the transaction.
         """
         payload, dedup = finding_payload(finding, self._cluster, self._node), dedup_key(finding)
+        now_s, hold_s = self._clock() / 1e6, self.hold_s()
         for name in self._sinks_of(finding.table):
-            outbox.enqueue(conn, dedup, name, payload, now=self._clock() / 1e6)
+            outbox.enqueue(conn, dedup, name, payload, now=now_s + (0.0 if name == "log" else hold_s))
 
     def _sinks_of(self, table: str | None) -> list[str]:
         wanted = self._routes.get(table or "", frozenset())

@@ -54,6 +54,7 @@ class FindingClass(StrEnum):
     NODE_DIVERGED = "node.diverged"
     NODE_STORE_TAMPERED = "node.store-tampered"
     NODE_ROLLED_BACK = "node.rolled-back"
+    NODE_MISBEHAVED = "node.misbehaved"
     QUORUM_LOST = "quorum.lost"
     ANCHOR_MISSING = "anchor.missing"
     ANCHOR_ALTERED = "anchor.altered"
@@ -207,6 +208,12 @@ CLASSES: Final[Mapping[str, ClassInfo]] = {
         "node",
         "the node's data is older than a checkpoint that it, a peer or an anchor knows",
         "do not let it sign; find out who restored it; catch up from peers or rebuild the node",
+    ),
+    FindingClass.NODE_MISBEHAVED: ClassInfo(
+        "critical",
+        "node",
+        "a node signed or asked for what no honest node does: a false seal, or a decision without an operator",
+        "treat that node and its keys as taken; it changed nothing; rebuild it under new keys",
     ),
     FindingClass.QUORUM_LOST: ClassInfo(
         "high",

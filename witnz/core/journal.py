@@ -11,7 +11,9 @@ The rules that hold for every record, in this order:
 5. Where ``auth`` stands it is by an operator key in force, and its nonce was never seen in this journal.
 6. What the type itself asks for: :mod:`witnz.core.journal_rules`.
 
-A valid record is one leaf with the next seq; an invalid one changes nothing.  Members and keys are in force from the record
+A valid record is one leaf with the next seq; an invalid one changes nothing.  What no honest node proposes (foreign, unsigned,
+without the votes or the operator that it needs) is refused with the code FORGED; everything else can happen to two honest
+nodes at once, or to one that says a thing twice.  Members and keys are in force from the record
 after the one that brings them.  The quorum is genesis' while the members are; after a change of members it is a majority of
 them, or genesis' if that asked for more than a majority (never more than there are members).
 """
@@ -22,10 +24,11 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from typing import Final
 
 from witnz.core.finding import FindingState
 from witnz.core.journal_facts import SETTLED, AcceptedRow, Anchored, JournalFinding, KeyChange, Member, Split, TableRecord
-from witnz.core.journal_rules import RULES, body_heads, closes_gap_of, finding_identity, split_key
+from witnz.core.journal_rules import RULES, body_heads, closes_gap_of, finding_identity, split_key, weakening
 from witnz.core.journal_view import OPERATOR, JournalView
 from witnz.core.keys import verify_signature
 from witnz.core.lsn import parse_lsn
@@ -33,6 +36,8 @@ from witnz.core.receipt import parse_receipt
 from witnz.core.record import Record, check_record_signature, operator_bytes, record_hash, record_vote_bytes
 from witnz.core.record_bodies import VOTED, check_body
 from witnz.errors import ProofError
+
+FORGED: Final = "journal.forged"
 
 
 class JournalState(JournalView):
@@ -81,14 +86,21 @@ class JournalState(JournalView):
         rule = RULES.get(record.type)
         problem = None if rule is None else rule(self, record)
         if problem is not None:
-            raise self._invalid(record, problem)
+            raise self._invalid(record, problem, forged=self._weakens_alone(record))
         return voted
+
+    def _weakens_alone(self, record: Record) -> bool:
+        """Whether a ``table`` record weakens protection without an operator.  (After a gap, that came just before.)"""
+        if record.type != "table" or "auth" in record.body:
+            return False
+        protected = self.current_table(record.body["table"])
+        return protected is not None and bool(weakening(protected, record.body))
 
     def _check_place(self, record: Record) -> None:
         if (record.type == "genesis") != (self.size == 0):
             raise self._invalid(record, "expected genesis first and only there")
         if self.size and record.cluster != self.cluster_id:
-            raise self._invalid(record, f"expected cluster {self.cluster_id}, found {record.cluster}")
+            raise self._invalid(record, f"expected cluster {self.cluster_id}, found {record.cluster}", forged=True)
         if record.seq is not None and record.seq != self.size + 1:
             raise self._invalid(record, f"expected seq {self.size + 1}, found {record.seq}")
         if record.n != self.next_n(record.node):
@@ -102,9 +114,9 @@ class JournalState(JournalView):
             members = {body["id"]: Member.from_body(body) for body in record.body["members"]}
         member = members.get(record.node)
         if member is None:
-            raise self._invalid(record, "expected a node that is a member in force")
+            raise self._invalid(record, "expected a node that is a member in force", forged=True)
         if verify_signatures and not check_record_signature(record, member.identity):
-            raise self._invalid(record, "its signature is not by the identity key of its node")
+            raise self._invalid(record, "its signature is not by the identity key of its node", forged=True)
 
     def _check_votes(self, record: Record, verify_signatures: bool) -> bytes:
         votes: Mapping[str, str] = record.body["votes"]
@@ -115,28 +127,31 @@ class JournalState(JournalView):
         for node, vote in votes.items():
             member = self.members.get(node)
             if member is None:
-                raise self._invalid(record, f"expected votes of members in force, found one of {node}")
+                raise self._invalid(record, f"expected votes of members in force, found one of {node}", forged=True)
             if verify_signatures and not verify_signature(member.identity, b64decode(vote), ballot):
-                raise self._invalid(record, f"the vote of {node} is not by its identity key")
+                raise self._invalid(record, f"the vote of {node} is not by its identity key", forged=True)
         if len(votes) < self.quorum:
-            raise self._invalid(record, f"expected votes of {self.quorum} members, found {len(votes)}")
+            raise self._invalid(record, f"expected votes of {self.quorum} members, found {len(votes)}", forged=True)
         return digest
 
     def _check_auth(self, record: Record, verify_signatures: bool) -> None:
         auth = record.body["auth"]
         key = self.operator_key(auth["operator"])
         if key is None:
-            raise self._invalid(record, f"expected an operator key in force, found none of {auth['operator'][:60]!r}")
+            raise self._invalid(
+                record, f"expected an operator key in force, found none of {auth['operator'][:60]!r}", forged=True
+            )
         if record.body["nonce"] in self._nonces:
             raise self._invalid(record, "its nonce was used before")
         if verify_signatures:
             signed = operator_bytes(record.body, record.cluster, record.type)
             if not verify_signature(key, b64decode(auth["sig"]), signed):
-                raise self._invalid(record, f"its auth is not by the operator key of {auth['operator'][:60]!r}")
+                raise self._invalid(record, f"its auth is not by the operator key of {auth['operator'][:60]!r}", forged=True)
 
-    def _invalid(self, record: Record, problem: str) -> ProofError:
+    def _invalid(self, record: Record, problem: str, *, forged: bool = False) -> ProofError:
         where = f"at {self.size + 1}" if record.seq is None else str(record.seq)
-        return ProofError(f"journal record {where} ({record.type} of {record.node}): {problem}")
+        message = f"journal record {where} ({record.type} of {record.node}): {problem}"
+        return ProofError(message, code=FORGED if forged else None)
 
     # -- changing ------------------------------------------------------------------------------------------------------
 

@@ -21,12 +21,14 @@ from typing import Any
 from witnz.core.entry import Entry, parse_entry
 from witnz.core.finding import CLASSES, Finding
 from witnz.core.keyplan import keyless_state_key, state_key_of_entry
-from witnz.core.record import parse_record
+from witnz.core.record import Record
 from witnz.core.rowline import unescape
+from witnz.core.timestamp import parse_time
 from witnz.errors import UsageError
-from witnz.node.findings import ACKNOWLEDGED, APPROVED, CLOSED, FindingBook
+from witnz.node.findings import ACKNOWLEDGED, APPROVED, CLOSED, REPAIRED, FindingBook
+from witnz.node.following import NotYet
 from witnz.node.journal import Journal
-from witnz.store import entries, findings, granted, journal, live, logs, meta
+from witnz.store import entries, findings, granted, live, logs, meta
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
 
@@ -39,6 +41,8 @@ class Approvals:
 
     def __init__(self, db: Database, journal: Journal, book: FindingBook, seal: Callable[[], object]) -> None:
         self._db, self._journal, self._book, self._seal = db, journal, book, seal
+        self.follow: Callable[[int], None] = lambda seq: None
+        """Carries out the journal up to a record; set by whoever puts the node together."""
         self._journalling = threading.Lock()
         self._deciding = threading.Lock()
 
@@ -83,24 +87,44 @@ class Approvals:
                 )
             self.journal_finding(finding)
             self._seal()  # so that the journal says up to which entries this decision was made
-            seq = self._journal.propose("accept", body)
-            return self._carry_out(seq, finding, expected["rows"])
+            self.follow(self._journal.propose("accept", body))
+            return self.get(finding.id)
 
-    def _carry_out(self, seq: int, finding: Finding, rows: list[dict[str, Any]]) -> Finding:
-        """What the journal decided moves the state, together with the note that it did."""
+    def carry_out(self, record: Record) -> None:
+        """What an ``accept`` record decided moves the state, together with the note that it did.
+
+        Raises NotYet while this node has not recorded what the decision is about.
+        """
+        if record.body["finding"] is None:
+            return
         with self._db.write() as conn:
-            self._accept(conn, finding, rows)
-            meta.save_value(conn, CARRIED_OUT, max(seq, meta.load_number(conn, CARRIED_OUT) or 0))
-            return self._book.set_state(conn, finding.id, APPROVED)
+            if (meta.load_number(conn, CARRIED_OUT) or 0) >= (record.seq or 0):
+                return
+            finding = findings.get(conn, record.body["finding"])
+            if finding is None:
+                raise NotYet(f"finding {record.body['finding']} is not known here yet")
+            self._check_recorded(conn, record)
+            self._accept(conn, finding, record.body["rows"])
+            meta.save_value(conn, CARRIED_OUT, record.seq)
+            self._book.set_state(conn, finding.id, APPROVED)
 
-    def resume(self) -> None:
-        """Carry out what a crash left between an ``accept`` record and the state."""
-        with self._db.read() as conn:
-            done = meta.load_number(conn, CARRIED_OUT) or 0
-            left = [parse_record(leaf) for leaf in journal.records(conn, done + 1)]
-        for record in left:
-            if record.type == "accept" and record.body["finding"] is not None:
-                self._carry_out(record.seq or 0, self.get(record.body["finding"]), record.body["rows"])
+    def _check_recorded(self, conn: sqlite3.Connection, record: Record) -> None:
+        """Raises NotYet where the entries that an ``accept`` names are still to come here."""
+        seqs = [row["seq"] for row in record.body["rows"] if row["seq"] is not None]
+        if record.body["table"] is None or not record.body["rows"]:
+            return
+        row = logs.find_log(conn, record.body["table"], record.body["generation"])
+        if row is None or row.size < max(seqs, default=0):
+            raise NotYet(f"{record.body['table']} is not recorded up to there yet")
+
+    def follow_state(self, record: Record) -> None:
+        """Move a finding on as an ``ack`` or ``repair`` record says."""
+        state = ACKNOWLEDGED if record.type == "ack" else REPAIRED
+        if record.type == "repair" and record.body["result"] != "repaired":
+            return
+        with self._db.write() as conn:
+            if findings.get(conn, record.body["finding"]) is not None:
+                self._book.set_state(conn, record.body["finding"], state)
 
     def journal_finding(self, finding: Finding) -> None:
         """Make sure that the journal knows a finding before it is decided about."""
@@ -108,11 +132,14 @@ class Approvals:
             if self._journal.state.finding_state(finding.id) is None:
                 self._journal.propose("finding", finding.to_body())
 
-    def journal_all(self) -> list[Finding]:
-        """Journal every finding that is not there yet, oldest first; those that there were."""
+    def journal_all(self, min_age_s: float = 0.0) -> list[Finding]:
+        """Journal every finding of at least this age that is not there yet, oldest first; those that there were."""
+        latest = self._book.now_us() - round(min_age_s * 1e6)
         with self._db.read() as conn:
             missing = [name for name in findings.list_ids(conn) if self._journal.state.finding_state(name) is None]
             fresh = [finding for name in missing if (finding := findings.get(conn, name)) is not None]
+        if min_age_s:
+            fresh = [finding for finding in fresh if parse_time(finding.detected_at) <= latest]
         for finding in fresh:
             self.journal_finding(finding)
         return fresh

@@ -118,6 +118,17 @@ class FindingBook:
         self._alert(conn, finding)
         return name
 
+    def now_us(self) -> int:
+        return self._clock()
+
+    def adopt(self, conn: sqlite3.Connection, finding: Finding) -> bool:
+        """Keep a finding that another node has journalled; whether it is new here."""
+        if findings.get(conn, finding.id) is not None:
+            return False
+        findings.upsert(conn, finding)
+        self._alert(conn, finding)
+        return True
+
     def set_state(self, conn: sqlite3.Connection, name: str, state: FindingState) -> Finding:
         """Move a finding on; a closed one stays closed."""
         finding = findings.get(conn, name)

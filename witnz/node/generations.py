@@ -22,25 +22,27 @@ from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.rowline import leaf_secret, secret_commitment
 from witnz.core.tiles import root_at
-from witnz.errors import ProofError, StoreCorrupt, WitnzError
+from witnz.errors import NoQuorum, ProofError, StoreCorrupt, WitnzError
 from witnz.node.block import Transaction
 from witnz.node.findings import FindingBook
 from witnz.node.log_notes import LogNotes
-from witnz.node.opening import Opening, Plan, Surroundings
+from witnz.node.opening import Invitation, Opening, Plan, Surroundings, baseline_key
 from witnz.node.recorder import Recorder, has_overlay
 from witnz.node.spool import replay_spool
 from witnz.node.succession import Predecessor, RowsChanged
 from witnz.node.table_state import ACTIVE, ENDED, OPEN, PROVISIONAL, TableState
+from witnz.node.voting import TooFewVotes
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo, schema_columns
 from witnz.postgres.pgoutput import Relation
 from witnz.postgres.xid import format_snapshot, parse_snapshot
-from witnz.store import entries, logs, spool, tablelog
+from witnz.store import entries, logs, meta, spool, tablelog
 from witnz.store.logs import LogRow
 
 log = structlog.get_logger(__name__)
 
 AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
+VOTE_AGAIN_S = 0.5
 
 
 class Generations:
@@ -62,7 +64,8 @@ class Generations:
         states = []
         running = {o.state.head.id: o for o in self.opening() if o.state is not None}
         rows = self._rows()
-        self._cancel_orphans(rows)
+        if self._around.companions is None:
+            self.cancel_orphans()
         for row in rows:
             if row.status == OPEN and row.id not in running and not self._adopted(row):
                 self._take_back(row)
@@ -80,19 +83,21 @@ class Generations:
         with self._around.db.read() as conn:
             return [row for row in logs.list_logs(conn) if row.status in (OPEN, ACTIVE, PROVISIONAL)]
 
-    def _cancel_orphans(self, rows: list[LogRow]) -> None:
-        """An ``open`` record whose log was never made: a crash came between the two."""
-        there = {(row.table, row.generation) for row in rows if row.status == OPEN}
-        there |= {(o.plan.name, o.plan.generation) for o in self.opening()}
+    def cancel_orphans(self) -> None:
+        """An ``open`` record whose log was never made, or is not this node's to lead: a crash, or a change of leader."""
+        there = {(o.plan.name, o.plan.generation) for o in self.opening() if o.invitation is None}
+        if self._around.companions is None:
+            there |= {(row.table, row.generation) for row in self._rows() if row.status == OPEN}
         for table, (generation, _) in list(self._around.journal.state.opened.items()):
             if (table, generation) not in there:
                 self._cancel(table, generation, "the node stopped meanwhile")
 
     def _cancel(self, table: str, generation: int, reason: str) -> None:
-        """Journal that an opening ended, if the journal still waits for it."""
-        if self._around.journal.state.opened.get(table, (0, ""))[0] == generation:
+        """Journal that an opening ended, if the journal still waits for it; among several nodes the leader does."""
+        journal = self._around.journal
+        if self._around.leads() and journal.state.opened.get(table, (0, ""))[0] == generation:
             body = {"table": table, "generation": generation, "reason": reason[:1000]}
-            self._around.journal.propose("cancel", body)
+            self._around.errands.start(("cancel", table), lambda: journal.propose("cancel", body))
 
     def _set_ended(self, row: LogRow) -> None:
         """A crash came between the ``unprotect`` record and the end of the log."""
@@ -110,7 +115,12 @@ class Generations:
     def _adopted(self, row: LogRow) -> bool:
         """Whether the ``table`` record of an opening stands, so that only the replay of its spool is still due."""
         newest = self._around.journal.state.newest_generation(row.table)
-        return newest is not None and newest.generation >= row.generation
+        if newest is None or newest.generation < row.generation:
+            return False
+        if self._around.companions is None:
+            return True
+        with self._around.db.read() as conn:  # others may have adopted it while this node was still reading
+            return meta.load_value(conn, baseline_key(row.id)) is not None
 
     def _take_back(self, row: LogRow) -> None:
         """A crash interrupted an opening that no ``table`` record adopted: as if it had never begun."""
@@ -161,12 +171,16 @@ class Generations:
 
     # -- opening --------------------------------------------------------------------------------------------------------------
 
-    def open(self, plan: Plan) -> Opening | None:
-        """Queue a generation; None if one of that table is being opened already."""
+    def open(self, plan: Plan, invitation: Invitation | None = None) -> Opening | None:
+        """Queue a generation; None if one of that table is being opened already, or another node leads the cluster."""
+        if invitation is None and not self._around.leads():
+            return None
         with self._lock:
-            if any(o.plan.name == plan.name and o.phase not in ("done", "failed") for o in self._openings):
+            if any(o.plan.name == plan.name for o in self._openings if o.phase != "done"):
                 return None
-            opening = Opening(plan, self._around)
+            opening = Opening(plan, self._around, invitation=invitation)
+            if invitation is not None:
+                opening.secret = invitation.secret
             self._openings.append(opening)
         log.info("generation was queued", table=plan.name, generation=plan.generation, reason=plan.reason)
         return opening
@@ -197,8 +211,7 @@ class Generations:
                 opening.phase = "failed"
             if before is None and opening.state is not None:
                 recorder.add_table(opening.state)
-            if opening.phase == "ready":
-                self._adopt(opening, recorder)
+            if opening.phase == "ready" and self._adopt(opening, recorder):
                 return
         self._open_again()
         for opening in [o for o in self._openings if o.phase == "failed"]:
@@ -218,26 +231,61 @@ class Generations:
             elif state.status == OPEN and not any(o.state is state for o in self._openings):
                 self._activate(state, self._before(state, recorder), recorder)
 
-    def _adopt(self, opening: Opening, recorder: Recorder) -> None:
-        state = opening.state
+    def _adopt(self, opening: Opening, recorder: Recorder) -> bool:
+        """Whether the ``table`` record of a ready opening stands, and the generation is active now."""
+        state, plan = opening.state, opening.plan
         if state is None:
-            return
-        old = opening.plan.predecessor
-        previous = None
-        if opening.plan.generation > 1:
-            with self._around.db.read() as conn:
-                row = logs_of(conn, opening.plan.name, opening.plan.generation - 1)
-                root = root_at(entries.tile_reader(conn, row.id, row.size), row.size)
-            previous = {"size": row.size, "root": base64.b64encode(root).decode(), "chain": row.chain}
-        try:
-            self._around.journal.propose("table", opening.table_body(previous), at=opening.at)
-        except ProofError as refusal:  # a gap was journalled meanwhile: an operator has to decide first
-            opening.error, opening.phase = refusal.message, "failed"
-            return
+            return False
+        old = plan.predecessor
+        if not self._stands(opening):
+            try:
+                if opening.invitation is not None or not self._propose_table(opening) or not self._stands(opening):
+                    return False
+            except (ProofError, NoQuorum) as refusal:  # a gap was journalled meanwhile: an operator has to decide first
+                opening.error, opening.phase = refusal.message, "failed"
+                return False
+        self._around.errands.forget(("table", plan.name, opening.secret))
         self._activate(state, old.state if old is not None else None, recorder)
         opening.phase = "done"
         with self._lock:
             self._openings.remove(opening)
+        return True
+
+    def _stands(self, opening: Opening) -> bool:
+        """Whether the journal has adopted just this: same secret, same snapshot."""
+        state = opening.state
+        record = self._around.journal.state.newest_generation(opening.plan.name)
+        if record is None or state is None or record.generation < opening.plan.generation:
+            return False
+        same = record.secret_sha256 == secret_commitment(state.head.secret) and record.at == opening.at
+        if not same or record.generation != opening.plan.generation or record.lsn != state.lsn:
+            opening.error, opening.phase = "the cluster adopted another baseline", "failed"
+            return False
+        return True
+
+    def _propose_table(self, opening: Opening) -> bool:
+        body, at = opening.table_body(self.previous(opening.plan)), opening.at
+        journal, errands = self._around.journal, self._around.errands
+
+        def propose() -> int:
+            while True:
+                try:
+                    return journal.propose("table", body, at=at)
+                except TooFewVotes as failed:
+                    if not failed.may_change or opening.phase != "ready" or not self._around.leads():
+                        raise
+                time.sleep(VOTE_AGAIN_S)
+
+        return errands.run(("table", opening.plan.name, opening.secret), propose)
+
+    def previous(self, plan: Plan) -> dict[str, object] | None:
+        """How the generation before ends: what a ``table`` record links."""
+        if plan.generation == 1:
+            return None
+        with self._around.db.read() as conn:
+            row = logs_of(conn, plan.name, plan.generation - 1)
+            root = root_at(entries.tile_reader(conn, row.id, row.size), row.size)
+        return {"size": row.size, "root": base64.b64encode(root).decode(), "chain": row.chain}
 
     def _before(self, state: TableState, recorder: Recorder) -> TableState | None:
         """The generation before, if it is still there to be ended."""
@@ -279,17 +327,20 @@ class Generations:
         plan, state = opening.plan, opening.state
         log.warning("generation was cancelled", table=plan.name, generation=plan.generation, reason=opening.error)
         self._cancel(plan.name, plan.generation, opening.error)
+        companions = self._around.companions
+        if companions is not None and opening.invitation is None:
+            self._around.errands.start(("forget", plan.name), lambda: companions.forget(opening))
         if state is None:
-            if plan.predecessor is None:
+            if plan.predecessor is None and opening.invitation is None:
                 self._try_again(plan)
             return
         recorder.remove_table(state)
         opening.drop()
         if plan.predecessor is not None:
             self._give_back(plan.predecessor, recorder)
-        else:
+        elif opening.invitation is None:
             self._try_again(plan)
-        if opening.changed is not None:
+        if opening.changed is not None and opening.invitation is None:
             self._rows_changed(plan, opening.changed, recorder)
 
     def _try_again(self, plan: Plan) -> None:
@@ -299,6 +350,8 @@ class Generations:
         self._again[plan.name] = (tries + 1, time.monotonic() + wait_s, plan)
 
     def _open_again(self) -> None:
+        if not self._around.leads():
+            self._again.clear()
         for name, (tries, due, plan) in list(self._again.items()):
             if due <= time.monotonic() and not any(o.plan.name == name for o in self.opening()):
                 if self._around.journal.state.current_table(name) is not None:
@@ -339,13 +392,20 @@ class Generations:
 
     # -- what is due ----------------------------------------------------------------------------------------------------------
 
+    def find(self, table: str, generation: int) -> Opening | None:
+        """The opening of this generation, if it is under way here."""
+        for opening in self.opening():
+            if (opening.plan.name, opening.plan.generation) == (table, generation):
+                return opening
+        return None
+
     def renew(self, state: TableState, info: TableInfo, reason: str) -> None:
         """The definition of a table changed: open the generation that follows, or ask for a decision."""
         if state.name in self._blocked or state.status != ACTIVE:
             return
         if self._around.journal.state.open_gap(state.name) is not None:
             return  # nobody can say that the rows are as recorded before an operator has accepted the gap
-        projection = self._projection(state, info)
+        projection = self.projection(state, info)
         if projection is None:
             self._blocked.add(state.name)
             with self._around.db.write() as conn:
@@ -372,7 +432,7 @@ class Generations:
             predecessor=Predecessor(state, projection),
         )
 
-    def _projection(self, state: TableState, info: TableInfo) -> tuple[int, ...] | None:
+    def projection(self, state: TableState, info: TableInfo) -> tuple[int, ...] | None:
         """Where the columns of the old baseline stand in a line of the new one; None if one of them is gone."""
         with self._around.db.read() as conn:
             attnums = LogNotes.of(logs.get_log(conn, state.head.id)).attnums
@@ -441,28 +501,14 @@ class Generations:
 
     def _adopt_leaf(self, state: TableState) -> None:
         """The ``table`` record of a leaf that appeared: empty in its snapshot, recorded since."""
-        rules = state.rules
-        if self._around.journal.state.newest_generation(state.name) is not None:
-            self._set_active(state)  # a crash came between the record and the status
+        journal = self._around.journal
+        if journal.state.newest_generation(state.name) is not None:
+            self._set_active(state)  # another node, or this one before a crash, proposed the record
             return
-        self._around.journal.propose(
-            "table",
-            {
-                "table": state.name,
-                "generation": 1,
-                "mode": rules.mode,
-                "on_change": rules.on_change,
-                "rules": {"inserts_only": rules.inserts_only, "require_intent": rules.require_intent, "retain": rules.retain},
-                "keys": {"columns": list(state.key_columns), "form": "hidden" if state.hidden_keys else "plain"},
-                "oid": state.oid,
-                "snapshot": format_snapshot(state.snapshot) if state.snapshot is not None else "",
-                "lsn": format_lsn(state.lsn),
-                "secret_sha256": secret_commitment(state.head.secret),
-                "previous": None,
-                "reason": "a leaf partition appeared",
-            },
-        )
-        self._set_active(state)
+        if self._around.leads():
+            body = leaf_body(state)
+            if self._around.errands.run(("table", state.name, state.head.secret), lambda: journal.propose("table", body)):
+                self._set_active(state)
 
     def _set_active(self, state: TableState) -> None:
         with self._around.db.write() as conn:
@@ -470,6 +516,25 @@ class Generations:
         state.status = ACTIVE
 
     recorder_connection: Callable[[], sqlite3.Connection]
+
+
+def leaf_body(state: TableState) -> dict[str, object]:
+    """The body of the ``table`` record that adopts a leaf partition, as every node derives it alike."""
+    rules = state.rules
+    return {
+        "table": state.name,
+        "generation": 1,
+        "mode": rules.mode,
+        "on_change": rules.on_change,
+        "rules": {"inserts_only": rules.inserts_only, "require_intent": rules.require_intent, "retain": rules.retain},
+        "keys": {"columns": list(state.key_columns), "form": "hidden" if state.hidden_keys else "plain"},
+        "oid": state.oid,
+        "snapshot": format_snapshot(state.snapshot) if state.snapshot is not None else "",
+        "lsn": format_lsn(state.lsn),
+        "secret_sha256": secret_commitment(state.head.secret),
+        "previous": None,
+        "reason": "a leaf partition appeared",
+    }
 
 
 def _as_stored(opening: Opening, row: LogRow) -> TableState:

@@ -12,25 +12,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import structlog
 
 from witnz import __version__
 from witnz.alert.service import AlertService
-from witnz.cluster.engine import LocalEngine
+from witnz.cluster.engine import Engine, LocalEngine
 from witnz.config import Config
 from witnz.core.classify import Rules
 from witnz.core.finding import Finding
 from witnz.core.names import parse_table_name
-from witnz.errors import ConfigError, DatabaseError, Inconclusive, UsageError, WitnzError
+from witnz.errors import ConfigError, DatabaseError, Inconclusive, NoQuorum, UsageError, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.approval import Approvals
 from witnz.node.auto_repair import AutoRepair
 from witnz.node.capture import Capture, Hooks
+from witnz.node.cosigning import Cosigner
+from witnz.node.errands import Errands
 from witnz.node.events import Broadcaster
 from witnz.node.findings import FindingBook
+from witnz.node.following import Following
 from witnz.node.generations import Generations
 from witnz.node.images import ImageBox
 from witnz.node.intents import IntentJudge
@@ -60,6 +63,9 @@ from witnz.store.datadir import DataDir, StoreLock
 from witnz.verify.live import LiveVerifier, Progress, Target
 from witnz.verify.stream import Patience
 
+if TYPE_CHECKING:
+    from witnz.node.peering import Fellows, Peering
+
 log = structlog.get_logger(__name__)
 
 CHORE_S = 0.2
@@ -76,8 +82,8 @@ def now_us() -> int:
 class Node:
     """One node.  ``open`` takes the data directory's lock; ``start`` begins to work; ``stop`` drains and lets go."""
 
-    def __init__(self, config: Config, *, clock: Callable[[], int] = now_us) -> None:
-        self.config, self.clock = config, clock
+    def __init__(self, config: Config, *, clock: Callable[[], int] = now_us, fellows: Fellows | None = None) -> None:
+        self.config, self.clock, self._fellows = config, clock, fellows
         self.data = DataDir(config.data_dir)
         self.data.check()
         self._lock: StoreLock = self.data.lock()
@@ -103,7 +109,8 @@ class Node:
         self.keys: Keyring = load_keyring(self.data.keys_dir, config.cluster, config.node_id)
         self.conninfo = Conninfo.from_conninfo(config.database.conninfo())
         self.metrics = Metrics()
-        self.engine = LocalEngine(config.node_id)
+        self.engine: Engine = self._fellows.engine if self._fellows is not None else LocalEngine(config.node_id)
+        self.errands = Errands(inline=self._fellows is None)
         self.journal = Journal(
             self.db,
             self.engine,
@@ -115,13 +122,29 @@ class Node:
         )
         self.alerts = AlertService.from_config(config, self.db, self.clock, self.metrics)
         self.book = FindingBook(self.cluster_id, self.clock, self.alerts.enqueue)
-        self.sealer = Sealer(self.db, self.journal, self.keys, config.cluster, self.clock)
+        self.sealer = Sealer(self.db, self.journal)
+        self.cosigner = Cosigner(self.db, self.journal, self.keys, config.cluster, self.clock)
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
-        self.approvals.resume()
+        self.following = Following(
+            self.db,
+            {
+                "accept": self.approvals.carry_out,
+                "ack": self.approvals.follow_state,
+                "repair": self.approvals.follow_state,
+            },
+        )
+        self.approvals.follow = self.following.follow
+        self.events = Broadcaster()
+        self.peering = self._join(self._fellows) if self._fellows is not None else None
+        self.following.follow()
+        self._make_parts()
+
+    def _make_parts(self) -> None:
+        """The parts that record and verify; what the journal knows stands already."""
+        config = self.config
         self.box = ImageBox(self.keys.retain)
         self.audit = SelfAudit(self.db, self.data.database, self.book, self.clock)
         self.wishes = Wishes(self.db, self.journal, self.book, config)
-        self.events = Broadcaster()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._progress: dict[str, int] = {}
@@ -131,8 +154,10 @@ class Node:
         around = Surroundings(
             db=self.db, journal=self.journal, stream=_StreamOf(self), cluster=config.cluster, clock=self.clock, box=self.box,
             connect=lambda: connect(self.conninfo, scan=True, application_name="witnz baseline"),
-            scan=self._scan_at_once, progress=self._progress.__setitem__,
+            scan=self._scan_at_once, progress=self._progress.__setitem__, errands=self.errands,
         )  # fmt: skip
+        if self.peering is not None:
+            around.companions, around.leads = self.peering.companions, self.peering.leads
         self.generations = Generations(around, self.book)
         self.generations.recorder_connection = self._recorder_connection
         self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
@@ -166,11 +191,18 @@ class Node:
         )  # fmt: skip
         self.repairs = Repairs(parts)
         self.repairs.resume()
+        if self.peering is not None:
+            self.peering.wire()
         self.auto_repair = AutoRepair(
             self.repairs, config, self.journal, self.data.keys_dir, self.clock,
             configured=lambda table: self.generations.leaves().get(table, table),
             done=lambda result: self.events.publish("finding", result.finding.to_json()),
         )  # fmt: skip
+
+    def _join(self, fellows: Fellows) -> Peering:
+        from witnz.node.peering import Peering
+
+        return Peering(self, fellows)
 
     def _recorder_connection(self) -> sqlite3.Connection:
         """The write transaction of the recorder at work now; it is another one after a lost connection."""
@@ -201,6 +233,8 @@ class Node:
             self.wishes.compare(self.generations.leaves())
             self.protect_configured(conn)
         self.capture.start()
+        if self.peering is not None:
+            self.peering.start()
         if chores:
             self._spawn("chores", self._chores)
             self._spawn("alerts", lambda: self.alerts.run(self._stop))
@@ -224,6 +258,10 @@ class Node:
             self.seal_now()
         except WitnzError as error:
             log.warning("last seal was not made", reason=error.message)
+        if self.peering is not None:
+            self.peering.stop()
+        self.errands.close()
+        self.following.save()
         self.close()
         log.info("node was stopped", node=self.config.node_id)
 
@@ -281,19 +319,41 @@ class Node:
                 self._drop_watch_connection()
                 raise
 
-    def _journal_findings(self) -> None:
-        for finding in self.approvals.journal_all():
+    def _journal_findings(self, min_age_s: float | None = None) -> None:
+        """Among several nodes: the leader at once, the others what the leader has left out for a while."""
+        if self.peering is not None:
+            if not self.peering.has_quorum:
+                return
+            min_age_s = self.peering.journal_after_s() if min_age_s is None else min_age_s
+        for finding in self.approvals.journal_all(min_age_s or 0.0):
             self.events.publish("finding", finding.to_json())
 
     def seal_now(self) -> None:
         """Seal what moved and sign the journal."""
         self._journal_findings()
-        if self.sealer.seal():
-            self.events.publish("seal", {"journal_size": self.journal.size})
-        elif self.sealer.waits:
-            with suppress(Inconclusive):  # what has not come yet is for the next seal
-                self.capture.await_mark(f"seal-{time.monotonic_ns()}".encode(), SEAL_PATIENCE)
-        self.sealer.checkpoint()
+        if self.peering is not None and not self.peering.seals():
+            return
+        try:
+            if self.sealer.seal():
+                self.events.publish("seal", {"journal_size": self.journal.size})
+            elif self.sealer.waits:
+                self._move_stream()
+        except NoQuorum:
+            if self.sealer.waits:
+                self._move_stream()
+            raise
+        self.cosigner.checkpoint()
+
+    def _move_stream(self) -> None:
+        """A marker gives the next seal an LSN of its own."""
+        with suppress(Inconclusive):  # what has not come yet is for the next seal
+            self.capture.await_mark(f"seal-{time.monotonic_ns()}".encode(), SEAL_PATIENCE)
+
+    def open_what_is_due(self) -> None:
+        """As the leader: open what the configuration names and the journal does not yet hold."""
+        if any(table.name not in self.journal.state.tables() for table in self.config.protected_tables):
+            with self._catalog() as conn:
+                self.protect_configured(conn)
 
     def _schedule(self) -> None:
         """Verify each table when its interval has passed; the first time soon after the start."""

@@ -9,6 +9,10 @@
 The definition is read when the opening begins and must be the same under S: keys, columns and the first schema entry come
 from it, whatever the stream, which may be far behind, describes meanwhile.
 
+Among several nodes the leader opens, and its companions open with it: they get the secret, spool from before X0 on, hold their
+streams still for the moment in which S and L are taken (nobody may have recorded beyond L for the old generation), read the
+baseline in the very same S, and vote for the ``table`` record when they have (:mod:`witnz.node.companions`).
+
 Everything that must not race with the stream (taking S and L, adopting) happens in :meth:`Opening.step`, which the capture
 thread calls between transactions; only the copying runs on a thread of its own.
 """
@@ -21,7 +25,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import psycopg
 import structlog
@@ -34,6 +38,7 @@ from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.rowline import secret_commitment
 from witnz.errors import Inconclusive, WitnzError
+from witnz.node.errands import Errands
 from witnz.node.images import ImageBox
 from witnz.node.journal import Journal
 from witnz.node.log_notes import LogNotes
@@ -44,7 +49,7 @@ from witnz.postgres.catalog import TableInfo, schema_columns, table_by_oid
 from witnz.postgres.scan import SnapshotScan
 from witnz.postgres.scan_errors import TableLocked
 from witnz.postgres.xid import parse_snapshot
-from witnz.store import images, live, logs, spool, tablelog
+from witnz.store import images, live, logs, meta, spool, tablelog
 from witnz.store.database import Database
 from witnz.verify.stream import PATIENCE, Stream
 
@@ -53,6 +58,40 @@ log = structlog.get_logger(__name__)
 Phase = Literal["queued", "waiting", "reading", "ready", "done", "failed"]
 RETRY_S = 0.2
 BASELINE_ROWS = 8192
+OLD_TRANSACTION = "a transaction older than the replication slot is still running"
+STILL_S = 5.0  # how long a companion holds its stream still for the leader
+REMIND_S = 5.0
+FORGET_S = 60.0  # a companion that has heard nothing of an opening for so long gives it up
+
+
+class Companions(Protocol):
+    """The members that open together with this node, which leads."""
+
+    def prepare(self, opening: Opening) -> None:
+        """Return once enough of them spool.  Raises NoQuorum."""
+
+    def remind(self, opening: Opening) -> None:
+        """Tell them that the opening goes on."""
+
+    def hold_still(self, opening: Opening) -> None:
+        """Return once those that spool hold their streams still, for at most STILL_S, or could not be asked."""
+
+    def move_on(self, opening: Opening) -> None:
+        """There is no S yet."""
+
+    def read(self, opening: Opening, exported: str, snapshot: str, lsn: int, at: int) -> None:
+        """Return once those that could have imported S."""
+
+    def forget(self, opening: Opening) -> None:
+        """The opening was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Who leads an opening that this node takes part in, and the secret of the generation (32 bytes)."""
+
+    leader: str
+    secret: bytes
 
 
 @dataclass(slots=True)
@@ -83,6 +122,9 @@ class Surroundings:
     connect: Callable[[], psycopg.Connection]
     scan: Callable[[psycopg.Connection, TableInfo, frozenset[str]], SnapshotScan | RootScan]
     progress: Callable[[str, int], None]
+    errands: Errands = field(default_factory=lambda: Errands(inline=True))
+    companions: Companions | None = None
+    leads: Callable[[], bool] = lambda: True
 
 
 @dataclass(slots=True)
@@ -96,6 +138,10 @@ class Opening:
     error: str = ""
     rows: int = 0
     changed: RowsChanged | None = None
+    invitation: Invitation | None = None
+    secret: bytes = field(default_factory=lambda: os.urandom(32))
+    heard: float = field(default_factory=time.monotonic)
+    still: threading.Event = field(default_factory=threading.Event)
     _keys: KeyPlan | None = None
     _hint: str = ""
     _x0: int = 0
@@ -107,14 +153,31 @@ class Opening:
     _thread: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _held: ExitStack = field(default_factory=ExitStack)
+    _asked: threading.Event = field(default_factory=threading.Event)
+    _news: threading.Event = field(default_factory=threading.Event)
+    _given: tuple[psycopg.Connection, SnapshotScan | RootScan, str, int, int] | None = None
+    _taken: threading.Event = field(default_factory=threading.Event)
+    _handing: threading.Lock = field(default_factory=threading.Lock)
+    _reminded: float = field(default_factory=time.monotonic)
 
     def step(self, now_s: float) -> None:
         """Move on if something is due.  Called by the capture thread between transactions, with nothing uncommitted."""
-        if self.phase == "queued":
+        if self.invitation is not None:
+            self._step_along(now_s)
+        elif not self.around.leads():
+            raise Inconclusive("another node leads the cluster now")
+        elif self.phase == "queued" and self._announced():
             self._start()
-        elif self.phase == "waiting" and now_s >= self._next_try:
+        elif self.phase == "waiting" and now_s >= self._next_try and self._gathered():
             self._next_try = now_s + RETRY_S
             self._try_snapshot()
+        self._remind(now_s)
+
+    def _remind(self, now_s: float) -> None:
+        companions = self.around.companions
+        if companions is not None and self.invitation is None and now_s - self._reminded >= REMIND_S:
+            self._reminded = now_s
+            self.around.errands.start(("remind", self.plan.name), lambda: companions.remind(self))
 
     def cancel(self) -> None:
         """Stop the copying; the log is dropped by whoever collects the failed opening."""
@@ -125,16 +188,36 @@ class Opening:
 
     # -- queued -> waiting ----------------------------------------------------------------------------------------------------
 
+    def _announced(self) -> bool:
+        """Whether the ``open`` record stands; a first generation needs none."""
+        plan, journal = self.plan, self.around.journal
+        if self._conn is None:
+            self._conn = self.around.connect()
+            self._read_definition(self._conn)
+        if plan.generation == 1:
+            return True
+        body = {"table": plan.name, "generation": plan.generation, "secret_sha256": secret_commitment(self.secret)}
+        return self.around.errands.run(("open", plan.name, self.secret), lambda: journal.propose("open", body))
+
+    def _gathered(self) -> bool:
+        """Whether X0 is taken: once this node, and among several enough of them, spool what happens to the table."""
+        if self._x0:
+            return True
+        companions, conn = self.around.companions, self._conn
+        if conn is None:
+            return False
+        if companions is not None:
+            prepare = companions.prepare
+            if not self.around.errands.run(("prepare", self.plan.name, self.secret), lambda: prepare(self)):
+                return False
+        self._x0 = _newest_xid(conn)
+        return True
+
     def _start(self) -> None:
-        plan, around = self.plan, self.around
-        secret = os.urandom(32)
-        self._conn = around.connect()
-        self._read_definition(self._conn)
-        if plan.generation > 1:
-            around.journal.propose(
-                "open", {"table": plan.name, "generation": plan.generation, "secret_sha256": secret_commitment(secret)}
-            )
-        self._x0 = _newest_xid(self._conn)
+        plan, around, secret = self.plan, self.around, self.secret
+        if self._conn is None:
+            self._conn = around.connect()
+            self._read_definition(self._conn)
         columns = _columns(plan)
         with around.db.write() as conn:
             head = tablelog.create_log(
@@ -165,6 +248,8 @@ class Opening:
         )
         self._keys = self.state.plan
         self._hint = self.state.logged_schema = schema_hint(columns, plan.info.identity, plan.info.oid)
+        if around.companions is None:
+            self._x0 = _newest_xid(self._conn)
         self.phase = "waiting"
 
     def _read_definition(self, conn: psycopg.Connection) -> None:
@@ -182,40 +267,113 @@ class Opening:
     def _try_snapshot(self) -> None:
         if self._conn is None or self.state is None:
             return
-        scan = self.around.scan(self._conn, self.plan.info, self.plan.excluded)
+        companions = self.around.companions if self.plan.predecessor is not None else None
+        if companions is not None:
+            if _oldest_xid(self._conn) < self._x0:
+                self.error = OLD_TRANSACTION
+                return
+            companions.hold_still(self)
+        scan = self._open_scan(self._conn)
+        if scan is None:
+            if companions is not None:
+                companions.move_on(self)
+            return
+        if isinstance(scan, SnapshotScan) and _definition(scan.info) != _definition(self.plan.info):
+            scan.__exit__(None, None, None)
+            raise Inconclusive(f"the definition of {self.plan.name} changed before its rows could be read")
+        self._take(scan, scan.snapshot_text, scan.lsn, self.around.clock())
+
+    def _open_scan(self, conn: psycopg.Connection) -> SnapshotScan | RootScan | None:
+        """A snapshot that may be S, with the table locked; None, and ``error`` says why, where there is none yet."""
+        scan = self.around.scan(conn, self.plan.info, self.plan.excluded)
         self._held.enter_context(self.around.stream.hold())  # the old generation is compared as of this very snapshot
         try:
             scan.__enter__()
         except TableLocked as busy:
             self._held.close()
             self.error = busy.message  # DDL holds the table; never queue behind it
-            return
+            return None
         if scan.snapshot.xmin < self._x0:
             scan.__exit__(None, None, None)
             self._held.close()
-            self.error = "a transaction older than the replication slot is still running"
-            return
-        if isinstance(scan, SnapshotScan) and _definition(scan.info) != _definition(self.plan.info):
-            scan.__exit__(None, None, None)
-            raise Inconclusive(f"the definition of {self.plan.name} changed before its rows could be read")
+            self.error = OLD_TRANSACTION
+            return None
+        return scan
+
+    def _take(self, scan: SnapshotScan | RootScan, snapshot: str, lsn: int, at: int) -> None:
+        """S and L stand: note them, and begin to read."""
+        state = self.state
+        if state is None:
+            raise Inconclusive("nothing was opened")
         self.error = ""
-        state, at = self.state, self.around.clock()
-        state.snapshot, state.lsn = parse_snapshot(scan.snapshot_text), scan.lsn
-        self._scan, self._at, self._snapshot_text = scan, at, scan.snapshot_text
+        state.snapshot, state.lsn = parse_snapshot(snapshot), lsn
+        self._scan, self._at, self._snapshot_text = scan, at, snapshot
         with self.around.db.write() as conn:
-            logs.set_snapshot(conn, state.head.id, scan.snapshot_text, scan.lsn)
+            logs.set_snapshot(conn, state.head.id, snapshot, lsn)
             if self.plan.predecessor is not None:
-                logs.set_final_lsn(conn, self.plan.predecessor.state.head.id, scan.lsn)
+                logs.set_final_lsn(conn, self.plan.predecessor.state.head.id, lsn)
         if self.plan.predecessor is not None:
-            self.plan.predecessor.state.final_lsn = scan.lsn
+            self.plan.predecessor.state.final_lsn = lsn
         self.phase = "reading"
         self._thread = threading.Thread(target=self._read, name=f"baseline {self.plan.name}", daemon=True)
         self._thread.start()
+
+    # -- along with a leader --------------------------------------------------------------------------------------------------
+
+    def _step_along(self, now_s: float) -> None:
+        if self.phase in ("queued", "waiting", "ready") and now_s - self.heard > FORGET_S:
+            raise Inconclusive("the node that leads the opening was not heard of any more")
+        if self.phase == "queued":
+            self._start()
+        elif self.phase == "waiting":
+            if self._asked.is_set():
+                self._hold_still()
+            if self._given is not None:
+                conn, scan, snapshot, lsn, at = self._given
+                before, self._conn = self._conn, conn
+                if before is not None:
+                    before.close()
+                self._take(scan, snapshot, lsn, at)
+                self._taken.set()
+
+    def _hold_still(self) -> None:
+        """On the capture thread: nothing is recorded until the leader has taken S and L, or takes too long."""
+        self._asked.clear()
+        self._held.enter_context(self.around.stream.hold())
+        self.still.set()
+        self._news.wait(STILL_S)
+        with self._handing:
+            self._news.clear()
+            self.still.clear()
+            if self._given is None:
+                self._held.close()
+
+    def ask_still(self, timeout_s: float) -> bool:
+        """Whether the stream stands still now; called by whoever answers the leader."""
+        self.heard = time.monotonic()
+        self._asked.set()
+        return self.still.wait(timeout_s)
+
+    def move_on(self) -> None:
+        """The leader has no S yet."""
+        self.heard = time.monotonic()
+        self._news.set()
+
+    def give(self, conn: psycopg.Connection, scan: SnapshotScan | RootScan, snapshot: str, lsn: int, at: int) -> bool:
+        """Hand over the open scan that imported S, on its connection; whether the capture thread took it."""
+        self.heard = time.monotonic()
+        with self._handing:
+            if self.plan.predecessor is not None and not self.still.is_set():
+                return False  # it may have recorded beyond L by now
+            self._given = (conn, scan, snapshot, lsn, at)
+            self._news.set()
+        return self._taken.wait(STILL_S)
 
     # -- reading -> ready -----------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         try:
+            self._pass_on()
             self.around.stream.await_mark(os.urandom(16).hex().encode(), PATIENCE)
             self._copy()
         except RowsChanged as changed:
@@ -231,6 +389,13 @@ class Opening:
             self.phase = "ready"
         finally:
             self._close()
+
+    def _pass_on(self) -> None:
+        """The companions read the same S; this transaction holds it, and the lock, until they have taken over."""
+        companions, scan = self.around.companions, self._scan
+        if companions is not None and self.invitation is None and scan is not None:
+            exported = scan.export() if isinstance(scan, SnapshotScan) else ""
+            companions.read(self, exported, self._snapshot_text, scan.lsn, self._at)
 
     def _copy(self) -> None:
         scan, state, plan, keys = self._scan, self.state, self.plan, self._keys
@@ -255,6 +420,9 @@ class Opening:
             raise Inconclusive(f"the definition of {plan.name} changed while the baseline was read ({', '.join(changed)})")
         if plan.predecessor is not None:
             plan.predecessor.finish()
+        if self.around.companions is not None:
+            with self.around.db.write() as conn:
+                meta.save_value(conn, baseline_key(state.head.id), "read")
         log.info("baseline was read", table=plan.name, rows=self.rows, seconds=round(time.monotonic() - started, 3))
 
     def _write_schema(self, state: TableState) -> None:
@@ -326,6 +494,16 @@ class Opening:
             with self.around.db.write() as conn:
                 spool.clear(conn, self.state.head.id)
                 logs.drop_log(conn, self.state.head.id)
+
+
+def baseline_key(log_id: int) -> str:
+    """Where the store notes that a log's baseline is complete: other nodes may have adopted the generation before."""
+    return f"baseline/{log_id}"
+
+
+def _oldest_xid(conn: psycopg.Connection) -> int:
+    row: Any = conn.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()
+    return int(row[0])
 
 
 def _newest_xid(conn: psycopg.Connection) -> int:

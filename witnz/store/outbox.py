@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from witnz.store.schema import open_utils
 
 MAX_ERROR_CHARS = 500
+BY = "sent by "
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,20 @@ def mark_delivered(connection: sqlite3.Connection, message_id: int) -> None:
     connection.execute(
         "UPDATE outbox SET state = 'delivered', attempts = attempts + 1, last_error = NULL WHERE id = ?", (message_id,)
     )
+
+
+def mark_delivered_by(connection: sqlite3.Connection, dedup: str, sink: str, node: str) -> None:
+    """Another node has sent this message; one that waits here need not go out any more."""
+    connection.execute(
+        "UPDATE outbox SET state = 'delivered', last_error = ? WHERE dedup = ? AND sink = ? AND state = 'pending'",
+        (f"{BY}{node}", dedup, sink),
+    )
+
+
+def delivered_here(connection: sqlite3.Connection, after_id: int, limit: int) -> list[tuple[int, str, str]]:
+    """(id, dedup, sink) of messages with a greater id that this node has sent itself, oldest first."""
+    query = "SELECT id, dedup, sink FROM outbox WHERE id > ? AND state = 'delivered' AND last_error IS NULL ORDER BY id LIMIT ?"
+    return [(int(row[0]), str(row[1]), str(row[2])) for row in connection.execute(query, (after_id, limit))]
 
 
 def mark_failed(connection: sqlite3.Connection, message_id: int, error: str, next_at: float | None) -> None:
