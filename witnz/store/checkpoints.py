@@ -8,6 +8,7 @@ it only ever moves forward (formats.md 5).
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from witnz.errors import ProofError
@@ -61,6 +62,18 @@ def list_checkpoints(
         where, values = "final >= ? AND size < ?", [int(final), below]
     rows = open_utils(connection).table("checkpoints").rows_where(where, values, order_by="size DESC", limit=limit)
     return [StoredCheckpoint(row["size"], row["note"], row["at"], bool(row["final"])) for row in rows]
+
+
+def newest_before(connection: sqlite3.Connection, at: int) -> StoredCheckpoint | None:
+    """The largest final checkpoint that this node noted before ``at`` (µs since the Unix epoch)."""
+    return _first(connection, "final = 1 AND at < ?", [at])
+
+
+def iter_between(connection: sqlite3.Connection, above: int, to_size: int) -> Iterator[StoredCheckpoint]:
+    """Every checkpoint with above < size <= to_size, oldest first, final or not."""
+    query = "SELECT size, note, at, final FROM checkpoints WHERE size > ? AND size <= ? ORDER BY size"
+    for size, note, at, final in connection.execute(query, (above, to_size)):
+        yield StoredCheckpoint(size, note, at, bool(final))
 
 
 def load_cosigned(connection: sqlite3.Connection) -> Cosigned | None:

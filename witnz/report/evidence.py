@@ -1,0 +1,283 @@
+"""The evidence of a period: one object out of the journal, and the lists from which each of its figures can be counted again.
+
+:func:`collect` reads the store once, writes the populations and the bundles as it goes, and returns the predicate of
+``evidence.json`` (its schema is published as ``docs/schemas/evidence-1.json``).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from witnz import __version__
+from witnz.core.checkpoint import parse_checkpoint
+from witnz.core.journal_view import JournalView
+from witnz.core.note import parse_note
+from witnz.core.policy import evaluate, parse_policy
+from witnz.core.timestamp import format_time
+from witnz.report import bundles, changes, coverage, lifecycle, sections
+from witnz.report.coverage import Pace
+from witnz.report.exceptions import exceptions
+from witnz.report.facts import Facts, Rec, genesis_of, read_facts
+from witnz.report.mapping import Standard, artefacts, in_language
+from witnz.report.period import Bounds, Period, find_bounds
+from witnz.report.populations import Populations
+from witnz.report.provenance import software
+from witnz.store import checkpoints
+
+SCHEMA: Final = "witnz.evidence/1"
+CHECKPOINT_COLUMNS: Final = ("number", "size", "new_records", "at", "root", "final", "cosigned_by")
+SEAL_COLUMNS: Final = ("seq", "at", "node", "lsn", "logs", "entries")
+
+ASSERTION: Final = (
+    "We are responsible for the tables in scope, for who administers the database, the nodes and the places outside, and for how "
+    "findings were handled. To our knowledge this report shows all tables that we chose to protect, all exceptions, and no figure "
+    "was altered after it was made."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for.  ``created``: µs since the Unix epoch; ``node``: who makes the report."""
+
+    standard: Standard
+    period: Period
+    created: int
+    node: str
+
+
+@dataclass(slots=True)
+class Collected:
+    """``predicate`` of the evidence, the ``files`` made so far (its subjects), and what the pages are drawn from."""
+
+    predicate: dict[str, Any]
+    files: list[str]
+    bounds: Bounds
+    facts: Facts
+
+
+def collect(connection: sqlite3.Connection, state: JournalView, request: Request, package: Path) -> Collected:
+    """Write populations and bundles below ``package`` and say what they show.
+
+    Raises UsageError for a period before the journal began, Inconclusive for one without a checkpoint.
+    """
+    bounds = find_bounds(connection, request.period, genesis_of(connection).at)
+    populations, policy = Populations(package), bundles.policy_of(state)
+    paces = {"checkpoints": Pace(), "seals": Pace()}
+    facts = _read(connection, bounds, populations, paces["seals"])
+    not_final = _register(connection, bounds, populations, policy, paces["checkpoints"])
+    bundle_of = bundles.bundle_of(facts)
+    populations.write_records(facts.records, bundle_of)
+    found = lifecycle.lives(facts)
+    source = "findings that stood open at any time of the period, from finding, ack, accept and repair records"
+    with populations.write("findings", lifecycle.COLUMNS, source) as add:
+        for life in found:
+            add(life.row(bundle_of(life.opened.seq)))
+    with populations.write("changes", changes.COLUMNS, changes.SOURCE) as add:
+        changed = changes.count_changes(connection, facts, add)
+    (package / bundles.FOLDER).mkdir()
+    prover = bundles.Prover(connection, bounds.closing.note, policy, request.created)
+    files = bundles.write_period(package, prover, facts, bounds)
+    predicate = _predicate(request, state, facts, bounds, populations)
+    predicate["checkpoints"] = {**paces["checkpoints"].to_json(), "not_final": not_final, **_ends(bounds)}
+    predicate["coverage"] = _coverage(request, facts, bounds, paces, changed)
+    predicate["findings"] = {**lifecycle.summary(found), "items": [life.to_json() for life in found[-sections.MAX_LISTED :]]}
+    predicate["clock"] = sections.clock_status(facts, bounds.closing)
+    predicate["exceptions"] = exceptions(predicate)
+    predicate["conclusion"] = _conclusion(predicate)
+    predicate["controls"] = _controls(request.standard, predicate)
+    return Collected(predicate, [*files, *(one.file for one in populations.made)], bounds, facts)
+
+
+def _read(connection: sqlite3.Connection, bounds: Bounds, populations: Populations, pace: Pace) -> Facts:
+    """The facts; each seal goes straight into its list."""
+    with populations.write("seals", SEAL_COLUMNS, "journal records of type seal in the period") as add:
+
+        def on_seal(record: Rec, entries: int) -> None:
+            pace.note(record.at)
+            add((record.seq, record.at_text, record.node, record.body["lsn"], len(record.body["tables"]), entries))
+
+        return read_facts(connection, bounds, on_seal)
+
+
+def _register(
+    connection: sqlite3.Connection, bounds: Bounds, populations: Populations, policy: str, pace: Pace
+) -> int:
+    """The register of checkpoints; how many of them are not final."""
+    before, not_final = bounds.first_seq - 1, 0
+    names = _cosigner_names(policy)
+    with populations.write("checkpoints", CHECKPOINT_COLUMNS, "checkpoints after the opening one up to the closing one") as add:
+        saved_all = checkpoints.iter_between(connection, before, bounds.closing.size)
+        for number, saved in enumerate(saved_all, 1):
+            text, _, signatures = saved.note.partition("\n\n")
+            root = text.split("\n")[2]
+            cosigners = [names[name] for line in signatures.splitlines() if (name := line.split(" ")[1]) in names]
+            add((number, saved.size, saved.size - before, format_time(saved.at), root, saved.final, " ".join(cosigners)))
+            pace.note(saved.at)
+            before, not_final = saved.size, not_final + (not saved.final)
+    return not_final
+
+
+def _cosigner_names(policy: str) -> dict[str, str]:
+    """Witness names of the policy by key name."""
+    lines = (line.split(" ") for line in policy.splitlines() if line.startswith("witness "))
+    return {words[2].split("+", 1)[0]: words[1] for words in lines}
+
+
+def _predicate(
+    request: Request, state: JournalView, facts: Facts, bounds: Bounds, populations: Populations
+) -> dict[str, Any]:
+    period, genesis = request.period, facts.genesis
+    return {
+        "schema": SCHEMA,
+        "report": {
+            "standard": request.standard.id,
+            "title": in_language(request.standard.title, "en"),
+            "from": period.begin_text,
+            "to": period.end_text,
+            "created": format_time(request.created),
+            "tool": f"witnz {__version__}",
+            "node": request.node,
+        },
+        "cluster": {
+            "name": state.cluster,
+            "id": state.cluster_id,
+            "log_key": state.log_key,
+            "quorum": state.quorum,
+            "genesis_at": genesis.at_text,
+            "members": [
+                {"id": member.id, "addr": member.addr, "cosigner": member.cosigner, "identity": _b64(member.identity)}
+                for member in state.members.values()
+            ],
+            "database": genesis.body["database"],
+        },
+        "period": {
+            "opening": sections.checkpoint_json(bounds.opening),
+            "closing": sections.checkpoint_json(bounds.closing),
+            "records": bounds.closing.size - bounds.first_seq + 1,
+            "by_type": dict(sorted(facts.by_type.items())),
+        },
+        "continuity": _continuity(request, facts),
+        "scope": sections.scope(facts),
+        "verifications": sections.verifications(facts),
+        "anchors": sections.anchors(facts),
+        "keys": sections.key_custody(facts),
+        "configuration": sections.configuration(facts),
+        "operator_actions": sections.operator_actions(facts),
+        "authorised_changes": sections.decisions(facts),
+        "independence": sections.independence(facts),
+        "drills": sections.drills(facts),
+        "software": software(),
+        "assertion": {"text": ASSERTION, "signed": False, "fields": ["name", "title", "date", "signature"]},
+        "limits": list(sections.LIMITS),
+        "counts": populations.counts(),
+        "populations": [one.to_json() for one in populations.made],
+    }
+
+
+def _continuity(request: Request, facts: Facts) -> dict[str, Any]:
+    """How the period follows the one of the report before it, of the same standard."""
+    earlier = [record for record in facts.all_of("report") if record.body["standard"] == request.standard.id]
+    earlier = [record for record in earlier if record.body["from"] < request.period.begin_text]
+    if not earlier:
+        return {"status": "first", "previous": None, "detail": "no earlier report of this standard stands in the journal"}
+    previous = max(earlier, key=lambda record: (record.body["to"], record.seq))
+    ended, begins = previous.body["to"], request.period.begin_text
+    status = "continuous" if ended == begins else "gap" if ended < begins else "overlap"
+    detail = {
+        "continuous": "it begins where the report before it ended, so its opening checkpoint is that one's closing checkpoint",
+        "gap": f"the report before it ended at {ended}: no report covers the time from then to {begins}",
+        "overlap": f"the report before it ended at {ended}: the time from {begins} to then is in both",
+    }[status]
+    about = {name: previous.body[name] for name in ("standard", "from", "to", "sha256")}
+    return {"status": status, "previous": {"seq": previous.seq, "at": previous.at_text, **about}, "detail": detail}
+
+
+def _ends(bounds: Bounds) -> dict[str, Any]:
+    return {
+        "first_size": bounds.opening.size if bounds.opening is not None else 0,
+        "last_size": bounds.closing.size,
+        "cosigned_by": _cosigned(bounds.closing.note),
+    }
+
+
+def _cosigned(note: str) -> list[str]:
+    parsed = parse_note(note)
+    origin = parse_checkpoint(parsed.text).origin
+    prefix = f"{origin}/nodes/"
+    return [signature.name.removeprefix(prefix) for signature in parsed.signatures if signature.name.startswith(prefix)]
+
+
+def _coverage(
+    request: Request,
+    facts: Facts,
+    bounds: Bounds,
+    paces: Mapping[str, Pace],
+    changed: Mapping[tuple[str, str], int],
+) -> dict[str, Any]:
+    findings, runs = Pace(), Counter[tuple[str, str]]()
+    for record in facts.of("finding"):
+        findings.note(record.at)
+    for record in facts.of("verify"):
+        runs[coverage.day_of(record.at), record.body["verdict"]] += 1
+    first = bounds.opening.at if bounds.opening is not None else facts.genesis.at
+    first = max(min(first, bounds.closing.at), min(request.period.begin, bounds.closing.at))
+    last = bounds.closing.at
+    return {
+        "uncovered": coverage.uncovered(request.period, bounds, facts.genesis.at),
+        "gaps": coverage.gap_items(facts),
+        "open_gaps": sorted(coverage.open_gaps(facts)),
+        "seals": paces["seals"].to_json(),
+        "entries": sum(changed.values()),
+        "entries_by_op": {op: number for op, number in _by_op(changed).items()},
+        "days": coverage.by_day(first, last, {**paces, "findings": findings}, changed, runs),
+    }
+
+
+def _by_op(changed: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for (_, op), number in changed.items():
+        total[op] += number
+    return dict(sorted(total.items()))
+
+
+def _conclusion(predicate: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be said in one line, and how many kinds of exceptions there are."""
+    listed = [item for item in predicate["exceptions"] if item["count"]]
+    gaps, partial = predicate["coverage"]["open_gaps"], predicate["coverage"]["uncovered"]
+    covered = "open gap" if gaps else "partial" if partial else "whole"
+    return {"exceptions": len(listed), "kinds": [item["kind"] for item in listed], "coverage": covered}
+
+
+def _controls(standard: Standard, predicate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each control of the standard with what this period has for it."""
+    known, counts = artefacts(), predicate["counts"]
+    out = []
+    for control in standard.controls:
+        names: Sequence[str] = sorted({name for one in control.artefacts for name in known[one].populations})
+        out.append(
+            {
+                "id": control.id,
+                "title": in_language(control.title, "en"),
+                "artefacts": list(control.artefacts),
+                "supports": in_language(control.supports, "en"),
+                "checks": list(control.checks),
+                "limits": in_language(control.limits, "en"),
+                "figures": {name: counts[name] for name in names},
+            }
+        )
+    return out
+
+
+def is_final(note: str, policy: str) -> bool:
+    """Whether a note satisfies the policy."""
+    return evaluate(parse_policy(policy), parse_note(note)).satisfied
+
+
+def _b64(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
