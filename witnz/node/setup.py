@@ -24,8 +24,9 @@ from witnz.cluster.engine import LocalEngine
 from witnz.config import Config
 from witnz.core.keys import Signer
 from witnz.errors import KeyProblem, ReplicationImpossible
-from witnz.node.journal import Journal
+from witnz.node.journal import Journal, authorise
 from witnz.node.keyring import Keyring, create_keyring, create_node_keys, create_person_key, load_person_key
+from witnz.node.reporting import prepare_key
 from witnz.postgres import slot as slots
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 from witnz.postgres.publication import apply, differences, expected_publications, publication_sql, publication_state, repair_sql
@@ -189,7 +190,11 @@ def _make_store(
             made.created.append(f"operator key {path}")
         db = Database.create(data.database)
         with db:
-            _genesis(db, config, keys, identity, name, signer, clock)
+            cluster_id = _genesis(db, config, keys, identity, name, signer, clock)
+        prepare_key(
+            data.keys_dir, config.cluster, config.node_id, clock(),
+            lambda body: authorise("key", body, cluster_id, name, signer),
+        )  # fmt: skip
         made.created.append(f"store {data.database}")
     made.operator_key = path if path.exists() else None
     made.policy = policy_of(data)
@@ -216,7 +221,8 @@ def policy_of(data: DataDir) -> str:
 
 def _genesis(
     db: Database, config: Config, keys: Keyring, identity: Identity, operator: str, signer: Signer, clock: Callable[[], int]
-) -> None:
+) -> str:
+    """Journal the first record; the id of the new cluster."""
     cluster_id = os.urandom(16).hex()
     with db.write() as conn:
         meta.save_value(conn, "cluster", config.cluster)
@@ -236,6 +242,7 @@ def _genesis(
             "database": {"system": identity.system, "timeline": identity.timeline, "name": identity.dbname},
         },
     )
+    return cluster_id
 
 
 def _founders(config: Config, keys: Keyring) -> list[dict[str, str]]:

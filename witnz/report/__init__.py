@@ -1,1 +1,1 @@
-"""Signed evidence for auditors: what a period's journal shows, as JSON, PDF and tables that anybody re-derives (formats.md 8)."""
+"""Signed evidence for auditors: what a period's journal shows, as JSON, PDF and lists that anybody counts again."""

@@ -1,8 +1,8 @@
 """The bundles of a package: proofs under the closing checkpoint of the period, and under the one that covers the report.
 
-    period.witnz.json         genesis, each table's newest record and seal, the report keys; older checkpoints, receipts
-    records-0001.witnz.json … every record of the period that is no seal, at most :data:`AT_ONCE` a file
-    report.witnz.json         genesis, the report key's record, the ``report`` record; made last
+period.witnz.json         genesis, each table's newest record and seal, the report keys; older checkpoints, receipts
+records-0001.witnz.json … every record of the period that is no seal, at most :data:`AT_ONCE` a file
+report.witnz.json         genesis, the report key's record, the ``report`` record; made last
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from witnz.core.bundle import BundledTable, build_bundle
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.journal_view import JournalView
 from witnz.core.note import parse_note
-from witnz.core.policy import format_policy
 from witnz.core.record import Record, parse_record
 from witnz.core.tiles import consistency_proof, inclusion_proof
 from witnz.report.facts import Facts, Rec
@@ -46,7 +45,7 @@ def bundle_of(facts: Facts) -> Callable[[int], str]:
 
 def policy_of(state: JournalView) -> str:
     """The policy that the cluster claims for itself."""
-    return format_policy(state.log_key, [(member.id, member.cosigner) for member in state.members.values()], state.quorum)
+    return state.periods.now.policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,10 @@ class Prover:
     note: str
     policy: str
     created: int
+
+    @property
+    def tool(self) -> str:
+        return f"witnz {__version__}"
 
     @property
     def size(self) -> int:
@@ -81,7 +84,7 @@ class Prover:
             records=proven,
             policy=self.policy,
             created=self.created,
-            tool=f"witnz {__version__}",
+            tool=self.tool,
             tables=tables({seq: index for index, seq in enumerate(chosen)}, records),
             consistency=consistency,
             anchors=anchors,
@@ -143,4 +146,3 @@ def _newest_verifications(facts: Facts, newest: Mapping[str, Rec]) -> dict[str, 
         if table is not None and record.body["generation"] == table.body["generation"] and record.body["verdict"] == "VERIFIED":
             out[record.body["table"]] = record
     return out
-

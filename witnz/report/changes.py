@@ -24,7 +24,9 @@ def ranges(facts: Facts) -> Iterator[tuple[Log, int, int]]:
             yield log, before + 1, size
 
 
-def count_changes(connection: sqlite3.Connection, facts: Facts, add: Callable[[Sequence[object]], None]) -> Counter[tuple[str, str]]:
+def count_changes(
+    connection: sqlite3.Connection, facts: Facts, add: Callable[[Sequence[object]], None]
+) -> Counter[tuple[str, str]]:
     """Write a row a log and day; entries by (day, op)."""
     total: Counter[tuple[str, str]] = Counter()
     for (table, generation), first, last in ranges(facts):

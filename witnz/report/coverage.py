@@ -57,14 +57,14 @@ def uncovered(period: Period, bounds: Bounds, genesis_at: int) -> list[dict[str,
     """The parts of the period before the journal began and after its last checkpoint."""
     out = []
     if genesis_at > period.begin:
-        out.append(_span(period.begin, genesis_at, "the cluster did not exist yet: nothing was recorded"))
+        out.append(_span("before", period.begin, genesis_at, "the cluster did not exist yet: nothing was recorded"))
     if bounds.closing.at < period.end:
-        out.append(_span(bounds.closing.at, period.end, "after the last checkpoint of the period: nothing is sealed"))
+        out.append(_span("after", bounds.closing.at, period.end, "after the last checkpoint of the period: nothing is sealed"))
     return out
 
 
-def _span(begin: int, end: int, reason: str) -> dict[str, str]:
-    return {"from": format_time(begin), "to": format_time(end), "reason": reason}
+def _span(kind: str, begin: int, end: int, reason: str) -> dict[str, str]:
+    return {"kind": kind, "from": format_time(begin), "to": format_time(end), "reason": reason}
 
 
 def open_gaps(facts: Facts) -> dict[str, int]:
@@ -115,9 +115,11 @@ def by_day(
     changes: Mapping[tuple[str, str], int],
     verdicts: Mapping[tuple[str, str], int],
 ) -> list[dict[str, Any]]:
-    """A line a day: events of each kind, changes by operation, verifications by verdict."""
+    """A line for each day from one time to another, and for any other on which something happened: events of each kind,
+    changes by operation, verifications by verdict."""
     out = []
-    for day in days_of(first, last):
+    eventful = {day for pace in paces.values() for day in pace.by_day} | {day for day, _ in (*changes, *verdicts)}
+    for day in sorted({*days_of(first, last), *eventful}):
         line: dict[str, Any] = {"day": day}
         line |= {name: pace.by_day[day] for name, pace in paces.items()}
         line["changes"] = {op: number for (on, op), number in sorted(changes.items()) if on == day}

@@ -35,9 +35,9 @@ CHECKPOINT_COLUMNS: Final = ("number", "size", "new_records", "at", "root", "fin
 SEAL_COLUMNS: Final = ("seq", "at", "node", "lsn", "logs", "entries")
 
 ASSERTION: Final = (
-    "We are responsible for the tables in scope, for who administers the database, the nodes and the places outside, and for how "
-    "findings were handled. To our knowledge this report shows all tables that we chose to protect, all exceptions, and no figure "
-    "was altered after it was made."
+    "We are responsible for the tables in scope, for who administers the database, the nodes and the places outside, and for "
+    "how findings were handled. To our knowledge this report shows all tables that we chose to protect, all exceptions, and no "
+    "figure was altered after it was made."
 )
 
 
@@ -105,9 +105,7 @@ def _read(connection: sqlite3.Connection, bounds: Bounds, populations: Populatio
         return read_facts(connection, bounds, on_seal)
 
 
-def _register(
-    connection: sqlite3.Connection, bounds: Bounds, populations: Populations, policy: str, pace: Pace
-) -> int:
+def _register(connection: sqlite3.Connection, bounds: Bounds, populations: Populations, policy: str, pace: Pace) -> int:
     """The register of checkpoints; how many of them are not final."""
     before, not_final = bounds.first_seq - 1, 0
     names = _cosigner_names(policy)
@@ -129,9 +127,7 @@ def _cosigner_names(policy: str) -> dict[str, str]:
     return {words[2].split("+", 1)[0]: words[1] for words in lines}
 
 
-def _predicate(
-    request: Request, state: JournalView, facts: Facts, bounds: Bounds, populations: Populations
-) -> dict[str, Any]:
+def _predicate(request: Request, state: JournalView, facts: Facts, bounds: Bounds, populations: Populations) -> dict[str, Any]:
     period, genesis = request.period, facts.genesis
     return {
         "schema": SCHEMA,
@@ -182,7 +178,8 @@ def _predicate(
 
 def _continuity(request: Request, facts: Facts) -> dict[str, Any]:
     """How the period follows the one of the report before it, of the same standard."""
-    earlier = [record for record in facts.all_of("report") if record.body["standard"] == request.standard.id]
+    every = (*facts.all_of("report"), *facts.later_reports)
+    earlier = [record for record in every if record.body["standard"] == request.standard.id]
     earlier = [record for record in earlier if record.body["from"] < request.period.begin_text]
     if not earlier:
         return {"status": "first", "previous": None, "detail": "no earlier report of this standard stands in the journal"}
@@ -225,16 +222,15 @@ def _coverage(
         findings.note(record.at)
     for record in facts.of("verify"):
         runs[coverage.day_of(record.at), record.body["verdict"]] += 1
-    first = bounds.opening.at if bounds.opening is not None else facts.genesis.at
-    first = max(min(first, bounds.closing.at), min(request.period.begin, bounds.closing.at))
     last = bounds.closing.at
+    first = min(max(request.period.begin, facts.genesis.at), last)
     return {
         "uncovered": coverage.uncovered(request.period, bounds, facts.genesis.at),
         "gaps": coverage.gap_items(facts),
         "open_gaps": sorted(coverage.open_gaps(facts)),
         "seals": paces["seals"].to_json(),
         "entries": sum(changed.values()),
-        "entries_by_op": {op: number for op, number in _by_op(changed).items()},
+        "entries_by_op": _by_op(changed),
         "days": coverage.by_day(first, last, {**paces, "findings": findings}, changed, runs),
     }
 

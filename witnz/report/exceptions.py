@@ -1,4 +1,4 @@
-"""The exceptions of a report: each kind is listed with its number even where there is none, so that nothing passes by absence."""
+"""The exceptions of a report: each kind is listed with its number, none included, so that nothing passes by absence."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def exceptions(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
         "clock": (evidence["clock"]["findings"], ""),
         "drills.none": (int(not evidence["drills"]), ""),
     }
-    return [
-        {"kind": kind, "text": text, "count": counted[kind][0], "detail": counted[kind][1]} for kind, text in KINDS.items()
-    ]
+    return [{"kind": kind, "text": text, "count": counted[kind][0], "detail": counted[kind][1]} for kind, text in KINDS.items()]
 
 
 def _unverified(tables: list[Mapping[str, Any]]) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from witnz.report.period import Bounds
 from witnz.store import journal
 
 _SEAL: Final = b'"type":"seal"}'  # canonical JSON sorts the members: the type is the last one
+_REPORT: Final = b'"type":"report"}'
 _KEPT_BEFORE: Final = frozenset(
     {"genesis", "member", "key", "config", "table", "unprotect", "gap", "epoch", "finding", "ack", "accept", "repair", "report"}
 )
@@ -43,7 +44,8 @@ class Rec:
 class Facts:
     """``before``: the records up to the opening checkpoint that still mean something in the period; ``records``: all of the
     period but the seals; ``by_type``: how many there are of each type, seals included; ``sizes_before`` and ``sizes``: the
-    sealed size of each table log at either end.
+    sealed size of each table log at either end; ``sealed_by``: the newest seal of each, by its seq; ``later_reports``: those
+    journalled after the period, which may be about an earlier one.
     """
 
     genesis: Rec
@@ -53,6 +55,7 @@ class Facts:
     sizes_before: dict[Log, int] = field(default_factory=dict)
     sizes: dict[Log, int] = field(default_factory=dict)
     sealed_by: dict[Log, int] = field(default_factory=dict)
+    later_reports: list[Rec] = field(default_factory=list)
 
     def of(self, *types: str) -> list[Rec]:
         """The records of the period of these types."""
@@ -86,6 +89,9 @@ def read_facts(connection: sqlite3.Connection, bounds: Bounds, on_seal: Callable
             on_seal(record, _note_sizes(facts, record))
         else:
             facts.records.append(record)
+    for seq, leaf in enumerate(journal.records(connection, last + 1), last + 1):
+        if leaf.endswith(_REPORT):
+            facts.later_reports.append(_record(seq, leaf))
     return facts
 
 

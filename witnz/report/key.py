@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FILE: Final = "report.key"
 AUTHORISATION: Final = "report.auth"
-"""Beside the key: the body of its ``key`` record as an operator signed it at ``witnz init``, journalled with the first report."""
+"""Beside the key: the body of its ``key`` record as an operator signed it at ``witnz init``; the first report journals it."""
 
 DOCUMENT_SIGNING: Final = ObjectIdentifier("1.3.6.1.5.5.7.3.36")  # RFC 9336
 YEARS: Final = 10
@@ -156,7 +156,7 @@ def save(path: Path, key: ReportKey) -> None:
 
 
 def load(path: Path) -> ReportKey:
-    """Read the file.  Raises KeyProblem where it is missing, readable by others, damaged, or no P-256 key with its certificates."""
+    """Read the file.  Raises KeyProblem where it is missing, readable by others, or no P-256 key with its certificates."""
     text = load_key_file(path).encode()
     try:
         private = load_pem_private_key(text, password=None)

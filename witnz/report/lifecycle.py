@@ -18,8 +18,8 @@ COLUMNS: Final = (
 
 @dataclass(slots=True)
 class Life:
-    """One finding.  ``state`` as of the end of the period: open, acknowledged, approved or repaired; ``settled_by``: the operator
-    who approved, or ``repair``.
+    """One finding.  ``state`` as of the end of the period: open, acknowledged, approved or repaired; ``settled_by``: the
+    operator who approved, or ``repair``.
     """
 
     opened: Rec

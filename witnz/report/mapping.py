@@ -1,7 +1,7 @@
 """Control mappings: which artefacts of a report support which control, as data under ``mappings/`` (one file a standard).
 
-The wording is witnz's own.  A mapping says *supports* and never *satisfies*; each control names artefacts, the checks with which
-an auditor re-performs them, and what is out of its reach.
+The wording is witnz's own.  A mapping says *supports* and never *satisfies*; each control names artefacts, the checks with
+which an auditor re-performs them, and what is out of its reach.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """OSCAL assessment-results (NIST, version 1.1.2) of the evidence, for tools that collect such documents.
 
-Every control is an observation with its figures; none is declared met: OSCAL wants a target state for findings, so there are no
-findings here, only observations, methods and where the evidence is.  Ids are version 5 UUIDs of what they name, so that the same
-evidence gives the same document.
+Every control is an observation with its figures; none is declared met: OSCAL wants a target state for findings, so there are
+no findings here, only observations, methods and where the evidence is.  Ids are version 5 UUIDs of what they name, so that the
+same evidence gives the same document.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def assessment_results(evidence: Mapping[str, Any], evidence_sha256: str) -> byt
     result = {
         "uuid": _uuid(scope, "result"),
         "title": f"Integrity of protected tables of {cluster['name']}",
-        "description": f"Measured by {about['tool']}; {len(exceptions)} kinds of exceptions. It supports controls and satisfies none.",
+        "description": f"Measured by {about['tool']}; {len(exceptions)} kinds of exceptions. Supports controls; satisfies none",
         "start": about["from"],
         "end": about["to"],
         "reviewed-controls": {

@@ -1,9 +1,9 @@
 """An evidence package, made in the order of formats.md 8 so that nothing is circular.
 
-    populations, bundles, policy, certificates  →  evidence.json  →  report.pdf with it attached, signed  →  oscal.json, README.txt,
-    verifiers, MANIFEST.json  →  report.json, signed over every file so far                                        (:func:`build`)
-    … the ``report`` record with the digest of report.json is journalled, and a checkpoint covers it …
-    →  bundles/report.witnz.json  →  SHA256SUMS                                                                    (:func:`finish`)
+populations, bundles, policy, certificates  →  evidence.json  →  report.pdf with it attached, signed  →  oscal.json, README.txt,
+verifiers, MANIFEST.json  →  report.json, signed over every file so far                                        (:func:`build`)
+… the ``report`` record with the digest of report.json is journalled, and a checkpoint covers it …
+→  bundles/report.witnz.json  →  SHA256SUMS                                                                    (:func:`finish`)
 """
 
 from __future__ import annotations
@@ -22,16 +22,23 @@ from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.journal_view import JournalView
 from witnz.core.note import parse_note
 from witnz.core.timestamp import format_time
+from witnz.errors import Inconclusive
 from witnz.report import bundles, statement
 from witnz.report.evidence import Collected, Request, collect
 from witnz.report.key import ReportKey
 from witnz.report.mapping import in_language
 from witnz.report.oscal import assessment_results
 from witnz.report.pdf import Fingerprints, make_pdf
-from witnz.report.pdf_sign import TimeStamp, attach, sign_pdf
+from witnz.report.pdf_sign import NO_ANSWER, TimeStamp, attach, sign_pdf
 
 EVIDENCE, PDF, REPORT, OSCAL = "evidence.json", "report.pdf", "report.json", "oscal.json"
-POLICY, CERTIFICATES, MANIFEST, README, SUMS = "policy.txt", "report-certificates.pem", "MANIFEST.json", "README.txt", "SHA256SUMS"
+POLICY, CERTIFICATES, MANIFEST, README, SUMS = (
+    "policy.txt",
+    "report-certificates.pem",
+    "MANIFEST.json",
+    "README.txt",
+    "SHA256SUMS",
+)
 VERIFIERS: Final = ("verify.py", "verify.html")
 STANDALONE: Final = "standalone"
 """The folder of :mod:`witnz.verify` with the verifiers that stand alone."""
@@ -48,16 +55,22 @@ _ABOUT: Final[Mapping[str, str]] = {
     bundles.PERIOD: "the closing checkpoint with tables, seals, earlier checkpoints and receipts",
 }
 
+STAMPED, NOT_STAMPED = "by the configured authority", "none: no rfc3161 authority is configured"
+
 Tell = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A package that lacks only what comes after its ``report`` record; ``digest``: hex SHA-256 of report.json."""
+    """A package that lacks only what comes after its ``report`` record.
+
+    ``digest``: hex SHA-256 of report.json; ``time_stamp``: whether the PDF has one, or why not.
+    """
 
     package: Path
     digest: str
     pages: int
+    time_stamp: str
     collected: Collected
 
     @property
@@ -91,7 +104,7 @@ def build(
     evidence = canonical(statement.statement(subjects, statement.EVIDENCE_TYPE, collected.predicate)) + b"\n"
     (package / EVIDENCE).write_bytes(evidence)
     digest = sha256(evidence).hexdigest()
-    pages = _write_pdf(package, collected, key, request, lang, evidence, time_stamp)
+    pages, stamped = _write_pdf(package, collected, key, request, lang, evidence, time_stamp)
     tell(2)
     (package / OSCAL).write_bytes(assessment_results(collected.predicate, digest))
     _write_readme(package, collected, request, lang)
@@ -102,7 +115,7 @@ def build(
     _write_manifest(package, request)
     signed = _sign(package, collected.predicate, digest, key)
     (package / REPORT).write_bytes(signed)
-    return Built(package, sha256(signed).hexdigest(), pages, collected)
+    return Built(package, sha256(signed).hexdigest(), pages, stamped, collected)
 
 
 def _write_pdf(
@@ -113,14 +126,22 @@ def _write_pdf(
     lang: str,
     evidence: bytes,
     time_stamp: TimeStamp | None,
-) -> int:
+) -> tuple[int, str]:
+    """(pages, whether the file is time-stamped).  The report is made even where the authority does not answer."""
     fingerprints = Fingerprints(key.root_fingerprint, key.key_id, sha256(evidence).hexdigest())
     made = make_pdf(collected.predicate, fingerprints, request.standard, lang)
     about = collected.predicate["report"]
     reason = f"witnz evidence report {about['standard']} {about['from'][:10]} {about['to'][:10]}"
     attached = attach(made.data, evidence, request.created)
-    (package / PDF).write_bytes(sign_pdf(attached, key, reason=reason, time_stamp=time_stamp))
-    return made.pages
+    stamped = NOT_STAMPED if time_stamp is None else STAMPED
+    try:
+        signed = sign_pdf(attached, key, reason=reason, time_stamp=time_stamp)
+    except Inconclusive as error:
+        if error.code != NO_ANSWER:
+            raise
+        signed, stamped = sign_pdf(attached, key, reason=reason), f"none: {error.message}"
+    (package / PDF).write_bytes(signed)
+    return made.pages, stamped
 
 
 def _write_readme(package: Path, collected: Collected, request: Request, lang: str) -> None:
@@ -140,9 +161,15 @@ def _write_manifest(package: Path, request: Request) -> None:
     names = sorted(_files(package))
     digests = statement.digests(package, names)
     files = [
-        {"name": name, "about": _about(name), "bytes": (package / name).stat().st_size, "sha256": digests[name]} for name in names
+        {"name": name, "about": _about(name), "bytes": (package / name).stat().st_size, "sha256": digests[name]}
+        for name in names
     ]
-    document = {"schema": "witnz.manifest/1", "created": format_time(request.created), "tool": f"witnz {__version__}", "files": files}
+    document = {
+        "schema": "witnz.manifest/1",
+        "created": format_time(request.created),
+        "tool": f"witnz {__version__}",
+        "files": files,
+    }
     (package / MANIFEST).write_bytes(canonical(document) + b"\n")
 
 
@@ -189,6 +216,7 @@ def finish(
         "journal_seq": max(seqs),
         "checkpoint_size": parse_checkpoint(parse_note(note).text).size,
         "pages": built.pages,
+        "time_stamp": built.time_stamp,
         "files": [{"name": name, "bytes": (built.package / name).stat().st_size} for name in sorted(_files(built.package))],
     }
 

@@ -41,7 +41,7 @@ class Pdf:
 
 
 def make_pdf(evidence: Mapping[str, Any], fingerprints: Fingerprints, standard: Standard, lang: str) -> Pdf:
-    """The unsigned report of the predicate ``evidence``.  Raises UsageError where the language needs a font that is not there."""
+    """The unsigned report of the predicate ``evidence``.  Raises UsageError where the language's font is not there."""
     words, style = load_words(lang), make_style(lang)
     page = Page(evidence, words, style, standard, lang)
     pages = _build(page, fingerprints, total=0).pages
@@ -146,7 +146,10 @@ def _verdict(words: Words, style: Style, conclusion: Mapping[str, Any]) -> Any:
     number = conclusion["exceptions"]
     said = words("exceptions_some", n=number) if number else words("exceptions_none")
     color = BAD if conclusion["coverage"] == "open gap" else ACCENT if number else GOOD
-    cell = [style.plain(said, 13, fontName=style.bold, color="#ffffff"), style.plain(words("exceptions_note"), 8.5, color="#ffffff")]
+    cell = [
+        style.plain(said, 13, fontName=style.bold, color="#ffffff"),
+        style.plain(words("exceptions_note"), 8.5, color="#ffffff"),
+    ]
     box = Table([[cell]], colWidths=[WIDTH_MM * mm])
     padding = [(side, (0, 0), (-1, -1), 8) for side in ("LEFTPADDING", "RIGHTPADDING", "TOPPADDING", "BOTTOMPADDING")]
     box.setStyle(TableStyle([("BACKGROUND", (0, 0), (-1, -1), HexColor(color)), *padding]))

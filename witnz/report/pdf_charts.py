@@ -11,7 +11,14 @@ Series = Sequence[tuple[str, str, Sequence[int]]]
 """(name, colour, a value a day), stacked in this order."""
 
 VERDICTS: Final = (("VERIFIED", GOOD), ("INCONCLUSIVE", WARN), ("TAMPERED", BAD))
-OPS: Final = (("insert", GOOD), ("update", WARN), ("delete", BAD), ("truncate", "#6b1410"), ("baseline", "#8aa0bd"), ("schema", GREY))
+OPS: Final = (
+    ("insert", GOOD),
+    ("update", WARN),
+    ("delete", BAD),
+    ("truncate", "#6b1410"),
+    ("baseline", "#8aa0bd"),
+    ("schema", GREY),
+)
 MAX_DAYS: Final = 400
 _LEFT, _HEIGHT, _PLOT, _BASE = 38, 118, 72, 30  # points
 
@@ -60,7 +67,7 @@ def _canvas(days: int) -> Any:
 def _step(days: int) -> float:
     from reportlab.lib.units import mm
 
-    return (WIDTH_MM * mm - _LEFT) / max(days, 1)
+    return float(WIDTH_MM * mm - _LEFT) / max(days, 1)
 
 
 def _rect(drawing: Any, x: float, y: float, width: float, height: float, color: str) -> None:

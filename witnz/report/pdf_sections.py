@@ -1,4 +1,4 @@
-"""The numbered sections of the report: each a heading, a sentence on what it is, and tables that name the list with all of it."""
+"""The numbered sections of the report: a heading, a sentence on what it is, tables that name the list with all of it."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ class Page:
             out.append(self.style.plain(said, 7.4, color="#5a6270"))
         return out
 
+    def gap(self) -> Any:
+        from reportlab.platypus import Spacer
+
+        return Spacer(1, 6)
+
     def facts(self, pairs: Iterable[tuple[str, Any]]) -> Any:
         """Names and values beside each other."""
         return self.style.table((), [[name, value] for name, value in pairs], (34, 66), 8)
@@ -92,8 +97,8 @@ def _scope(page: Page) -> list[Any]:
     scope = page.evidence["scope"]
     rows = [
         [
-            f"{table['table']} ({table['generation']})", f"{table['mode']}, {table['on_change']}", _when(table["protected_since"]),
-            table["entries_sealed"], table["verifications"], _when(table["last_verified_at"]),
+            f"{table['table']} ({table['generation']})", f"{table['mode']}, {table['on_change']}",
+            _when(table["protected_since"]), table["entries_sealed"], table["verifications"], _when(table["last_verified_at"]),
         ]
         for table in scope["tables"]
     ]  # fmt: skip
@@ -119,7 +124,9 @@ def _checkpoints(page: Page) -> list[Any]:
 def _coverage(page: Page) -> list[Any]:
     found, words = page.evidence["coverage"], page.words
     ops = ", ".join(f"{words(f'op.{op}')} {number:,}" for op, number in found["entries_by_op"].items())
-    spans = [f"{_when(span['from'])} – {_when(span['to'])}: {span['reason']}" for span in found["uncovered"]]
+    spans = [
+        f"{_when(span['from'])} – {_when(span['to'])}: {words('uncovered.' + span['kind'])}" for span in found["uncovered"]
+    ]
     pairs = [
         (words("legend_covered"), f"{found['seals']['count']:,}"),
         (words("row.longest"), page.seconds(found["seals"]["longest_interval_s"])),
@@ -127,10 +134,20 @@ def _coverage(page: Page) -> list[Any]:
         (words("coverage"), "; ".join(spans) or words("coverage_whole")),
     ]
     rows = [
-        [_when(gap["at"]), gap["type"], f"{gap['from_lsn'] or '–'} – {gap['to_lsn'] or '–'}", " ".join(gap["tables"]), gap["reason"]]
+        [
+            _when(gap["at"]),
+            gap["type"],
+            f"{gap['from_lsn'] or '–'} – {gap['to_lsn'] or '–'}",
+            " ".join(gap["tables"]),
+            gap["reason"],
+        ]
         for gap in found["gaps"]
     ]
-    return [page.facts(pairs), *page.table(("at", "type", "lsn", "tables", "reason"), rows, (16, 9, 22, 23, 30), "gaps")]
+    return [
+        page.facts(pairs),
+        page.gap(),
+        *page.table(("at", "type", "lsn", "tables", "reason"), rows, (16, 9, 22, 23, 30), "gaps"),
+    ]
 
 
 def _verifications(page: Page) -> list[Any]:
@@ -163,7 +180,7 @@ def _findings(page: Page) -> list[Any]:
         for one in found["items"]
     ]  # fmt: skip
     head = ("id", "class", "table", "opened", "ack", "state", "reason")
-    return [page.facts(pairs), *page.table(head, rows, (16, 17, 18, 12, 9, 12, 16), "findings")]
+    return [page.facts(pairs), page.gap(), *page.table(head, rows, (16, 17, 18, 12, 9, 12, 16), "findings")]
 
 
 def _place(finding: Mapping[str, Any]) -> str:
@@ -181,10 +198,17 @@ def _anchors(page: Page) -> list[Any]:
 
 def _keys(page: Page) -> list[Any]:
     rows = [
-        [one["kind"], one["name"], page.style.mono(one["sha256"], 5.6), _when(one["since"]), _when(one["until"]), one["put_into_force_by"]]
+        [
+            one["kind"],
+            one["name"],
+            page.style.mono(one["sha256"], 5.5),
+            _when(one["since"]),
+            _when(one["until"]),
+            one["put_into_force_by"],
+        ]
         for one in page.evidence["keys"]
     ]
-    return page.table(("type", "name", "fingerprint", "since", "until", "by"), rows, (8, 17, 42, 13, 9, 11), "keys")
+    return page.table(("type", "name", "fingerprint", "since", "until", "by"), rows, (8, 16, 45, 12, 8, 11), "keys")
 
 
 def _configuration(page: Page) -> list[Any]:
@@ -197,14 +221,23 @@ def _configuration(page: Page) -> list[Any]:
 
 def _operator_actions(page: Page) -> list[Any]:
     rows = [
-        [_when(one["at"]), one["node"], one["action"], one["detail"][:300]] for one in page.evidence["operator_actions"]["items"]
+        [_when(one["at"]), one["node"], one["action"], one["detail"][:300]]
+        for one in page.evidence["operator_actions"]["items"]
     ]
     return page.table(("at", "node", "action", "detail"), rows, (17, 11, 18, 54), "operator_actions")
 
 
 def _authorised(page: Page) -> list[Any]:
     rows = [
-        [_when(one["at"]), one["type"], one["operator"], one["table"] or "–", one["rows"], one["finding"] or "–", one["reason"][:300]]
+        [
+            _when(one["at"]),
+            one["type"],
+            one["operator"],
+            one["table"] or "–",
+            one["rows"],
+            one["finding"] or "–",
+            one["reason"][:300],
+        ]
         for one in page.evidence["authorised_changes"]["items"]
     ]
     head = ("at", "type", "operator", "table", "rows", "id", "reason")
@@ -218,7 +251,7 @@ def _independence(page: Page) -> list[Any]:
     types = ", ".join(found["anchor_types"]) or words("none")
     story.append(page.facts([(words("sections.anchors"), types), (words("row.operator"), ", ".join(found["operators"]))]))
     form = page.style.table(page.head("statement", "name"), [[text, ""] for text in asked], (45, 55), 8.5)
-    return [*story, page.style.plain("", 4), form]
+    return [*story, page.gap(), form]
 
 
 def _clock(page: Page) -> list[Any]:
@@ -232,7 +265,8 @@ def _clock(page: Page) -> list[Any]:
 
 def _drills(page: Page) -> list[Any]:
     rows = [
-        [_when(one["at"]), one["attack"][:200], page.seconds(one["detected_s"]), one["result"][:300]] for one in page.evidence["drills"]
+        [_when(one["at"]), one["attack"][:200], page.seconds(one["detected_s"]), one["result"][:300]]
+        for one in page.evidence["drills"]
     ]
     return page.table(("at", "what", "ack", "result"), rows, (17, 35, 13, 35), "drills")
 

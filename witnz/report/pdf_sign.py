@@ -1,4 +1,4 @@
-"""The signature of the PDF: PAdES by the report key, with a time stamp where an authority is configured, over the attachment too.
+"""The signature of the PDF: PAdES by the report key, time-stamped where an authority is configured, over the attachment too.
 
 The evidence is attached first, as an incremental update; then the file is certified (no changes allowed).  The bytes of the
 unsigned report stay the beginning of the file.
@@ -11,11 +11,14 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final
 
-from witnz.errors import WitnzError
+from witnz.errors import Inconclusive
 from witnz.report.key import ReportKey
 
 FIELD: Final = "WitnzReport"
 ATTACHMENT: Final = "evidence.json"
+
+NO_ANSWER: Final = "report.time-stamp"
+"""The code of the Inconclusive that a :data:`TimeStamp` raises where the authority gives no usable answer."""
 
 TimeStamp = Callable[[bytes], bytes]
 """The DER TimeStampReq (RFC 3161) -> the DER TimeStampResp of an authority."""
@@ -43,7 +46,7 @@ def attach(pdf: bytes, evidence: bytes, created: int) -> bytes:
     )
     embed.embed_file(writer, spec)
     out = BytesIO()
-    writer.write(out)
+    writer.write(out)  # type: ignore[no-untyped-call]
     return out.getvalue()
 
 
@@ -59,7 +62,7 @@ def sign_pdf(pdf: bytes, key: ReportKey, *, reason: str, time_stamp: TimeStamp |
     certificate = asn1_x509.Certificate.load(key.certificate.public_bytes(Encoding.DER))
     root = asn1_x509.Certificate.load(key.root.public_bytes(Encoding.DER))
     private = key.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    store = SimpleCertificateStore()
+    store = SimpleCertificateStore()  # type: ignore[no-untyped-call]
     store.register(root)
     signer = signers.SimpleSigner(
         signing_cert=certificate,
@@ -85,13 +88,13 @@ def _stamper(time_stamp: TimeStamp) -> Any:
     from asn1crypto import tsp
     from pyhanko.sign.timestamps import TimeStamper
 
-    class Authority(TimeStamper):  # type: ignore[misc]  # the library has no types
+    class Authority(TimeStamper):
         """Asks through the caller's function."""
 
         async def async_request_tsa_response(self, req: Any) -> Any:
             try:
                 return tsp.TimeStampResp.load(time_stamp(req.dump()))
             except (ValueError, TypeError) as error:
-                raise WitnzError(f"time stamp: the authority's answer cannot be read: {error}", code="report.time-stamp") from None
+                raise Inconclusive(f"the authority's answer cannot be read: {error}", code=NO_ANSWER) from None
 
-    return Authority()
+    return Authority()  # type: ignore[no-untyped-call]

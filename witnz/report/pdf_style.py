@@ -1,8 +1,8 @@
 """How the pages look: fonts, paragraph styles, tables.
 
-Japanese needs an embedded TrueType font: reportlab refuses PostScript outlines (most Noto CJK files), and its built-in CJK fonts
-embed nothing, so that a reader without them shows empty pages.  IPAex Gothic may be embedded under its licence; it is looked for
-in the places of :data:`FONT_PLACES`, and no other font stands in silently.
+Japanese needs an embedded TrueType font: reportlab refuses PostScript outlines (most Noto CJK files), and its built-in CJK
+fonts embed nothing, so that a reader without them shows empty pages.  IPAex Gothic may be embedded under its licence; it is
+looked for in the places of :data:`FONT_PLACES`, and no other font stands in silently.
 """
 
 from __future__ import annotations
@@ -87,9 +87,16 @@ class Style:
         from reportlab.platypus import Table, TableStyle
 
         right = [bool(rows) and type(cell) is int for cell in (rows[0] if rows else ())] or [False] * len(head)
-        cells = [
-            [self.plain(title, size, fontName=self.bold, color="#ffffff", alignment=2 * numeric) for title, numeric in zip(head, right, strict=True)]
-        ] if head else []
+        cells = (
+            [
+                [
+                    self.plain(title, size, fontName=self.bold, color="#ffffff", alignment=2 * numeric)
+                    for title, numeric in zip(head, right, strict=True)
+                ]
+            ]
+            if head
+            else []
+        )
         cells += [[cell if _is_flowable(cell) else self._cell(cell, size) for cell in row] for row in rows]
         total = sum(widths)
         made = Table(cells, colWidths=[WIDTH_MM * mm * share / total for share in widths], repeatRows=1 if head else 0)

@@ -121,7 +121,9 @@ RECORDS: Final[Mapping[str, Kind]] = {
     "keys": Kind(("key",), ("action", "kind", "name", "key", "from_lsn", "operator"), _key),
     "anchors": Kind(("anchor",), ("anchor", "size", "digest", "place", "time_stated"), _anchor),
     "gaps": Kind(("gap", "epoch", "dissent"), ("from_lsn", "to_lsn", "tables", "reason"), _gap),
-    "repairs": Kind(("repair",), ("finding", "target", "sql_sha256", "result"), _pick("finding", "target", "sql_sha256", "result")),
+    "repairs": Kind(
+        ("repair",), ("finding", "target", "sql_sha256", "result"), _pick("finding", "target", "sql_sha256", "result")
+    ),
     "operator_actions": Kind(("operator",), ("action", "detail"), _pick("action", "detail")),
     "drills": Kind(("drill",), ("attack", "detected_s", "result"), _pick("attack", "detected_s", "result")),
     "reports": Kind(("report",), ("standard", "from", "to", "sha256"), _pick("standard", "from", "to", "sha256")),

@@ -24,7 +24,7 @@ def software() -> dict[str, Any]:
 
 
 def source_digest(package: Path) -> str:
-    """SHA-256 over ``<sha256 of file>  <relative path>`` lines, sorted by path, of every file but caches: as sha256sum prints it."""
+    """SHA-256 over ``<sha256 of file>  <relative path>`` lines, as sha256sum prints them, sorted by path; without caches."""
     lines = []
     for path in sorted(package.rglob("*"), key=lambda found: found.relative_to(package).as_posix()):
         if path.is_file() and path.suffix != ".pyc" and "__pycache__" not in path.parts:

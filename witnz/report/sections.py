@@ -159,7 +159,9 @@ def _key(kind: str, name: str, text: str, record: Rec) -> dict[str, Any]:
 def configuration(facts: Facts) -> dict[str, Any]:
     """Changes of what is protected and how."""
     records = facts.of("member", "config", "table", "unprotect")
-    weakening = [record for record in records if record.body.get("weakens") or record.type == "unprotect" or _signed_table(record)]
+    weakening = [
+        record for record in records if record.body.get("weakens") or record.type == "unprotect" or _signed_table(record)
+    ]
     return {
         "changes": len(records),
         "weakening": len(weakening),
@@ -278,4 +280,3 @@ def tally(values: Iterable[str]) -> dict[str, int]:
 
 def _strings(body: Mapping[str, Any], *names: str) -> dict[str, str]:
     return {name: str(body[name]) for name in names}
-

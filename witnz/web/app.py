@@ -15,6 +15,9 @@ GET /tiles/{log}/checkpoint, /tile/…   auditor   C2SP tiles (:mod:`witnz.web.t
 GET /events                            auditor   text/event-stream (:mod:`witnz.web.streams`)
 GET /metrics                           auditor   Prometheus' text format
 POST /verify/{t}                       auditor   {}   text/event-stream with progress where the client accepts it
+POST /reports                          auditor   {"standard", "from", "to", "lang"}   takes long; witnz.report/1
+POST /samples                          auditor   {"population", "n", "seed", "from", "to"}
+GET /reports/{id}/{file}               auditor   a file of what one of these two made
 POST /findings/{id}/ack                operator  {"reason": …}
 POST /findings/{id}/approve            operator  {"body": the signed accept body}
 GET /findings/{id}/repair              operator  witnz.repair-plan/1; it holds the values of the rows
@@ -43,7 +46,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from witnz.errors import UsageError, WitnzError
-from witnz.web import reads, writes
+from witnz.web import reads, reports, writes
 from witnz.web.asked import JSON_TYPE, Asked, ask
 from witnz.web.peer import Doorman, Role
 from witnz.web.problems import METHOD, PROBLEM_TYPE, not_found, problem_document
@@ -95,6 +98,7 @@ ENDPOINTS: Final = (
     _get("/bundles/row", reads.row_bundle, "table", "key", "seq", "with_row"),
     _get("/tiles/{log:path}/checkpoint", reads.log_checkpoint),
     _get("/tiles/{log:path}/tile/{tile:path}", reads.log_tile),
+    _get("/reports/{report}/{file:path}", reports.file),
     _get("/metrics", reads.metrics),
     _post("/findings/{finding}/ack", writes.acknowledge),
     _post("/findings/{finding}/approve", writes.approve),
@@ -115,6 +119,8 @@ class LongEndpoint:
 
 LONG_ENDPOINTS: Final = (
     LongEndpoint("/verify/{table}", writes.verify, Role.AUDITOR),
+    LongEndpoint("/reports", reports.make, Role.AUDITOR),
+    LongEndpoint("/samples", reports.sample, Role.AUDITOR),
     LongEndpoint("/findings/{finding}/repair", writes.settle_repair, Role.OPERATOR),
 )
 

@@ -175,6 +175,22 @@ class NodeClient:
         body = {"table": table, "mode": mode, **rules} | ({"exclude_columns": list(exclude_columns)} if exclude_columns else {})
         return self._post("/protect", body)
 
+    # -- reports --------------------------------------------------------------------------------------------------------------
+
+    def report(
+        self, standard: str, begin: str, end: str, lang: str, on_progress: Progress = lambda step: None
+    ) -> dict[str, Any]:
+        """``witnz.report/1``; its files are fetched with :meth:`report_file`."""
+        return self._work("/reports", {"standard": standard, "from": begin, "to": end, "lang": lang}, on_progress)
+
+    def sample(self, population: str, n: int, seed: str, begin: str, end: str) -> dict[str, Any]:
+        """``witnz.report-sample/1``; its files alike."""
+        body = {"population": population, "n": n, "seed": seed, "from": begin, "to": end}
+        return self._work("/samples", body, lambda step: None)
+
+    def report_file(self, report: str, name: str) -> bytes:
+        return self._bytes(f"/reports/{_segment(report)}/{quote(name)}")
+
     # -- speaking -------------------------------------------------------------------------------------------------------------
 
     def _get(self, path: str, query: Mapping[str, Any] | None = None, *, allowed: int = 200) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from witnz.config import Config
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from witnz.node.repair import RepairResult
     from witnz.node.repair_apply import Applied
     from witnz.node.repair_plan import RepairPlan
+    from witnz.node.reporting import Asked
 
 
 class JournalOf(Protocol):
@@ -45,6 +47,16 @@ class RepairsOf(Protocol):
     def plan(self, finding_id: str) -> RepairPlan: ...
 
     def settle(self, finding_id: str, applied: Applied, sql_sha256: str) -> RepairResult: ...
+
+
+class ReportsOf(Protocol):
+    """How evidence packages are made, and where their files are."""
+
+    def make(self, asked: Asked, tell: Callable[[int], None]) -> dict[str, Any]: ...
+
+    def sample(self, population: str, n: int, seed: str, begin: str, end: str) -> dict[str, Any]: ...
+
+    def file(self, name: str, file: str) -> Path: ...
 
 
 class Served(Live, Protocol):
@@ -73,6 +85,9 @@ class Served(Live, Protocol):
 
     @property
     def repairs(self) -> RepairsOf: ...
+
+    @property
+    def reports(self) -> ReportsOf: ...
 
     @property
     def row_line(self) -> RowLine: ...
