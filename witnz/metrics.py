@@ -65,6 +65,12 @@ METRICS: Final[tuple[Metric, ...]] = (
         "witnz_alerts_total", "counter", ("sink", "outcome"), "Messages by outcome: delivered, failed (will be retried), dead."
     ),
     Metric("witnz_alerts_pending", "gauge", (), "Notifications that wait for delivery."),
+    Metric("witnz_anchor_published_total", "counter", ("anchor",), "Checkpoints anchored, their receipts in the journal."),
+    Metric("witnz_anchor_failures_total", "counter", ("anchor", "code"), "Attempts to anchor that failed, by error code."),
+    Metric("witnz_anchor_publish_seconds", "histogram", ("anchor",), "Duration of an attempt to publish.", _SLOW_S),
+    Metric("witnz_anchor_size", "gauge", ("anchor",), "Journal records that the newest checkpoint there covers."),
+    Metric("witnz_anchor_timestamp_seconds", "gauge", ("anchor",), "When the newest checkpoint there was journalled."),
+    Metric("witnz_anchor_looks_total", "counter", ("anchor", "status"), "Looks at receipts: ok, fail, skip (not checked)."),
     Metric("witnz_store_bytes", "gauge", (), "Size of this node's store."),
     Metric("witnz_store_free_bytes", "gauge", (), "Free space on the store's file system."),
 )

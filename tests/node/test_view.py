@@ -68,7 +68,7 @@ def test_the_status_of_a_running_node_has_every_member_of_the_interface(node: St
     assert (table["entries"], table["live_rows"], table["verdict"], table["findings_open"]) == (4, 3, None, 0)
     assert document["findings_open"] == 0
     assert [item["name"] for item in document["checks"]] == [
-        "capture", "slot", "seals", "store", "alerts", "openings", "findings", "coverage",
+        "capture", "slot", "seals", "store", "alerts", "openings", "findings", "coverage", "anchors",
     ]  # fmt: skip
     assert {item["status"] for item in document["checks"]} == {"ok"}
     json.dumps(document, allow_nan=False)

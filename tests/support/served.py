@@ -25,6 +25,8 @@ from witnz.core.rowline import row_hash, secret_commitment
 from witnz.core.verdict import Verdict
 from witnz.errors import WitnzError
 from witnz.metrics import Metrics
+from witnz.node.anchor_lane import Parts
+from witnz.node.anchoring import Anchoring
 from witnz.node.approval import Approvals
 from witnz.node.capture import SourceStatus
 from witnz.node.cosigning import Cosigner
@@ -111,6 +113,8 @@ class StandingNode:
         self.following = Following(self.db, {"accept": self.approvals.carry_out})
         self.approvals.follow = self.following.follow
         self.metrics, self.events = Metrics(), Broadcaster()
+        parts = Parts(self.db, self.journal, self.book, self.clock, self.metrics, CLUSTER, lambda: True)
+        self.anchoring = Anchoring(self.config, parts)
         self.capture, self.generations = StandingCapture(), StandingGenerations()
         self.audit = AuditState("ok")
         self.scan: Callable[[str, Progress], TableResult] = self.scanned

@@ -35,6 +35,7 @@ COMMANDS: Final = (
     "findings",
     "log",
     "checkpoint",
+    "anchor",
     "prove",
     "config",
     "keys",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from witnz.cli.access import documents
+from witnz.cli.anchor import anchor_lines, history_lines
 from witnz.cli.checks_text import check_lines
 from witnz.cli.command import RUN, add_command
 from witnz.cli.invocation import Invocation, invocation
@@ -80,6 +81,8 @@ def status_lines(output: Output, document: Mapping[str, Any]) -> Iterator[str]:
     yield f"node         {node['id']} of {cluster['origin']}: {output.word(node['state'])}{role}, witnz {node['version']}"
     yield f"source       {_source(document['source'])}"
     yield f"checkpoint   {_checkpoint(document['checkpoint'])}"
+    yield from anchor_lines(document["anchors"])
+    yield from history_lines(document["history"])
     yield from _tables(output, document["tables"])
     open_findings = document["findings_open"]
     hint = "; `witnz findings list` shows them" if open_findings else ""

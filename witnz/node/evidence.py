@@ -21,10 +21,11 @@ from witnz.core.entry import parse_entry
 from witnz.core.keyplan import key_text
 from witnz.core.note import parse_note
 from witnz.core.periods import periods_of
+from witnz.core.receipt import Receipt, parse_receipt
 from witnz.core.record import Record, parse_record
 from witnz.core.rowline import escape, row_blind
 from witnz.core.state import bucket_of
-from witnz.core.tiles import inclusion_proof
+from witnz.core.tiles import consistency_proof, inclusion_proof
 from witnz.errors import Inconclusive, StoreCorrupt, UsageError
 from witnz.store import checkpoints, entries, logs, verified_states
 from witnz.store import journal as stored
@@ -202,15 +203,41 @@ class Evidence:
         rows: list[BundledRow] | None = None,
         tables: list[BundledTable] | None = None,
     ) -> bytes:
+        receipts = newest_receipts(journal.conn, journal.size)
         return build_bundle(
             checkpoint=journal.note,
             records=[(record, journal.proof(record)) for record in records],
             rows=rows or [],
             tables=tables or [],
+            consistency=_older(journal, {receipt["size"] for receipt in receipts}),
+            anchors=receipts,
             policy=periods_of(journal.records).now.policy(),
             created=self._clock(),
             tool=f"witnz {__version__}",
         )
+
+
+def newest_receipts(conn: sqlite3.Connection, size: int) -> list[dict[str, Any]]:
+    """The newest receipt of each place for a checkpoint of at most ``size`` records whose note is here."""
+    newest: dict[tuple[str, str], Receipt] = {}
+    for leaf in stored.records(conn):
+        if b'"type":"anchor"' not in leaf:
+            continue
+        record = parse_record(leaf)
+        if record.type != "anchor" or record.body["size"] > size:
+            continue
+        receipt = parse_receipt(record.body["receipt"])
+        before = newest.get((receipt.type, receipt.place))
+        if before is None or receipt.size >= before.size:
+            newest[receipt.type, receipt.place] = receipt
+    return [dict(receipt.members) for receipt in newest.values() if checkpoints.get(conn, receipt.size) is not None]
+
+
+def _older(journal: _Journal, sizes: set[int]) -> list[tuple[str, list[bytes]]]:
+    """The older checkpoints that receipts are for, each with its proof."""
+    read = stored.tile_reader(journal.conn, journal.size)
+    notes = {size: checkpoints.get(journal.conn, size) for size in sorted(sizes) if size < journal.size}
+    return [(saved.note, consistency_proof(read, size, journal.size)) for size, saved in notes.items() if saved is not None]
 
 
 def newest_of_key(conn: sqlite3.Connection, log: int, key: bytes) -> int | None:

@@ -26,6 +26,8 @@ from witnz.core.finding import Finding
 from witnz.core.names import parse_table_name
 from witnz.errors import ConfigError, DatabaseError, Inconclusive, NoQuorum, UsageError, WitnzError
 from witnz.metrics import Metrics
+from witnz.node.anchor_lane import Parts as AnchorParts
+from witnz.node.anchoring import Anchoring
 from witnz.node.approval import Approvals
 from witnz.node.auto_repair import AutoRepair
 from witnz.node.capture import Capture, Hooks
@@ -146,6 +148,12 @@ class Node:
         self.box = ImageBox(self.keys.retain)
         self.audit = SelfAudit(self.db, self.data.database, self.book, self.clock)
         self.wishes = Wishes(self.db, self.journal, self.book, config)
+        anchor_parts = AnchorParts(
+            self.db, self.journal, self.book, self.clock, self.metrics, config.cluster,
+            leads=lambda: self.engine.leader() == config.node_id,
+        )  # fmt: skip
+        self.anchoring = Anchoring(config, anchor_parts)
+        self.cosigner.conditions.append(self.anchoring.condition)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._progress: dict[str, int] = {}
@@ -237,6 +245,14 @@ class Node:
         self.capture.start()
         if self.peering is not None:
             self.peering.start()
+        self.anchoring.configure()
+        for name in self.anchoring.lanes:
+            if chores:
+                self._spawn(f"anchor {name}", lambda name=name: self.anchoring.run(name, self._stop))  # type: ignore[misc]
+            else:
+                self._spawn(f"anchor {name}", lambda name=name: self.anchoring.compare(name))  # type: ignore[misc]
+        if not chores:
+            self.anchoring.await_compared()
         if chores:
             self._spawn("chores", self._chores)
             self._spawn("alerts", lambda: self.alerts.run(self._stop))
@@ -299,7 +315,7 @@ class Node:
     def _chores(self) -> None:
         """Findings into the journal, a seal when due, a look at the catalog when due; that one fails stops no other."""
         while not self._stop.wait(CHORE_S):
-            for chore in (self._journal_findings, self._seal_when_due, self._look_when_due):
+            for chore in (self._journal_findings, self._seal_when_due, self._look_when_due, self.anchoring.check_late):
                 try:
                     chore()
                 except (WitnzError, psycopg.Error) as error:

@@ -27,6 +27,7 @@ from witnz.core.note import parse_note
 from witnz.core.policy import PolicyResult, evaluate, parse_policy
 from witnz.core.timestamp import format_time
 from witnz.errors import WitnzError
+from witnz.node.anchor_status import anchor_documents, history
 from witnz.store import checkpoints, findings, logs, meta, outbox
 from witnz.store.checkpoints import StoredCheckpoint
 
@@ -119,7 +120,8 @@ def vitals_document(moment: Moment) -> dict[str, Any]:
         "cluster": _cluster(moment, node_id),
         "source": _source(moment),
         "checkpoint": None if newest is None else checkpoint_summary(moment, newest),
-        "anchors": [],
+        "anchors": anchor_documents(moment.conn, moment.state, moment.config, moment.now_us),
+        "history": history(moment.conn, moment.state),
         "findings_open": findings.count_open(moment.conn),
         "alerts_pending": outbox.counts(moment.conn)["pending"],
         "checks": checks(moment),
@@ -213,6 +215,7 @@ def checks(moment: Moment) -> list[dict[str, Any]]:
         _check_openings(moment),
         _check_findings(moment),
         _check_gaps(moment),
+        _check_anchors(moment),
     ]
 
 
@@ -321,6 +324,19 @@ def _check_gaps(moment: Moment) -> dict[str, Any]:
     names = ", ".join(_few(sorted(gaps)))
     hint = "verify the tables, then approve the finding about the gap with an operator key"
     return check("coverage", "fail", f"changes may not have been recorded of {names}", hint)
+
+
+def _check_anchors(moment: Moment) -> dict[str, Any]:
+    documents = anchor_documents(moment.conn, moment.state, moment.config, moment.now_us)
+    bad = [one for one in documents if one["status"] in ("late", "refused", "failing")]
+    if not documents:
+        return check("anchors", "ok", "no anchor is configured, so nothing is kept outside")
+    if not bad:
+        return check("anchors", "ok", f"{', '.join(one['name'] for one in documents)}: in time")
+    reasons = [f"{one['name']}: {one['status']}" + (f" ({one['error']})" if one["error"] else "") for one in bad]
+    late = any(one["status"] != "failing" for one in bad)
+    hint = next((one["hint"] for one in bad if one["hint"]), "") or "`witnz anchor list` says more"
+    return check("anchors", "fail" if late else "warn", "; ".join(reasons), hint)
 
 
 def _few(names: Iterable[str], limit: int = 10) -> list[str]:

@@ -26,6 +26,7 @@ from witnz.core.note import cosignature_time, parse_note
 from witnz.core.record import parse_record
 from witnz.core.timestamp import format_time
 from witnz.errors import UsageError
+from witnz.node.anchor_status import anchor_documents, history, receipt_documents
 from witnz.node.export import export_log, log_summary
 from witnz.node.keytext import recorded_key
 from witnz.node.logpage import log_page
@@ -226,6 +227,18 @@ class StoreView:
         with self._db.read() as conn:
             found = verifications.list_verifications(conn, table=table, limit=_bounded(limit, MAX_ENTRIES))
         return [_verification(one) for one in found]
+
+    # -- anchors --------------------------------------------------------------------------------------------------------------
+
+    def anchors(self, limit: int = 100) -> dict[str, Any]:
+        """``witnz.anchors/1``: the configured anchors, the newest receipts, and who would have to collude."""
+        with self._moment() as moment:
+            return {
+                "schema": "witnz.anchors/1",
+                "anchors": anchor_documents(moment.conn, moment.state, self._config, moment.now_us),
+                "history": history(moment.conn, moment.state),
+                "receipts": list(receipt_documents(moment.conn, moment.state, _bounded(limit, MAX_LISTED))),
+            }
 
     # -- entries --------------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ Where what is kept:
     spool         what arrived for a log whose generation is not decided yet
     journal       the records, verbatim; checkpoints: notes; cosigned: the last one this node signed
     findings, verifications, verified_states, outbox, images, texts, meta
+    anchors       what each anchor has under way and remembers; anchor_looks: what the last look at each receipt found
 
 Large values stand in ordinary tables (SQLite packs those best), small rows in WITHOUT ROWID ones (one tree, not two).
 """
@@ -136,7 +137,18 @@ def _records(db: sqlite_utils.Database) -> None:
     db.table("outbox").create_index(["state", "next_at"])
 
 
-MIGRATIONS: Sequence[Migration] = (_initial,)
+def _anchors(db: sqlite_utils.Database) -> None:
+    anchors = {
+        "name": str, "type": str, "place": str, "since": int, "memory": str, "note": str, "receipt": str, "complete": int,
+        "attempts": int, "next_at": int, "error": str, "hint": str, "refused": int, "reason": str, "tried_at": int,
+    }  # fmt: skip
+    needed = {"type", "place", "since", "memory", "complete", "attempts", "next_at", "refused"}
+    db.table("anchors").create(anchors, pk="name", not_null=needed)
+    looks = {"seq": int, "at": int, "status": str, "checks": str}
+    db.table("anchor_looks").create(looks, pk="seq", not_null=looks.keys() - {"seq"})
+
+
+MIGRATIONS: Sequence[Migration] = (_initial, _anchors)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -9,6 +9,7 @@ GET /logs/{t}                          auditor   ?from= &to= &key= &limit= &gene
 GET /findings, /findings/{id}          auditor   ?state= &table=
 GET /findings/{id}/approval            auditor   ?reason=   what an operator has to sign
 GET /checkpoints, /checkpoints/{n}     auditor   {n}: a size, or latest
+GET /anchors                           auditor   ?limit=   anchors, receipts, who would have to collude
 GET /verifications                     auditor   ?table= &limit=
 GET /bundles/checkpoint, /bundles/row  auditor   ?size=;  ?table= &key= &seq=, and &with_row=1 for an operator
 GET /tiles/{log}/checkpoint, /tile/…   auditor   C2SP tiles (:mod:`witnz.web.tiles`)
@@ -18,6 +19,8 @@ POST /verify/{t}                       auditor   {}   text/event-stream with pro
 POST /reports                          auditor   {"standard", "from", "to", "lang"}   takes long; witnz.report/1
 POST /samples                          auditor   {"population", "n", "seed", "from", "to"}
 GET /reports/{id}/{file}               auditor   a file of what one of these two made
+POST /anchor                           auditor   {"anchors": [name], "wait_s": n}   publish the newest final checkpoint
+POST /anchors/check                    auditor   {"all": bool}   look whether what was anchored is still there
 POST /findings/{id}/ack                operator  {"reason": …}
 POST /findings/{id}/approve            operator  {"body": the signed accept body}
 GET /findings/{id}/repair              operator  witnz.repair-plan/1; it holds the values of the rows
@@ -93,6 +96,7 @@ ENDPOINTS: Final = (
     _get("/findings/{finding}/approval", reads.approval, "reason"),
     _get("/checkpoints", reads.checkpoints, "limit"),
     _get("/checkpoints/{size}", reads.checkpoint),
+    _get("/anchors", reads.anchors, "limit"),
     _get("/verifications", reads.verifications, "table", "limit"),
     _get("/bundles/checkpoint", reads.checkpoint_bundle, "size"),
     _get("/bundles/row", reads.row_bundle, "table", "key", "seq", "with_row"),
@@ -121,6 +125,8 @@ LONG_ENDPOINTS: Final = (
     LongEndpoint("/verify/{table}", writes.verify, Role.AUDITOR),
     LongEndpoint("/reports", reports.make, Role.AUDITOR),
     LongEndpoint("/samples", reports.sample, Role.AUDITOR),
+    LongEndpoint("/anchor", writes.anchor, Role.AUDITOR),
+    LongEndpoint("/anchors/check", writes.check_anchors, Role.AUDITOR),
     LongEndpoint("/findings/{finding}/repair", writes.settle_repair, Role.OPERATOR),
 )
 

@@ -113,6 +113,10 @@ class NodeClient:
     def verifications(self, table: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         return list(self._get("/verifications", {"table": table, "limit": limit})["verifications"])
 
+    def anchors(self, limit: int = 100) -> dict[str, Any]:
+        """``witnz.anchors/1``."""
+        return self._get("/anchors", {"limit": limit})
+
     # -- proofs ---------------------------------------------------------------------------------------------------------------
 
     def checkpoint_bundle(self, size: int | None = None) -> bytes:
@@ -143,6 +147,15 @@ class NodeClient:
                 if kind == "problem":
                     raise error_from_problem(document)
                 yield kind, document
+
+    def anchor_now(self, names: Sequence[str], wait_s: int) -> list[dict[str, Any]]:
+        """Publish through these anchors (all, if none is named); one outcome each."""
+        document = self._work("/anchor", {"anchors": list(names), "wait_s": wait_s}, lambda rows: None)
+        return list(document["anchors"])
+
+    def check_anchors(self, on_progress: Progress = lambda done: None, *, everything: bool = False) -> list[dict[str, Any]]:
+        """Look at receipts; one document each."""
+        return list(self._work("/anchors/check", {"all": everything}, on_progress)["receipts"])
 
     def acknowledge(self, finding_id: str, reason: str) -> dict[str, Any]:
         return self._post(f"/findings/{_segment(finding_id)}/ack", {"reason": reason})

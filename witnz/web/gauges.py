@@ -26,6 +26,12 @@ def refresh(metrics: Metrics, vitals: Mapping[str, Any], store: Path) -> None:
         metrics.set("witnz_checkpoint_size", checkpoint["size"])
         metrics.set("witnz_checkpoint_timestamp_seconds", parse_time(checkpoint["at"]) / US)
         metrics.set("witnz_seal_age_seconds", checkpoint["age_s"])
+    metrics.clear("witnz_anchor_size")
+    metrics.clear("witnz_anchor_timestamp_seconds")
+    for anchor in vitals["anchors"]:
+        if anchor["last_at"] is not None:
+            metrics.set("witnz_anchor_size", anchor["last_size"], anchor=anchor["name"])
+            metrics.set("witnz_anchor_timestamp_seconds", parse_time(anchor["last_at"]) / US, anchor=anchor["name"])
     metrics.set("witnz_alerts_pending", vitals["alerts_pending"])
     metrics.clear("witnz_findings_open")
     for table, count in vitals["findings_open_by_table"].items():

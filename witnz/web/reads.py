@@ -136,6 +136,11 @@ def checkpoint(site: Site, asked: Asked) -> Answer:
     return {"schema": "witnz.checkpoint/1", **site.view.checkpoint(size)}
 
 
+def anchors(site: Site, asked: Asked) -> Answer:
+    limit = asked.number("limit")
+    return site.view.anchors(100 if limit is None else limit)
+
+
 def verifications(site: Site, asked: Asked) -> Answer:
     limit = asked.number("limit")
     table_of = asked.table() if asked.text("table") else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ from witnz.node.verification import Verified
 from witnz.store.database import Database
 
 if TYPE_CHECKING:
+    from witnz.node.anchoring import Looked
     from witnz.node.repair import RepairResult
     from witnz.node.repair_apply import Applied
     from witnz.node.repair_plan import RepairPlan
@@ -39,6 +40,16 @@ class ApprovalsOf(Protocol):
     def acknowledge(self, finding_id: str, reason: str) -> Finding: ...
 
     def accept_body(self, finding_id: str, reason: str) -> dict[str, Any]: ...
+
+
+class AnchoringOf(Protocol):
+    """How checkpoints leave the cluster."""
+
+    def check_names(self, names: Sequence[str]) -> None: ...
+
+    def now(self, names: Sequence[str], wait_s: float, told: Callable[[int], None] = ...) -> list[dict[str, Any]]: ...
+
+    def check(self, *, everything: bool, told: Callable[[int], None] = ...) -> list[Looked]: ...
 
 
 class RepairsOf(Protocol):
@@ -82,6 +93,9 @@ class Served(Live, Protocol):
 
     @property
     def approvals(self) -> ApprovalsOf: ...
+
+    @property
+    def anchoring(self) -> AnchoringOf: ...
 
     @property
     def repairs(self) -> RepairsOf: ...

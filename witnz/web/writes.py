@@ -17,6 +17,7 @@ from witnz.web.problems import CONFLICT
 from witnz.web.reads import Answer, Site
 from witnz.web.streams import Tell, Work, verify_work
 
+MAX_ANCHOR_WAIT_S: Final = 3600
 DECISIONS: Final = ("unprotect", "key", "config")
 
 _PROTECT_OPTIONAL: Final = frozenset(
@@ -53,6 +54,35 @@ def verify(site: Site, asked: Asked) -> Work:
     """``{}``: verify a table now.  Its result is journalled as any other verification's."""
     check_members(asked.body, frozenset())
     return verify_work(site.node, asked.table())
+
+
+def anchor(site: Site, asked: Asked) -> Work:
+    """``{"anchors": [name, …], "wait_s": n}``: publish the newest final checkpoint now; all anchors, if none is named."""
+    check_members(asked.body, frozenset(), frozenset({"anchors", "wait_s"}))
+    names, wait_s = asked.body.get("anchors", []), asked.body.get("wait_s", 0)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FormatError("anchors: expected a list of names")
+    if type(wait_s) is not int or not 0 <= wait_s <= MAX_ANCHOR_WAIT_S:
+        raise FormatError(f"wait_s: expected a whole number of seconds, at most {MAX_ANCHOR_WAIT_S}")
+    site.node.anchoring.check_names(names)
+    _journal(site, asked, "anchor.now", {"anchors": ",".join(names)[:1024]})
+
+    def work(tell: Tell) -> dict[str, Any]:
+        return {"schema": "witnz.anchor-now/1", "anchors": site.node.anchoring.now(names, wait_s, tell)}
+
+    return work
+
+
+def check_anchors(site: Site, asked: Asked) -> Work:
+    """``{"all": bool}``: look at the newest receipt of each anchor, or at all receipts; findings are opened."""
+    check_members(asked.body, frozenset(), frozenset({"all"}))
+    everything = _flag(asked.body, "all")
+
+    def work(tell: Tell) -> dict[str, Any]:
+        found = site.node.anchoring.check(everything=everything, told=tell)
+        return {"schema": "witnz.anchor-check/1", "receipts": [looked.to_json() for looked in found]}
+
+    return work
 
 
 def settle_repair(site: Site, asked: Asked) -> Work:

@@ -1,0 +1,79 @@
+"""What anchors are given: a final checkpoint with its bundle, and the logs' tiles that it makes provable."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Final
+
+from witnz.anchor.base import LogFile, Publication
+from witnz.core.checkpoint import parse_checkpoint
+from witnz.core.note import parse_note
+from witnz.core.record import parse_record
+from witnz.core.tiles import TILE, ReadTile, format_entry_bundle, tile_path, tile_widths
+from witnz.node.evidence import Evidence
+from witnz.store import entries, journal, logs
+from witnz.store.database import Database
+
+MAX_LEVELS: Final = 8  # 256^8 leaves
+
+
+def publication_of(db: Database, clock: Callable[[], int], note: str) -> Publication:
+    """The checkpoint of a note that this store holds."""
+    size = parse_checkpoint(parse_note(note).text).size
+
+    def files(kept: Mapping[str, int]) -> Iterator[LogFile]:
+        with db.read() as conn:
+            yield from log_files(conn, parse_checkpoint(parse_note(note).text).origin, size, kept)
+
+    return Publication(note, lambda: Evidence(db, clock).checkpoint_bundle(size), files)
+
+
+def log_files(conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[str, int]) -> Iterator[LogFile]:
+    """Tiles of the journal up to ``size``, and of every table log up to its newest seal there, beyond the sizes ``kept``."""
+    for log_id, name, sealed in _sealed(conn, size):
+        if sealed > kept.get(name, 0):
+            read, lines = entries.tile_reader(conn, log_id, sealed), _entry_reader(conn, log_id)
+            yield from _tiles(name, kept.get(name, 0), sealed, read, lines)
+    if size > kept.get(origin, 0):
+        yield from _tiles(origin, kept.get(origin, 0), size, journal.tile_reader(conn, size), _record_reader(conn))
+
+
+def _sealed(conn: sqlite3.Connection, size: int) -> list[tuple[int, str, int]]:
+    """(log id, origin, size) of every table log that a seal among the first ``size`` records names."""
+    newest: dict[tuple[str, int], int] = {}
+    for leaf in journal.records(conn, 1, size):
+        if b'"type":"seal"' not in leaf:
+            continue
+        record = parse_record(leaf)
+        for head in record.body["tables"] if record.type == "seal" else ():
+            newest[head["table"], head["generation"]] = head["size"]
+    rows = {(row.table, row.generation): row for row in logs.list_logs(conn)}
+    return [(rows[log].id, rows[log].origin, sealed) for log, sealed in sorted(newest.items()) if log in rows]
+
+
+def _tiles(log: str, before: int, size: int, read: ReadTile, lines: Callable[[int, int], list[bytes]]) -> Iterator[LogFile]:
+    """The tiles of the tree of ``size`` leaves that the tree of ``before`` did not have, hashes first, then the entries."""
+    for level in range(MAX_LEVELS):
+        full, partial = tile_widths(size, level)
+        if (full, partial) == (0, 0):
+            break
+        first = tile_widths(before, level)[0]
+        for n in range(first, full):
+            yield LogFile(log, size, tile_path(level, n), read(level, n, TILE))
+        if partial and tile_widths(before, level) != (full, partial):
+            yield LogFile(log, size, tile_path(level, full, partial), read(level, full, partial))
+    full, partial = tile_widths(size, 0)
+    for n in range(before // TILE, full):
+        yield LogFile(log, size, tile_path("entries", n), format_entry_bundle(lines(n, TILE)))
+    if partial:
+        yield LogFile(log, size, tile_path("entries", full, partial), format_entry_bundle(lines(full, partial)))
+
+
+def _entry_reader(conn: sqlite3.Connection, log_id: int) -> Callable[[int, int], list[bytes]]:
+    return lambda n, width: list(islice(entries.entries(conn, log_id, n * TILE + 1, n * TILE + width), width))
+
+
+def _record_reader(conn: sqlite3.Connection) -> Callable[[int, int], list[bytes]]:
+    return lambda n, width: list(islice(journal.records(conn, n * TILE + 1, n * TILE + width), width))
