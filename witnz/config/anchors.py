@@ -28,7 +28,7 @@ KEYS_OF: Final[Mapping[str, frozenset[str]]] = {
     ),
     "evm": frozenset(
         {
-            "rpc_url", "second_rpc_url", "chain_id", "key", "key_password", "confirmations", "max_fee_gwei",
+            "rpc_url", "second_rpc_url", "chain_id", "key", "key_password", "address", "confirmations", "max_fee_gwei",
             "max_priority_fee_gwei",
         }
     ),
@@ -115,6 +115,9 @@ class AnchorConfig(Section):
         "evm: private key of the account that pays, as hex digits or as a keystore (JSON).", "${WITNZ_ETH_KEY}", None
     )
     key_password: SecretText | None = setting("evm: password of the keystore.", "${WITNZ_ETH_PASSWORD}", None)
+    address: Text | None = setting(
+        "evm: the account's address, which verifiers know; a key of another is refused.", "0x9d8A62f656a8d1615C1294…", None
+    )
     confirmations: Annotated[int, kinds.number(0, 100_000)] = setting(
         "evm: blocks on top of the transaction's before a receipt is made.", "12", 12
     )

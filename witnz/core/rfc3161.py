@@ -37,6 +37,7 @@ class TimeStamp:
     authority: str
     policy: str
     serial: int
+    nonce: int | None
 
 
 def is_available() -> bool:
@@ -144,6 +145,7 @@ def _read(decoded: TimeStampResponse, digest: bytes) -> TimeStamp:
             authority=own[0].subject.rfc4514_string(),
             policy=info.policy.dotted_string,
             serial=info.serial_number,
+            nonce=info.nonce,
         )
     except ValueError as error:
         raise ProofError(f"time stamp: expected a response in DER: {error}") from None
