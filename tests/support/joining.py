@@ -121,6 +121,10 @@ class Growth:
         keys = create_node_keys(data.keys_dir, self.first.config.cluster, "node3")
         return {"id": "node3", "addr": "127.0.0.1:7003", "key": keys.identity_b64, "cosigner": keys.cosigner_key}
 
+    def seal_no_more(self) -> None:
+        """What is recorded from now on stays unsealed."""
+        self.first.node.config = self.first.node.config.model_copy(update={"seal_interval_s": 3600.0})
+
     def add_members(self) -> None:
         """As an operator does: one record for each, one after the other."""
         node = self.first.node
@@ -161,9 +165,10 @@ class Growth:
         peers.start()
         return Joining(self.config, peers, now_us, threading.Event(), timeout_s=10.0)
 
-    def try_join(self) -> Database:
+    def try_join(self, unsealed_wait_s: float = 10.0) -> Database:
         """One attempt, without going on after what did not work; the store then."""
         joining = self.joining()
+        joining.unsealed_wait_s = unsealed_wait_s
         db = Database.open(DataDir(self.config.data_dir).database)
         joining._run(db)
         return db

@@ -49,7 +49,7 @@ from witnz.store.logs import LogRow
 
 log = structlog.get_logger(__name__)
 
-UNSEALED_WAIT_S: Final = 60.0  # how long to wait for a seal, or for members to agree on what none covers
+UNSEALED_WAIT_S: Final = 5.0  # how long members may take to agree on what no seal covers; then the newest seal is looked for
 MAX_IMAGES_BYTES: Final = 16 << 20
 
 

@@ -26,7 +26,7 @@ from witnz.core.journal import JournalState
 from witnz.core.journal_facts import Member
 from witnz.core.record import Record, format_record, parse_record
 from witnz.errors import ConfigError, Inconclusive, ReplicationImpossible, WitnzError
-from witnz.node.catchup import CatchUp, Home
+from witnz.node.catchup import UNSEALED_WAIT_S, CatchUp, Home
 from witnz.node.images import ImageBox
 from witnz.node.keyring import load_node_keys, load_retain_key
 from witnz.node.setup import conninfo_of
@@ -53,6 +53,7 @@ class Joining:
     ) -> None:
         self._config, self._channel, self._clock, self._stopping = config, channel, clock, stopping
         self._timeout_s = timeout_s
+        self.unsealed_wait_s = UNSEALED_WAIT_S
         self._data = DataDir(config.data_dir)
 
     @staticmethod
@@ -86,9 +87,13 @@ class Joining:
     def _run(self, db: Database) -> None:
         position = self._slot_position()
         genesis = self._genesis(db)
-        others = [member for member in self._members(genesis) if member.id != self._config.node_id]
-        sources = Sources(self._channel, [member.id for member in others], self._timeout_s)
-        catch_up = CatchUp(self._home(db), sources, self._connect, stopped=self._stopping.is_set)
+        known = self._members(genesis)
+        self._channel.update_members(Peer(member.id, member.addr, member.identity) for member in known)
+        others = [member.id for member in known if member.id != self._config.node_id]
+        sources = Sources(self._channel, others, self._timeout_s)
+        catch_up = CatchUp(
+            self._home(db), sources, self._connect, stopped=self._stopping.is_set, unsealed_wait_s=self.unsealed_wait_s
+        )
         state = catch_up.journal()
         _check_member(state, self._config)
         self._channel.update_members(peers_of(state))
