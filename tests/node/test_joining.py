@@ -15,6 +15,7 @@ from witnz.node.node import Node
 from witnz.store import findings, journal, live, logs
 from witnz.verify.live import LiveVerifier
 from witnz.verify.store import audit_store
+from witnz.verify.stream import PATIENCE
 
 HISTORY = """
 INSERT INTO ledger (v) SELECT 'later ' || g FROM generate_series(1, 90) g;
@@ -86,7 +87,7 @@ def goes_on(growth: Growth) -> None:
         growth.database.sql("INSERT INTO ledger (v) VALUES ('both'); UPDATE prices SET cents = 7 WHERE product = 7")
         for node in (first, second):
             node.wait_ready(60)
-            assert node.capture.await_mark(b"both", 60) is None
+            assert node.capture.await_mark(b"both", PATIENCE) is None
         verifier = LiveVerifier(second.db, second.capture, growth.folder)
         for table in ("public.prices", "public.marks"):
             result = verifier.verify(second.target(second.state(table)))

@@ -128,7 +128,7 @@ class Growth:
     def add_members(self) -> None:
         """As an operator does: one record for each, one after the other."""
         node = self.first.node
-        node.sealer.checkpoint()
+        node.cosigner.checkpoint()
         name, signer = load_person_key(self.folder / "node1/data/operator-alice.key", "operator")
         for entry in self.config.nodes[1:]:
             body = member_body("add", entry.member(), format_lsn(node.journal.state.last_seal_lsn))
