@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from witnz.cli.access import check_owner
 from witnz.cli.checks_text import check_lines, summary
 from witnz.cli.command import SET_UP, add_command
 from witnz.cli.invocation import invocation
+from witnz.core.verdict import CheckStatus
 from witnz.errors import NodeUnreachable, WitnzError
 
 if TYPE_CHECKING:
@@ -29,12 +31,12 @@ def register(app: typer.Typer) -> None:
 def doctor(context: typer.Context) -> int:
     """Check every precondition, and try the real path.
 
-    A message is written to the database and decoded back.  Exit code 6 if a check failed.  Nothing is changed; the slot that is
-    tried out is temporary.
+    A message is written to the database and decoded back, and each anchor is rehearsed.  Exit code 6 if a check failed.
+    Nothing is changed; the slot that is tried out is temporary, and what a rehearsal writes outside is locked for minutes only.
     """
     call = invocation(context)
     config = call.load_config()
-    checks = [*_configuration(config), *_node(config), *_database(config)]
+    checks = [*_configuration(config), *_node(config), *_database(config), *_anchors(config)]
     failed = any(check["status"] == "fail" for check in checks)
     document = {"schema": "witnz.doctor/1", "status": "failing" if failed else "ok", "checks": checks}
     call.output.answer(document, [*check_lines(call.output, checks), summary(checks)])
@@ -150,3 +152,26 @@ def _database(config: Config) -> list[Check]:
         return [_check("server.connect", "fail", error.message, error.hint)]
     found = preflight(conninfo, publication=config.publication, tables=watched, slot=slot)
     return [_check(one.name, one.status, one.message, one.hint) for one in found]
+
+
+# -- the anchors --------------------------------------------------------------------------------------------------------------
+
+
+def _anchors(config: Config) -> Iterator[Check]:
+    """Each configured anchor, rehearsed."""
+    from witnz.anchor.base import Surroundings
+    from witnz.anchor.registry import named, open_anchor
+
+    surroundings = Surroundings(config.cluster, lambda: time.time_ns() // 1000)
+    statuses = {CheckStatus.OK: "ok", CheckStatus.FAIL: "fail"}
+    for name, section in named(config.anchors).items():
+        try:
+            rehearsed = open_anchor(section, surroundings).rehearse()
+        except WitnzError as error:
+            yield _check(f"anchor.{name}", "fail", error.message, error.hint)
+            continue
+        except ImportError as error:
+            yield _check(f"anchor.{name}", "fail", f"the module {error.name} is not installed", f"see docs/anchors for {name}")
+            continue
+        for check in rehearsed:
+            yield _check(f"anchor.{name}.{check.name}", statuses.get(check.status, "skip"), check.detail)

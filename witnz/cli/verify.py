@@ -5,8 +5,10 @@ Offline (``--checkpoint``) nothing but the base install is needed, and nothing b
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -18,6 +20,11 @@ from witnz.cli.output import Output
 from witnz.cli.text import count, printable
 from witnz.errors import UsageError
 
+if TYPE_CHECKING:
+    from witnz.verify.receipts import Online
+
+ENVIRONMENT_VARIABLE: Final = "WITNZ_CONFIG"
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
@@ -27,6 +34,7 @@ def register(app: typer.Typer) -> None:
         "witnz verify audit_logs billing.prices",
         "witnz verify --all --json",
         "witnz verify --checkpoint bundle.witnz.json --policy policy.txt",
+        "witnz verify --checkpoint bundle.witnz.json --policy policy.txt --trust trust.txt --online",
         "witnz verify --store",
         section=LOOK,
     )(verify)
@@ -45,6 +53,13 @@ def verify(
     policy: Annotated[
         Path | None, typer.Option("--policy", metavar="FILE", help="The keys that you trust, for --checkpoint.")
     ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", metavar="FILE", help="Accounts, blocks, authorities that you know, for the receipts inside."),
+    ] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the places where it was anchored, too; else no network is used.")
+    ] = False,
     store: Annotated[bool, typer.Option("--store", help="This node's data directory, from its entries.")] = False,
 ) -> int:
     """Check tables, a node's store, or a bundle offline.
@@ -67,10 +82,12 @@ def verify(
         raise UsageError(
             f"expected one of {', '.join(chosen)}", hint="they ask for different things; run witnz verify for each"
         )
-    if policy is not None and checkpoint is None:
-        raise UsageError("--policy goes with --checkpoint", hint="`witnz verify --help` shows how it is used")
+    if checkpoint is None:
+        for option, given in (("--policy", policy is not None), ("--trust", trust is not None), ("--online", online)):
+            if given:
+                raise UsageError(f"{option} goes with --checkpoint", hint="`witnz verify --help` shows how it is used")
     if checkpoint is not None:
-        return verify_file(call, checkpoint, policy)
+        return verify_file(call, checkpoint, policy, trust, online=online)
     if store:
         from witnz.cli.verify_store import verify_store
 
@@ -83,20 +100,42 @@ def verify(
 # -- offline ------------------------------------------------------------------------------------------------------------------
 
 
-def verify_file(call: Invocation, name: str, policy_path: Path | None) -> int:
-    """A bundle, under the policy that the verifier brings."""
+def verify_file(
+    call: Invocation, name: str, policy_path: Path | None, trust_path: Path | None = None, *, online: bool = False
+) -> int:
+    """A bundle, under the policy that the verifier brings, and with what the verifier knows of accounts and authorities."""
     from witnz.core.bundle_document import MAX_BUNDLE_BYTES
     from witnz.core.policy import MAX_POLICY_BYTES, parse_policy
+    from witnz.core.trust import MAX_TRUST_BYTES, Trust, parse_trust
     from witnz.verify.bundle import verify_bundle
 
     data = read_bounded(name, MAX_BUNDLE_BYTES, "bundle")
     policy = None
     if policy_path is not None:
         policy = parse_policy(read_bounded(str(policy_path), MAX_POLICY_BYTES, "policy"))
-    result = verify_bundle(data, policy)
+    now_us = time.time_ns() // 1000
+    trust = Trust(now_us=now_us)
+    if trust_path is not None:
+        trust = parse_trust(read_bounded(str(trust_path), MAX_TRUST_BYTES, "trust file"), now_us=now_us)
+    result = verify_bundle(data, policy, trust=trust, online=_online(call) if online else None)
     document: dict[str, Any] = {"schema": "witnz.verify/1", "file": name, **result.to_json()}
     call.output.answer(document, _bundle_lines(call.output, document))
     return result.exit_code
+
+
+def _online(call: Invocation) -> Online:
+    """Looks through the anchors of a configuration, where there is one; else as the receipts say."""
+    from witnz.anchor.online import OnlineLooks
+    from witnz.config.sources import SEARCH
+
+    def clock() -> int:
+        return time.time_ns() // 1000
+
+    given = call.config_path is not None or ENVIRONMENT_VARIABLE in os.environ or any(path.exists() for path in SEARCH)
+    if not given:
+        return OnlineLooks((), "", clock)
+    config = call.load_config()
+    return OnlineLooks(config.anchors, config.cluster, clock)
 
 
 def _bundle_lines(output: Output, document: dict[str, Any]) -> list[str]:
