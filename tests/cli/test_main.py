@@ -71,7 +71,7 @@ def test_every_example_is_a_command_line_that_the_parser_takes(path: tuple[str, 
         words = [word for word in words if word not in ("--json",)]
         if words[0] == "-c":
             words = words[2:]
-        while words[0] in getattr(command, "commands", {}):
+        while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
         command.make_context(line, words, parent=context)
 
