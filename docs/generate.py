@@ -115,8 +115,9 @@ def metric_table() -> Iterator[str]:
 
 def compliance_index() -> Iterator[str]:
     yield "# Evidence for auditors\n"
-    yield "`witnz report` makes a signed package of what was recorded and checked in a period. It supports controls; it satisfies"
-    yield "none, and it is no opinion. The wording of the mappings is witnz's own; have a person who knows the standard read them.\n"
+    yield "`witnz report` makes a signed package of what was recorded and checked in a period. It supports controls; it"
+    yield "satisfies none, and it is no opinion. The wording of the mappings is witnz's own; have a person who knows the"
+    yield "standard read them.\n"
     yield "- [For auditors](auditor.md): how to re-perform everything in a package"
     yield "- [For control owners](control-owner.md): what to do so that a package says something"
     yield "- [The evidence as data](../schemas/evidence-1.schema.json): JSON Schema of `evidence.json`\n"
@@ -141,7 +142,8 @@ def compliance_index() -> Iterator[str]:
 
 def mapping(standard: Standard) -> Iterator[str]:
     yield f"# {standard.title['en']}\n"
-    yield f"Source: {standard.source}. *Supports* means that the evidence is relevant to the control, not that the control is met."
+    yield f"Source: {standard.source}. *Supports* means that the evidence is relevant to the control, not that the control"
+    yield "is met."
     yield "Artefacts and checks are explained in the [index](README.md).\n"
     yield "| control | in own words | artefacts | how witnz supports it | checks | limits |"
     yield "|---|---|---|---|---|---|"
