@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from witnz.demo import guard, proving, tampering
+from witnz.demo import guard, proving, reporting, tampering
 from witnz.demo.play import Expected, Narrator, Play
 from witnz.demo.stage import AUDIT_ROWS, PRICE_ROWS, Stage
 from witnz.demo.summary import Summary
@@ -80,6 +80,7 @@ def _play(play: Play, workload: Workload, tamper: Tamper) -> None:
         proving.verify_all(play, "verify.repaired")
         proving.export(play)
         proving.verify_offline(play)
+        reporting.report(play)
         _ending(play, workload)
     except (WitnzError, psycopg.Error) as error:
         reason = str(error).strip()
@@ -154,5 +155,6 @@ def _kept(directory: Path) -> dict[str, str]:
         "policy": proving.POLICY,
         "checkpoint_bundle": proving.CHECKPOINT,
         "row_bundle": proving.ROW,
+        "report": reporting.PACKAGE,
     }
     return {name: str(directory / place) for name, place in places.items() if (directory / place).exists()}
