@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,12 @@ class PaperStore:
         suffix = entry_suffix(self.lsn, 741, self.at, None, None, None)
         with self.db.write() as conn:
             tablelog.append(
-                conn, self.logs[table], [op for op, _ in ops], [key for _, key in ops], [None] * len(ops), [suffix] * len(ops)
+                conn,
+                self.logs[table],
+                [op for op, _ in ops],
+                [key for _, key in ops],
+                [sha256(key).digest() for _, key in ops],
+                [suffix] * len(ops),
             )
 
     def seal(self, *tables: str) -> None:
