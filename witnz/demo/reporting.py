@@ -36,8 +36,8 @@ def report(play: Play) -> None:
         ran = play.run("verify", "--report", name, "--policy", POLICY)
         play.expect_command(scene, ran, code=code, verdict=verdict, detector="offline")
         _verify_alone(play, f"{scene}.py", name, code)
-    words = ("report", "sample", "--n", "5", "--seed", "demo", "--from", period[0], "--to", period[1], "-o", "sample")
-    play.expect_command("report.sample", play.run(*words))
+    drawn = play.run("report", "sample", "--n", "5", "--seed", "demo", "--from", period[0], "--to", period[1], "-o", "sample")
+    play.expect_command("report.sample", drawn)
 
 
 def _verify_alone(play: Play, scene: str, name: str, code: int) -> None:
