@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.support.etcd import EtcdCluster
 from tests.support.machine import Machine, until
 from tests.support.raft_cluster import RaftCluster
 from tests.support.simulated_engine import EngineHub
@@ -25,6 +26,13 @@ class Cluster(Protocol):
     def start(self, *nodes: str) -> None: ...
 
     def stop(self, *nodes: str) -> None: ...
+
+    def lose_quorum(self) -> None:
+        """node1 runs, and can agree with nobody."""
+
+    def regain_quorum(self) -> None: ...
+
+    def end(self) -> None: ...
 
 
 class Simulated:
@@ -48,13 +56,25 @@ class Simulated:
         for node in nodes or tuple(self.engines):
             self.engines.pop(node).close()
 
+    def lose_quorum(self) -> None:
+        self.stop("node2", "node3")
 
-@pytest.fixture(params=["simulated", "raft"])
+    def regain_quorum(self) -> None:
+        self.start("node2", "node3")
+
+    def end(self) -> None:
+        self.stop()
+
+
+MAKERS = {"simulated": lambda directory: Simulated(), "raft": RaftCluster, "etcd": EtcdCluster}
+
+
+@pytest.fixture(params=list(MAKERS))
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
-    made: Cluster = Simulated() if request.param == "simulated" else RaftCluster(tmp_path)
+    made: Cluster = MAKERS[request.param](tmp_path)
     made.start()
     yield made
-    made.stop()
+    made.end()
 
 
 def alike(cluster: Cluster, commands: int) -> bool:
@@ -106,14 +126,14 @@ def test_a_stopped_minority_holds_up_nobody_and_is_given_what_it_missed(cluster:
 
 def test_without_a_quorum_a_proposal_fails_in_time_and_may_be_made_again(cluster: Cluster) -> None:
     cluster.engines["node1"].propose(b"all", "all", 60)
-    cluster.stop("node2", "node3")
+    cluster.lose_quorum()
     with pytest.raises(NoQuorum) as caught:
         cluster.engines["node1"].propose(b"alone", "alone", 0.5)
     assert caught.value.exit_code == 13
     with pytest.raises(NoQuorum):
         cluster.engines["node1"].barrier(0.3)
     until(lambda: not cluster.engines["node1"].status().has_quorum)
-    cluster.start("node2", "node3")
+    cluster.regain_quorum()
     cluster.engines["node1"].propose(b"alone", "alone", 60)
     until(lambda: len({tuple(machine.commands) for machine in cluster.machines.values()}) == 1)
     assert b"alone" in cluster.machines["node3"].commands
@@ -163,7 +183,7 @@ def test_commands_have_a_largest_size(cluster: Cluster) -> None:
 
 
 def test_a_closed_engine_fails_those_who_wait(cluster: Cluster) -> None:
-    cluster.stop("node2", "node3")
+    cluster.lose_quorum()
     engine = cluster.engines["node1"]
     failed: list[BaseException] = []
 

@@ -43,6 +43,16 @@ class RaftCluster:
             self.engines.pop(node).close()
             self.peers.pop(node).close()
 
+    def lose_quorum(self) -> None:
+        """Only node1 is left."""
+        self.stop("node2", "node3")
+
+    def regain_quorum(self) -> None:
+        self.start("node2", "node3")
+
+    def end(self) -> None:
+        self.stop()
+
     def leader(self) -> str:
         """Who leads, once all that run agree on it."""
         until(lambda: len({engine.leader() for engine in self.engines.values()}) == 1 and self._any().leader() in self.engines)

@@ -20,7 +20,7 @@ What every engine promises, and what it asks of whoever applies:
    itself.  A member that has fallen behind what the engine keeps is given that text by ``restore``, fetches the records from
    its peers, checks them, and only then goes on.
 7. Members change between two commands: ``apply`` of the command that changes them calls ``reconfigure`` before it returns.
-   Commands that the old members had ordered behind it are void everywhere alike; their proposers propose them again.
+   An engine may void what the old members had ordered behind it, for everybody alike; ``propose`` orders it again.
 """
 
 from __future__ import annotations
