@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.cluster import Trio, ledger_trio
 from tests.support.node import TIMEOUT_S, Protected, wait
 from tests.support.postgres import Database, create_database
 from witnz.core.classify import Rules
@@ -333,3 +334,14 @@ def own_scene(pg_server: PostgresServer, tmp_path: Path) -> Iterator[Start]:
             return start_scene(stack, tmp_path, server, tables, columns=columns, rows=rows, **settings)
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def trio(pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+    """Three nodes for the attacks of one file."""
+    database = create_database(pg_server)
+    with ExitStack() as stack:
+        stack.callback(database.drop)
+        trio = ledger_trio(tmp_path_factory.mktemp("trio"), database)
+        stack.callback(trio.stop)
+        yield trio

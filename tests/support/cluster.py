@@ -249,3 +249,17 @@ class Trio:
         for node in names:
             unexpected = [(f.cls, f.key, f.detail) for f in self.findings(node, state=None) if not expected(f)]
             assert not unexpected, f"{node} found {unexpected}"
+
+
+LEDGER = "public.ledger"
+
+
+def ledger_trio(directory: Path, database: Database, **extra: Any) -> Trio:
+    """Three nodes that guard two append-only tables of ten rows each; everything is sealed and cosigned."""
+    for table in ("ledger", "untouched"):
+        database.sql(f"CREATE TABLE {table} (id int PRIMARY KEY, owner text NOT NULL, amount int NOT NULL)")
+        database.sql(f"INSERT INTO {table} SELECT g, 'user' || g, g * 10 FROM generate_series(1, 10) g")
+    tables = [{"name": name, "mode": "append_only", "verify_interval": "0s"} for name in ("ledger", "untouched")]
+    trio = Trio.start(directory, database, tables, **extra)
+    trio.settled()
+    return trio

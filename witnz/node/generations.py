@@ -11,7 +11,7 @@ import base64
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 
 import psycopg
@@ -22,7 +22,7 @@ from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.rowline import leaf_secret, secret_commitment
 from witnz.core.tiles import root_at
-from witnz.errors import NoQuorum, ProofError, StoreCorrupt, WitnzError
+from witnz.errors import DatabaseUnreachable, NoQuorum, ProofError, StoreCorrupt, WitnzError
 from witnz.node.block import Transaction
 from witnz.node.findings import FindingBook
 from witnz.node.log_notes import LogNotes
@@ -55,6 +55,7 @@ class Generations:
         self._ending: set[str] = set()
         self._returned: set[int] = set()
         self._again: dict[str, tuple[int, float, Plan]] = {}  # failed first generations: tries, when the next is due
+        self._meanwhile: dict[Hashable, Callable[[], None]] = {}
         self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
 
     # -- loading --------------------------------------------------------------------------------------------------------------
@@ -125,6 +126,10 @@ class Generations:
     def _take_back(self, row: LogRow) -> None:
         """A crash interrupted an opening that no ``table`` record adopted: as if it had never begun."""
         self._cancel(row.table, row.generation, "the node stopped meanwhile")
+        self.discard(row)
+
+    def discard(self, row: LogRow) -> None:
+        """Forget a log that was being opened, and let the generation before go on."""
         with self._around.db.write() as conn:
             spool.clear(conn, row.id)
             logs.drop_log(conn, row.id)
@@ -200,8 +205,27 @@ class Generations:
         with self._lock:
             return [o for o in self._openings if o.phase not in ("done", "failed")]
 
+    def meanwhile(self, name: Hashable, work: Callable[[], None]) -> None:
+        """Have the capture thread do something while nothing records; recording begins anew with what is there then."""
+        with self._lock:
+            self._meanwhile.setdefault(name, work)
+
+    def _do_meanwhile(self) -> None:
+        with self._lock:
+            due = list(self._meanwhile.items())
+        for name, work in due:
+            try:
+                work()
+            except (WitnzError, psycopg.Error) as error:
+                log.warning("work between transactions failed", work=str(name), reason=str(error).strip())
+            with self._lock:
+                self._meanwhile.pop(name, None)
+        if due:
+            raise DatabaseUnreachable("recording begins anew with what other members gave")
+
     def between(self, recorder: Recorder) -> None:
         """Step every opening.  The recorder is clean; after an adoption it may be dirty, and its owner commits it."""
+        self._do_meanwhile()
         for opening in self.opening():
             before = opening.state
             try:

@@ -86,8 +86,10 @@ class Journal:
         self._replicated = not isinstance(engine, LocalEngine)
         self._outcome: tuple[str, Record | None, WitnzError | None] | None = None
         self.collect: Collect = lambda record_type, body, at: {self._node_id: self.vote(record_type, body)}
+        self.later: Callable[[str, Body], None] | None = None
+        """Among several nodes: proposes, as often as it takes, what the recording thread must not wait for."""
         self.fetch: Callable[[int, str], None] = _nobody_to_ask
-        """Gets records from other members, up to a size and its chain head, and gives each to :meth:`extend`."""
+        """Gets the records up to a size and its chain head from other members, and calls :meth:`reload`."""
         self.on_record: list[Callable[[Record], None]] = []
         self.on_refusal: list[Callable[[Record | None, WitnzError], None]] = []
         with db.read() as conn:
@@ -230,14 +232,16 @@ class Journal:
                 meta.save_value(conn, INDEX, index)
             self._index, self._compared = index, named["size"]
 
-    def extend(self, leaf: bytes) -> None:
-        """Append a record that another member gave, checked like every other.  Raises what JournalState.check raises."""
-        with self._lock:
-            record = parse_record(leaf)
-            self.state.check(record)
-            self._store(self._index, record)
-        for listener in self.on_record:
-            listener(record)
+    def reload(self) -> None:
+        """Take note of records that were written to the store from elsewhere, checked there; on the applying thread."""
+        with self._lock, self._db.read() as conn:
+            fresh = [parse_record(leaf) for leaf in stored.records(conn, self.head.size + 1)]
+            for record in fresh:
+                self.state.apply(record, verify_signatures=False)
+            self.head = stored.load_head(conn)
+        for record in fresh:
+            for listener in self.on_record:
+                listener(record)
 
     # -- applying -------------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ PATIENCE_S = 2.5  # how long a vote is held back for this node's own stream and 
 POLL_S = 0.02
 GAP_CLASSES = ("slot.lost", "coverage.gap", "epoch.restored", "publication.changed")
 
+Misbehaved = Callable[[str, str, str], None]
+"""What no honest node asks for: (its id, type of the record, why)."""
 Accuse = Callable[[str, Mapping[str, Any]], None]
 """A member asked for a seal that this node's logs contradict: (its id, the body)."""
 
@@ -39,9 +41,16 @@ class Judges:
     """The judges of one node."""
 
     def __init__(
-        self, db: Database, journal: Journal, generations: Generations, states: Callable[[], list[TableState]], accuse: Accuse
+        self,
+        db: Database,
+        journal: Journal,
+        generations: Generations,
+        states: Callable[[], list[TableState]],
+        accuse: Accuse,
+        misbehaved: Misbehaved,
     ) -> None:
         self._db, self._journal, self._generations, self._states, self._accuse = db, journal, generations, states, accuse
+        self._misbehaved = misbehaved
 
     # -- seal -----------------------------------------------------------------------------------------------------------------
 
@@ -63,6 +72,8 @@ class Judges:
                     break
         if problem is None and body.get("parts", 1) == body.get("part", 1):
             problem = self._left_out(body, moved.heads, set(listed), context, size_before)
+            if problem is not None:
+                self._misbehaved(node, "seal", problem)
         if problem is not None:
             self._accuse(node, body)
             raise Refused("differs", problem)

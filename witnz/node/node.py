@@ -237,14 +237,14 @@ class Node:
 
     def start(self, *, chores: bool = True, schedule: bool = True) -> None:
         """Check the source, queue what the configuration adds, and begin."""
+        if self.peering is not None:
+            self.peering.start()
         with self._catalog() as conn:
             if self.source.check(conn):
                 self.capture.recorder = self._make_recorder()
             self.wishes.compare(self.generations.leaves())
             self.protect_configured(conn)
         self.capture.start()
-        if self.peering is not None:
-            self.peering.start()
         self.anchoring.configure()
         for name in self.anchoring.lanes:
             if chores:
@@ -385,6 +385,8 @@ class Node:
                     continue
                 now = time.monotonic()
                 if now >= due.setdefault(state.name, now + 1.0):
+                    if self.peering is not None and not self.peering.is_my_turn(state.name, interval):
+                        continue
                     self._verify_on_schedule(state.name)
                     due[state.name] = time.monotonic() + interval
 

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import structlog
 
+from witnz.core.canonical import canonical
 from witnz.core.finding import CLASSES, Finding, Window, finding_id
 from witnz.core.journal import FORGED
-from witnz.core.record import Record
+from witnz.core.record import Record, check_record_signature
 from witnz.core.timestamp import format_time
-from witnz.errors import FormatError, WitnzError
+from witnz.errors import FormatError, NoQuorum, ProofError, WitnzError
 from witnz.node.agreement import Agreement
 from witnz.node.companions import LeadersSide, MembersSide
+from witnz.node.confirming import Confirming
 from witnz.node.delivery import Deliveries
 from witnz.node.gossip import Gossip
 from witnz.node.judges import Judges
+from witnz.node.refilling import Refilling
 from witnz.node.voting import Ballots
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.scan import SnapshotScan
@@ -42,6 +47,7 @@ EXCHANGE_S: Final = 1.0
 TEND_S: Final = 2.0
 QUORUM_LOST_S: Final = 10.0
 OTHERS_JOURNAL_AFTER_S: Final = 5.0
+GAP_AGAIN_S, GAP_AGAIN_FOR_S = 0.5, 3600.0
 LATE_SEALS: Final = 3  # intervals; then anybody seals
 LATE_SLACK_S: Final = 2.0
 
@@ -78,6 +84,7 @@ class Peering:
         node.alerts.hold_s = self.deliveries.hold_s
         node.cosigner.conditions += [self.agreement.condition, self._late_condition, self._asked_condition]
         journal.collect = self.ballots.collect
+        journal.later = self._propose_later
         journal.on_record.append(lambda record: self._woken.set())
         journal.on_refusal.append(self._refused)
         self.ballots.on_forged = self._misbehaved
@@ -85,9 +92,16 @@ class Peering:
     def wire(self) -> None:
         """What needs the parts that are made after this one."""
         node = self._node
-        judges = Judges(node.db, node.journal, node.generations, node.states, self.agreement.accuse)
+        judges = Judges(node.db, node.journal, node.generations, node.states, self.agreement.accuse, self._misbehaved)
         self.ballots.judges |= {"seal": judges.seal, "table": judges.table, "gap": judges.gap}
-        self.ballots.context["table"] = judges.table_context
+        self.ballots.context |= {"table": judges.table_context, "seal": lambda body: {"journal_size": node.sealer.journal_size}}
+        self.confirming = Confirming(
+            node.db, node.journal, node.following, self.peers, self._id, node.data.path / "tmp", node.capture.hold
+        )
+        self.ballots.judges["verify"] = self.confirming.judge
+        node.verification.around = self.confirming.held
+        self.refilling = Refilling(node, self.peers, self._stop)
+        node.source.refill = self.refilling.refill
         MembersSide(
             node.journal, node.generations, node.states, self._connect, _import_scan, self.engine.leader
         ).register(self.peers)  # fmt: skip
@@ -120,6 +134,7 @@ class Peering:
         self.engine.close()
         self.peers.close()
         self.companions.close()
+        self.confirming.close()
         self.gossip.close()
         self.ballots.close()
 
@@ -152,6 +167,10 @@ class Peering:
         others = sorted(node for node in self._node.journal.state.members if node != self.engine.leader())
         turn = int(time.time() / (2 * self._node.config.seal_interval_s + 0.2)) % max(1, len(others))
         return bool(others) and others[turn] == self._id
+
+    def is_my_turn(self, table: str, interval_s: float) -> bool:
+        """Whether a scheduled verification is for this node now: they take turns."""
+        return self.confirming.is_my_turn(table, interval_s, time.time())
 
     def _late_s(self) -> float:
         return LATE_SEALS * self._node.config.seal_interval_s + LATE_SLACK_S
@@ -191,6 +210,7 @@ class Peering:
             return
         self._tended = now
         self._watch_quorum(now)
+        self.refilling.look()
         if self.leads():
             self._node.generations.cancel_orphans()
             self._node.open_what_is_due()
@@ -214,6 +234,21 @@ class Peering:
                 self._node.alerts.wake()
                 log.error("quorum was lost", finding=opened)
 
+    def _propose_later(self, record_type: str, body: Mapping[str, Any]) -> None:
+        """A gap that this node has seen: it is for the cluster's journal once a quorum has seen it."""
+        self._node.errands.start((record_type, canonical(dict(body))), lambda: self._propose_gap(body))
+
+    def _propose_gap(self, body: Mapping[str, Any]) -> None:
+        state, deadline = self._node.journal.state, time.monotonic() + GAP_AGAIN_FOR_S
+        while not self._stop.wait(GAP_AGAIN_S) and time.monotonic() < deadline:
+            missing = [table for table in body["tables"] if state.open_gap(table) is None]
+            if not missing:
+                return
+            if not self.leads() and time.monotonic() < deadline - GAP_AGAIN_FOR_S + 10 * GAP_AGAIN_S:
+                continue  # the leader sees the same, and says it first
+            with suppress(NoQuorum, ProofError):
+                self._node.journal.propose("gap", {**body, "tables": missing})
+
     # -- cosigning ------------------------------------------------------------------------------------------------------------
 
     def _late_condition(self, size: int) -> str | None:
@@ -229,8 +264,11 @@ class Peering:
     def _refused(self, record: Record | None, error: WitnzError) -> None:
         """On the engine's thread: a command that no honest node proposes is told about, by somebody who may wait."""
         if error.code == FORGED and record is not None:
+            member = self._node.journal.state.members.get(record.node)
+            signed = member is not None and check_record_signature(record, member.identity)
+            who = record.node if signed else ""  # whoever only claims to be a node accuses nobody
             self._node.errands.start(
-                ("refused", record.node, record.n), lambda: self._misbehaved(record.node, record.type, error.message)
+                ("refused", who, record.type, record.n), lambda: self._misbehaved(who, record.type, error.message)
             )
         elif isinstance(error, FormatError):
             self._node.errands.start(("refused", error.message), lambda: self._misbehaved("", "command", error.message))

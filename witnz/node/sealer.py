@@ -26,6 +26,8 @@ class Sealer:
     def __init__(self, db: Database, journal: Journal) -> None:
         self._db, self._journal = db, journal
         self._turn = threading.Lock()
+        self.journal_size = 0
+        """The journal's size when it was last seen what moved."""
         self.waits = False
         """Something moved at an LSN that a seal has already: the next transaction, if only a marker, lets it be sealed."""
 
@@ -35,7 +37,7 @@ class Sealer:
             return self._seal()
 
     def _seal(self) -> bool:
-        before = self._journal.size
+        before = self.journal_size = self._journal.size
         with self._db.read() as conn:
             lsn = meta.load_number(conn, "last_final_lsn") or 0
             moved = moved_until(conn, self._journal.state, lsn)

@@ -27,6 +27,8 @@ from witnz.store.database import Database
 
 log = structlog.get_logger(__name__)
 
+FILLED = "other members"  # what explains a stretch that this node did not see itself
+
 
 def require_recorded_source(conn: psycopg.Connection[Any], journal: Journal, db: Database) -> None:
     """Raise Inconclusive unless ``conn`` leads to the primary, system and timeline that the stream comes from.
@@ -61,6 +63,8 @@ class SourceGuard:
         self._db, self._journal, self._book = db, journal, book
         self._max_retained_wal_bytes = max_retained_wal_bytes
         self._conninfo, self._slot, self._publications, self._tables = conninfo, slot, publications, tables
+        self.refill: Callable[[int], bool] | None = None
+        """Takes what this node has missed below a position from other members, where there are some."""
 
     def check(self, conn: psycopg.Connection[Any], *, publication_missed: bool = False) -> bool:
         """Whether the stored position had to be set anew, because the server went back behind it.
@@ -95,16 +99,17 @@ class SourceGuard:
                 slots.drop_slot(conn, self._slot)
             # A crash from here on leaves a slot that confirms more than was acknowledged, which is a gap as well.
             confirmed = self._create()
-            if acked:
-                self._gap("slot.lost", acked, confirmed, lost)
+            filled = bool(acked) and self._gap("slot.lost", acked, confirmed, lost)
             self._adopt(confirmed)
-            return False
+            return filled
         confirmed = (state.confirmed_flush_lsn if state is not None else None) or 0
+        filled = False
         if acked and confirmed > acked:
-            self._gap("coverage.gap", acked, confirmed, f"replication slot {self._slot} was moved past what this node recorded")
+            moved = f"replication slot {self._slot} was moved past what this node recorded"
+            filled = self._gap("coverage.gap", acked, confirmed, moved)
         if confirmed > acked:
             self._adopt(confirmed)
-        return False
+        return filled
 
     def holds_back_too_much(self, retained_bytes: int) -> str | None:
         """Why a slot that retains so much WAL is to be given up, None where it may stay: the database's disk comes first."""
@@ -174,17 +179,23 @@ class SourceGuard:
             return f"timeline {known} was left for {identity.timeline}: a restore or a failover"
         return None
 
-    def _gap(self, cls: str, from_lsn: int, to_lsn: int, reason: str) -> None:
+    def _gap(self, cls: str, from_lsn: int, to_lsn: int, reason: str) -> bool:
+        """A stretch that this node has not seen: whether the other members filled it.  What nobody saw is journalled."""
         tables = self._tables()
+        filled = self.refill is not None and self.refill(to_lsn)
+        span = f"changes between {format_lsn(from_lsn)} and {format_lsn(to_lsn)}"
         with self._db.write() as store:
             self._book.open(
                 store,
                 cls=cls,
                 key=format_lsn(to_lsn),  # each gap is a finding of its own
                 lsn=format_lsn(to_lsn),
-                detail=f"{reason}; changes between {format_lsn(from_lsn)} and {format_lsn(to_lsn)} were not seen",
+                explained_by=FILLED if filled else None,
+                detail=f"{reason}; {span} {'came from the other members' if filled else 'were not seen'}",
             )
-        journal_gap(self._journal, tables, from_lsn, to_lsn, reason)
+        if not filled:
+            journal_gap(self._journal, tables, from_lsn, to_lsn, reason)
+        return filled
 
     def _create(self) -> int:
         """A new slot; the position from which on it keeps everything."""

@@ -11,6 +11,7 @@ import base64
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from witnz.core.verdict import Verdict
 from witnz.errors import WitnzError
 from witnz.node.findings import CLOSED, FindingBook, last_good
 from witnz.node.journal import Journal
+from witnz.node.voting import TooFewVotes
 from witnz.store import findings, logs, verifications, verified_states
 from witnz.store.database import Database
 from witnz.store.verified_states import VerifiedState
@@ -76,9 +78,11 @@ class Verification:
     def __init__(self, db: Database, verifier: LiveVerifier, journal: Journal, book: FindingBook, clock: Callable[[], int]):
         self._db, self._verifier, self._journal, self._book, self._clock = db, verifier, journal, book, clock
         self._lock = threading.Lock()
+        self.around: Callable[[str, int], AbstractContextManager[None]] = lambda table, generation: nullcontext()
+        """What a verification is done within: other members keep what they need to confirm it."""
 
     def run(self, target: Target, progress: Progress = lambda rows: None) -> Verified:
-        with self._lock:
+        with self._lock, self.around(target.table, target.generation):
             result = self._verifier.verify(target, progress)
             return self._record(self._weigh(result))
 
@@ -92,7 +96,7 @@ class Verification:
             still_open = [f for f in findings.list_findings(conn, table=result.table) if f.state not in CLOSED]
             cluster_wide = [f for f in findings.list_findings(conn) if f.table is None and f.state not in CLOSED]
         tampering = [f for f in still_open if CLASSES[f.cls].group in TAMPER_GROUPS or f.cls in REPLACED]
-        coverage = [f for f in (*still_open, *cluster_wide) if f.cls in COVERAGE]
+        coverage = [f for f in (*still_open, *cluster_wide) if f.cls in COVERAGE and f.explained_by is None]
         verdict, not_checked = result.verdict, list(result.not_checked)
         if tampering:
             verdict = Verdict.TAMPERED
@@ -126,6 +130,9 @@ class Verification:
         if result.snapshot:
             try:
                 seq = self._journal.propose("verify", _body(verified))
+            except TooFewVotes as error:
+                verified = _unconfirmed(verified, error)
+                log.warning("verification was not confirmed", table=result.table, reason=error.message)
             except WitnzError as error:
                 log.warning("verification was not journalled", table=result.table, reason=error.message)
         verified = replace(verified, journal_seq=seq)
@@ -150,6 +157,14 @@ class Verification:
             seconds=round(result.seconds, 2),
         )
         return verified
+
+
+def _unconfirmed(verified: Verified, error: TooFewVotes) -> Verified:
+    """Others expect another state, or could not be asked: only the first casts doubt on what this node has looked at."""
+    verdict = verified.verdict
+    if not error.may_change and verdict is Verdict.VERIFIED:
+        verdict = Verdict.INCONCLUSIVE
+    return replace(verified, verdict=verdict, not_checked=(*verified.not_checked, f"not confirmed: {error.message}"[:1000]))
 
 
 def _body(verified: Verified) -> dict[str, Any]:

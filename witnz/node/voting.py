@@ -120,7 +120,7 @@ class Ballots:
         """The votes of at least a quorum, this node's among them.  Raises TooFewVotes."""
         state = self._journal.state
         context = self.context[record_type](body) if record_type in self.context else {}
-        context["journal_size"] = self._journal.size
+        context.setdefault("journal_size", self._journal.size)
         request = canonical({"type": record_type, "body": dict(body), "at": at, "context": context})
         ballot = Ballot()
         try:

@@ -1,0 +1,57 @@
+"""E02: a page of the database and one node's store are edited together, so that the two agree: the other nodes do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import LEDGER, Trio, ledger_trio
+from tests.support.intruder import rewrite_baseline
+from tests.support.node import wait
+from tests.support.pages import heap_file, replace_value
+from tests.support.postgres import create_database
+from witnz.core.verdict import Verdict
+
+
+@pytest.fixture
+def own_trio(own_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+    database = create_database(own_server(version=16))
+    with ExitStack() as stack:
+        trio = ledger_trio(tmp_path_factory.mktemp("trio"), database)
+        stack.callback(trio.stop)
+        yield trio
+
+
+def test_the_edited_node_is_outvoted_and_restored(own_trio: Trio) -> None:
+    trio = own_trio
+    victim = trio.followers()[0]
+    others = [node for node in trio.nodes if node != victim]
+    store = trio[victim].data.database
+    trio.halt(victim)
+    server, path = trio.database.server, heap_file(trio.database, LEDGER)
+    server.stop()
+    replace_value(path, b"user7", b"thief")
+    server.start()
+    rewrite_baseline(store, LEDGER, b"7\tuser7\t70", b"7\tthief\t70")
+    trio.run(victim)
+    trio.ready()
+    trio.caught_up()
+    trio.database.sql("INSERT INTO ledger VALUES (40, 'user40', 400)")
+
+    for node in others:
+        assert "entry 8" in trio.wait_for(node, "node.diverged", victim).detail, "the first entry that differs is named"
+    trio.wait_for(victim, "node.diverged", victim)
+    assert trio[others[0]].verify_table(LEDGER).verdict is Verdict.TAMPERED
+    assert trio.wait_for(others[0], "row.modified", "7").recorded
+    edited = trio[victim].verify_table(LEDGER)
+    assert edited.verdict is not Verdict.VERIFIED, "it equals the edited store, and yet it is not green"
+    assert trio[others[0]].verify_table("public.untouched").verdict is Verdict.VERIFIED
+
+    kept = trio[victim].peering.refilling.restore(LEDGER)
+    assert kept is not None and kept.exists(), "what was there is kept as evidence"
+    trio.ready(victim)
+    wait(lambda: trio.table_log(victim, LEDGER) == trio.table_log(others[0], LEDGER), "the majority's log")
+    trio.assert_alike(expected=lambda finding: finding.cls in ("node.diverged", "row.modified", "node.store-tampered"))

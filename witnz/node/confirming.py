@@ -1,0 +1,172 @@
+"""Verifications of several nodes: whose turn it is, and the others' word for what should have been found (formats.md 4).
+
+The state that a scan must find follows from the log, so every member can compute it for the scan's snapshot and votes only for
+its own.  To be able to, it keeps the values before unsettled transactions from before the scan on, as the scanning node does
+itself (``verify.hold``); whoever was not asked in time cannot vote.  What was *found* is the scanning node's word alone, which
+is why the scans take turns.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from witnz.core.canonical import canonical, parse_json
+from witnz.core.lsn import parse_lsn
+from witnz.core.names import parse_table_name
+from witnz.core.shape import hex_bytes, integer, members, spelled
+from witnz.errors import Inconclusive, WitnzError
+from witnz.node.following import Following
+from witnz.node.journal import Journal
+from witnz.node.voting import Refused
+from witnz.postgres.xid import parse_snapshot
+from witnz.store import logs, meta
+from witnz.store.database import Database
+from witnz.verify.expected import ExpectedState
+from witnz.verify.partition import Partitions, state_trees
+
+if TYPE_CHECKING:
+    from witnz.cluster.peers import Peers
+
+log = structlog.get_logger(__name__)
+
+HOLD, RELEASE = "verify.hold", "verify.release"
+CALL_TIMEOUT_S = 2.0
+HOLD_S = 1800.0  # a verification that takes longer is not confirmed
+MAX_HOLDS = 16
+PATIENCE_S = 3.0
+_HOLD = members({"table": spelled(parse_table_name), "generation": integer(1), "token": hex_bytes(16)})
+_RELEASE = members({"token": hex_bytes(16)})
+
+
+class Confirming:
+    """Holds for others, asks others to hold, and judges their verifications."""
+
+    def __init__(
+        self,
+        db: Database,
+        journal: Journal,
+        following: Following,
+        peers: Peers,
+        node_id: str,
+        spill_dir: Path,
+        hold: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._db, self._journal, self._following, self._peers = db, journal, following, peers
+        self._node_id, self._spill_dir, self._hold = node_id, spill_dir, hold
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[str, float, ExitStack]] = {}
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="confirming")
+        peers.serve(HOLD, self._answer_hold, 4096)
+        peers.serve(RELEASE, self._answer_release, 4096)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for _, _, stack in self._held.values():
+                stack.close()
+            self._held.clear()
+
+    def is_my_turn(self, table: str, interval_s: float, now_s: float) -> bool:
+        """Whether this node verifies a table in the interval that holds ``now_s`` (seconds since the Unix epoch)."""
+        nodes = sorted(self._journal.state.members)
+        turn = (int(now_s // max(interval_s, 1.0)) + zlib.crc32(table.encode())) % len(nodes)
+        return nodes[turn] == self._node_id
+
+    # -- asking ---------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def held(self, table: str, generation: int) -> Iterator[None]:
+        """While this lasts the others keep what they need to confirm a scan that begins now."""
+        token = os.urandom(16).hex()
+        self._tell(HOLD, {"table": table, "generation": generation, "token": token})
+        try:
+            yield
+        finally:
+            self._tell(RELEASE, {"token": token})
+
+    def _tell(self, method: str, what: Mapping[str, Any]) -> None:
+        body = canonical(dict(what))
+        others = [node for node in self._journal.state.members if node != self._node_id]
+        asked = {node: self._pool.submit(self._peers.call, node, method, body, CALL_TIMEOUT_S) for node in others}
+        for node, future in asked.items():
+            try:
+                future.result()
+            except WitnzError as error:
+                log.info("member does not confirm verifications", peer=node, asked=method, reason=error.message)
+
+    # -- answering ------------------------------------------------------------------------------------------------------------
+
+    def _answer_hold(self, node: str, data: bytes) -> bytes:
+        told = parse_json(data, what=HOLD, max_bytes=4096)
+        _HOLD(told, HOLD)
+        now = time.monotonic()
+        with self._lock:
+            for token in [token for token, (_, until, _) in self._held.items() if until < now]:
+                self._held.pop(token)[2].close()
+            if len(self._held) >= MAX_HOLDS:
+                raise Inconclusive("too many verifications are under way")
+            stack = ExitStack()
+            stack.enter_context(self._hold())
+            self._held[told["token"]] = (node, now + HOLD_S, stack)
+        return b"{}"
+
+    def _answer_release(self, node: str, data: bytes) -> bytes:
+        told = parse_json(data, what=RELEASE, max_bytes=4096)
+        _RELEASE(told, RELEASE)
+        with self._lock:
+            held = self._held.get(told["token"])
+            if held is not None and held[0] == node:
+                self._held.pop(told["token"])[2].close()
+        return b"{}"
+
+    def judge(self, node: str, body: Mapping[str, Any], at: int, context: Mapping[str, Any]) -> None:
+        """Vote for the state expected, if this node's log and journal say the same for the same snapshot."""
+        with self._lock:
+            if not any(holder == node for holder, _, _ in self._held.values()):
+                raise Refused("later", "this node was not asked in time to keep what the snapshot needs")
+        if body["mode"] != "snapshot":
+            raise Refused("other", "only whole snapshots are confirmed")
+        self._await(body)
+        with self._db.read() as conn:
+            row = logs.find_log(conn, body["table"], body["generation"])
+            if row is None or row.size < body["size"] or row.status != "active":
+                raise Refused("later", f"{body['table']} is not recorded here up to there")
+            expected = ExpectedState(conn, row.id, body["size"], parse_snapshot(body["snapshot"]), keyed=row.keyed)
+            hashes = expected.hashes(self._spill_dir)
+            nothing = Partitions(self._spill_dir)
+            try:
+                left, _ = state_trees(hashes, nothing)
+                root = base64.b64encode(left.root()).decode()
+            finally:
+                hashes.close()
+                nothing.close()
+        if self._following.done > body["journal_size"] and self._accepted_since(body):
+            raise Refused("later", "an acceptance has changed the state meanwhile")
+        if root != body["state_expected"] or expected.unresolved != body["unresolved"]:
+            raise Refused("differs", f"the state expected of {body['table']} is another one here")
+
+    def _await(self, body: Mapping[str, Any]) -> None:
+        deadline, lsn = time.monotonic() + PATIENCE_S, parse_lsn(body["lsn"])
+        while True:
+            with self._db.read() as conn:
+                reached = meta.load_number(conn, "last_final_lsn") or 0
+            if reached >= lsn and self._following.done >= body["journal_size"]:
+                return
+            if time.monotonic() > deadline:
+                raise Refused("later", "its stream or journal is behind")
+            time.sleep(0.02)
+
+    def _accepted_since(self, body: Mapping[str, Any]) -> bool:
+        accepted = self._journal.state.accepts(body["table"], body["generation"])
+        return any(row.accepted_at > body["journal_size"] for row in accepted)
