@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,20 +45,18 @@ from witnz.node.opening import Plan, Surroundings
 from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.repair import Parts, Repairs
 from witnz.node.reporting import Reports
-from witnz.node.rootscan import RootScan
 from witnz.node.rowlines import RowLines
+from witnz.node.scanning import Scanning
 from witnz.node.sealer import Sealer
 from witnz.node.selfaudit import SelfAudit
-from witnz.node.source import SourceGuard, require_recorded_source
+from witnz.node.source import SourceGuard
 from witnz.node.table_state import ACTIVE, OPEN, TableState
 from witnz.node.verification import Verification, Verified
 from witnz.node.watch import CatalogWatch
 from witnz.node.wishes import Wishes
 from witnz.postgres import catalog
-from witnz.postgres.catalog import TableInfo
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 from witnz.postgres.publication import publication_names
-from witnz.postgres.scan import SnapshotScan
 from witnz.postgres.session import Conninfo, classify_error, connect
 from witnz.store import meta
 from witnz.store.database import Database
@@ -146,6 +144,7 @@ class Node:
         """The parts that record and verify; what the journal knows stands already."""
         config = self.config
         self.box = ImageBox(self.keys.retain)
+        self.scanning = Scanning(self.conninfo, self.journal, self.db)
         self.audit = SelfAudit(self.db, self.data.database, self.book, self.clock)
         self.wishes = Wishes(self.db, self.journal, self.book, config)
         anchor_parts = AnchorParts(
@@ -163,7 +162,7 @@ class Node:
         around = Surroundings(
             db=self.db, journal=self.journal, stream=_StreamOf(self), cluster=config.cluster, clock=self.clock, box=self.box,
             connect=lambda: connect(self.conninfo, scan=True, application_name="witnz baseline"),
-            scan=self._scan_at_once, progress=self._progress.__setitem__, errands=self.errands,
+            scan=self.scanning.at_once, progress=self._progress.__setitem__, errands=self.errands,
         )  # fmt: skip
         if self.peering is not None:
             around.companions, around.leads = self.peering.companions, self.peering.leads
@@ -196,7 +195,7 @@ class Node:
         parts = Parts(
             db=self.db, journal=self.journal, book=self.book, box=self.box, approvals=self.approvals, state=self.state,
             connect=lambda: connect(self.conninfo, scan=True, application_name="witnz repair plan"),
-            open_scan=self._open_scan, await_mark=self.capture.await_mark, verify_table=self.verify_table,
+            open_scan=self.scanning.recorded, await_mark=self.capture.await_mark, verify_table=self.verify_table,
         )  # fmt: skip
         self.repairs = Repairs(parts)
         self.repairs.resume()
@@ -494,46 +493,9 @@ class Node:
             generation=state.generation,
             oid=state.oid,
             plan=state.plan,
-            open_scan=lambda: self._open_scan(state),
+            open_scan=lambda: self.scanning.recorded(state),
             settled_xid=state.settled_xid,
         )
-
-    @contextmanager
-    def _open_scan(self, state: TableState) -> Iterator[SnapshotScan | RootScan]:
-        """A scan of what stands under the recorded OID, or, if that has gone, of what stands under its name now."""
-        try:
-            conn = connect(self.conninfo, scan=True, application_name="witnz verify")
-        except WitnzError as error:
-            raise Inconclusive(f"the database cannot be read: {error.message}") from None
-        with conn:
-            require_recorded_source(conn, self.journal, self.db)
-            info = catalog.table_by_oid(conn, state.oid)
-            if info is None or info.witnz_name != state.name:
-                info = catalog.find_table(conn, *parse_table_name(state.name))
-            if info is None:
-                raise Inconclusive(f"{state.name} does not exist any more")
-            shape = [(c.name, c.typoid, c.typmod) for c in info.replicated_columns if c.name not in state.excluded]
-            # In this order: the capture thread notes that the columns changed before it takes the new ones.
-            if shape != [(c.name, c.typoid, c.typmod) for c in state.columns] or state.stale is not None:
-                raise Inconclusive(f"the columns of {state.name} changed; a new generation is due")
-            if info.oid == state.oid and tuple(info.key_columns) != state.key_columns:
-                raise Inconclusive(f"the key of {state.name} changed; a new generation is due")
-            with self._scan(conn, info, state.excluded) as scan:
-                yield scan
-
-    def _scan(
-        self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str], **patience: Any
-    ) -> SnapshotScan | RootScan:
-        if info.relkind == "p":
-            return RootScan(conn)
-        columns = [c.name for c in info.replicated_columns if c.name not in excluded]
-        return SnapshotScan(conn, info, columns=columns, **patience)
-
-    def _scan_at_once(
-        self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str]
-    ) -> SnapshotScan | RootScan:
-        """On the capture thread nobody waits for a lock: the other tables go on being recorded, and it is tried again."""
-        return self._scan(conn, info, excluded, lock_timeout_s=0.1, attempts=1)
 
     # -- findings -------------------------------------------------------------------------------------------------------------
 
@@ -545,13 +507,19 @@ class Node:
         """
         gaps = sorted(self.journal.state.open_gaps())
         finding = self.approvals.approve(body)
+        if self.peering is not None:
+            return finding  # whoever leads does the rest when it carries out the record
+        self.begin_after(finding, gaps)
+        return finding
+
+    def begin_after(self, finding: Finding, gaps: Iterable[str]) -> None:
+        """Begin the generations that an accepted finding asks for; ``gaps``: the tables that had one."""
         if finding.cls == "schema.changed" and finding.table is not None:
             self._begin_anew(finding.table, "definition change approved")
         elif finding.cls in GAPS:
             for table in gaps:
                 if not self.approvals.in_doubt(table):
                     self._begin_anew(table, f"gap accepted with {finding.id}")
-        return finding
 
     def _begin_anew(self, table: str, reason: str) -> None:
         with self._catalog() as conn:

@@ -22,7 +22,7 @@ from witnz.core.finding import CLASSES, Finding, Window, finding_id
 from witnz.core.journal import FORGED
 from witnz.core.record import Record, check_record_signature
 from witnz.core.timestamp import format_time
-from witnz.errors import FormatError, NoQuorum, ProofError, WitnzError
+from witnz.errors import FormatError, NoQuorum, ProofError, UsageError, WitnzError
 from witnz.node.agreement import Agreement
 from witnz.node.companions import LeadersSide, MembersSide
 from witnz.node.confirming import Confirming
@@ -106,6 +106,7 @@ class Peering:
             node.journal, node.generations, node.states, self._connect, _import_scan, self.engine.leader
         ).register(self.peers)  # fmt: skip
         node.following.handlers |= {
+            "accept": self._follow_accept,
             "finding": self._follow_finding,
             "dissent": self.agreement.followed,
             "operator": self.deliveries.followed,
@@ -284,6 +285,18 @@ class Peering:
             log.error("node misbehaved", peer=node, finding=opened, reason=reason)
 
     # -- what others found ----------------------------------------------------------------------------------------------------
+
+    def _follow_accept(self, record: Record) -> None:
+        """What an operator decided, whichever node was asked; the generations that follow from it are the leader's to open."""
+        node = self._node
+        node.approvals.carry_out(record)
+        if self.leads() and record.body["finding"] is not None:
+            finding = node.approvals.get(record.body["finding"])
+            current = node.journal.state.tables()
+            tables = [finding.table] if finding.table is not None else sorted(current)
+            gaps = [table for table in tables if table in current and node.journal.state.open_gap(table) is None]
+            with suppress(UsageError):  # a table that is not recorded here is opened when it is
+                node.begin_after(finding, gaps)
 
     def _follow_finding(self, record: Record) -> None:
         """A finding that another node has journalled is known here as well, and alerted if nobody else does."""
