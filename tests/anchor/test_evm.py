@@ -27,7 +27,7 @@ from witnz.core.receipt import Receipt
 from witnz.core.trust import parse_trust
 from witnz.core.verdict import CheckStatus, Verdict
 from witnz.demo.chain import Anvil
-from witnz.errors import AnchorRefused, AnchorUnreachable, ConfigError
+from witnz.errors import AnchorRefused, AnchorUnreachable
 from witnz.verify.bundle import verify_bundle
 
 PUBLICATION = publication()
@@ -481,21 +481,21 @@ def test_a_keystore_is_opened_with_its_password(chain: Anvil) -> None:
     receipt = publish(evm_anchor(chain, store, key_password="correct horse"), Kept())
     assert receipt.members["from"] == address_of(key)[2:].lower()
     for wrong in ({"key_password": "wrong"}, {}):
-        with pytest.raises(ConfigError) as refused:
+        with pytest.raises(AnchorRefused) as refused:
             evm_anchor(chain, store, **wrong).publish(PUBLICATION, Kept())
         assert "horse" not in str(refused.value) + refused.value.hint
 
 
 @pytest.mark.parametrize("key", ["", "0x12", "zz" * 32, "00" * 32, "ff" * 32, "{}", "{"])
 def test_what_is_no_key_is_refused_without_being_shown(chain: Anvil, key: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(AnchorRefused) as refused:
         evm_anchor(chain, key, key_password="x").publish(PUBLICATION, Kept())
     assert key == "" or key not in str(refused.value)
 
 
 def test_a_key_of_another_address_than_verifiers_know_is_refused(chain: Anvil, key: str) -> None:
     assert publish(evm_anchor(chain, key, address=address_of(key).lower()), Kept()).size == 9
-    with pytest.raises(ConfigError, match="expected that of 0x1111"):
+    with pytest.raises(AnchorRefused, match="expected that of 0x1111"):
         evm_anchor(chain, key, address="0x" + "11" * 20).publish(PUBLICATION, Kept())
 
 

@@ -26,7 +26,7 @@ from witnz.core.rfc3161 import read_time_stamp, with_sorted_certificates
 from witnz.core.trust import parse_trust
 from witnz.core.verdict import CheckStatus, Verdict
 from witnz.demo.authority import Authority
-from witnz.errors import AnchorRefused, AnchorUnreachable, ConfigError
+from witnz.errors import AnchorRefused, AnchorUnreachable
 from witnz.verify.bundle import verify_bundle
 
 PUBLICATION = publication()
@@ -189,7 +189,7 @@ def test_a_root_that_cannot_be_read_is_a_matter_of_the_configuration(
     path = tmp_path / "root.pem"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match=r"anchors\[\].root"):
+    with pytest.raises(AnchorRefused, match=r"anchors\[\].root"):
         anchor_at(authority.url, path).publish(PUBLICATION, Kept())
 
 

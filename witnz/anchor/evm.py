@@ -69,10 +69,14 @@ class EvmAnchor:
 
     @cached_property
     def _account(self) -> LocalAccount:
-        account = load_account(self._config.key, self._config.key_password)
+        """The account of the configured key.  Raises AnchorRefused where there is none, or another than verifiers know."""
+        try:
+            account = load_account(self._config.key, self._config.key_password)
+        except ConfigError as error:
+            raise AnchorRefused(error.message, hint=error.hint) from None
         expected = self._config.address
         if expected is not None and expected.lower().removeprefix("0x") != account.address.lower()[2:]:
-            raise ConfigError(
+            raise AnchorRefused(
                 f"anchors[].key is the key of {account.address}, expected that of {expected}",
                 hint="verifiers know the account by its address: correct the key, or address and what verifiers were given",
             )
@@ -83,7 +87,13 @@ class EvmAnchor:
         return format_address(bytes.fromhex(self._account.address[2:]))
 
     def is_own(self, receipt: Receipt) -> bool:
-        return bool(receipt.members["chain_id"] == self._chain_id and receipt.members["from"] == self._address[2:].lower())
+        """Of this chain and account; of this chain, where whoever asks may not read the key."""
+        if receipt.members["chain_id"] != self._chain_id:
+            return False
+        try:
+            return bool(receipt.members["from"] == self._address[2:].lower())
+        except AnchorRefused:
+            return True
 
     # -- publishing -----------------------------------------------------------------------------------------------------------
 
@@ -283,7 +293,7 @@ class EvmAnchor:
                     Check(name, CheckStatus.OK, f"{endpoint.host}: chain {self._chain_id}, block {endpoint.height()}")
                 )
             attempt = self._signed(self._endpoint.nonce(self._account.address), "ff" * 32, 0, None)
-        except (AnchorError, ConfigError) as error:
+        except AnchorError as error:
             return [*checks, Check("anchor.evm", CheckStatus.FAIL, f"{error.message}. {error.hint}".strip())]
         if isinstance(attempt, Pending):
             return [*checks, Check("anchor.evm.fees", CheckStatus.SKIP, attempt.reason)]

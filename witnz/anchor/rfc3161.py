@@ -50,7 +50,7 @@ class Rfc3161Anchor:
 
     @cached_property
     def _roots(self) -> list[x509.Certificate]:
-        """The configured root; none where none is named."""
+        """The configured root; none where none is named.  Raises AnchorRefused where it cannot be read."""
         path = self._config.root
         if path is None:
             return []
@@ -58,7 +58,7 @@ class Rfc3161Anchor:
             return x509.load_pem_x509_certificates(path.read_bytes())
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it holds no PEM certificate"
-            raise ConfigError(f"anchors[].root: {path}: {reason}", hint="name the authority's root certificate") from None
+            raise AnchorRefused(f"anchors[].root: {path}: {reason}", hint="name the authority's root certificate") from None
 
     def is_own(self, receipt: Receipt) -> bool:
         return bool(receipt.members["url"] == host_of(self._url))
@@ -99,7 +99,10 @@ class Rfc3161Anchor:
     def _credentials(self) -> tuple[str, str] | None:
         if self._config.user is None:
             return None
-        return self._config.user, self._config.password.reveal() if self._config.password is not None else ""
+        try:
+            return self._config.user, self._config.password.reveal() if self._config.password is not None else ""
+        except ConfigError as error:
+            raise AnchorRefused(error.message, hint=error.hint) from None
 
     def _check(self, response: bytes, digest: bytes, nonce: int | None) -> None:
         """Refuse what no verifier would believe, while it can still be noticed."""
@@ -135,7 +138,7 @@ class Rfc3161Anchor:
                 told = f"stamped {format_time(stamp.time_s * 1_000_000)} by {stamp.authority}, as it says itself"
                 return [skip("token", f"{told}; no root is configured to check it against")]
             stamp = rfc3161.check_time_stamp(response, receipt.digest, roots)
-        except ConfigError as error:
+        except AnchorRefused as error:
             return [skip("token", error.message)]
         except ProofError as error:
             return [fail("token", error.message, FindingClass.ANCHOR_ALTERED)]
@@ -149,7 +152,7 @@ class Rfc3161Anchor:
         """The real thing, over a digest of nothing: an authority keeps nothing."""
         try:
             response = self._stamp(secrets.token_bytes(32))
-        except (AnchorError, ConfigError) as error:
+        except AnchorError as error:
             return [Check("anchor.rfc3161", CheckStatus.FAIL, f"{error.message}. {error.hint}".strip())]
         found = f"{host_of(self._url)} stamped {len(response)} bytes"
         if not self._roots:
