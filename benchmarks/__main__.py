@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import figures
+from benchmarks.ordering import ordering
 from benchmarks.setting import machine, setting
 
 NAMES = {
@@ -20,6 +21,7 @@ NAMES = {
     "P5": "peak memory of capture and verification",
     "P6": "store size",
     "P8": "offline verification",
+    "ordering": "new leader, and ordering of commands",
 }
 
 
@@ -38,6 +40,7 @@ def main() -> int:
         taken["P8"] = figures.offline(node, place.directory)
         taken["P3"] = figures.latency(place, node)
         node.stop()
+    taken["ordering"] = ordering()
     text = json.dumps(taken, indent=2)
     if arguments.json is not None:
         arguments.json.write_text(text + "\n")
