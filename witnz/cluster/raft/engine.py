@@ -33,7 +33,7 @@ from witnz.cluster.raft.core import Timing
 from witnz.cluster.raft.file import DiskFile
 from witnz.cluster.raft.member import COMPACT_BYTES, Agreed, RaftMember
 from witnz.cluster.raft.messages import BARRIER, COMMAND, MAX_KEY_CHARS, format_command
-from witnz.errors import FormatError, NoQuorum, StoreError, UsageError, WitnzError
+from witnz.errors import ConfigError, FormatError, NoQuorum, StoreError, UsageError, WitnzError
 from witnz.logging import get_logger
 
 log = get_logger(__name__)
@@ -78,6 +78,10 @@ class RaftEngine:
 
         Raises StoreCorrupt where that file is damaged, ConfigError for another pysyncobj than the one that was examined.
         """
+        if node_id not in membership.members:
+            raise ConfigError(
+                f"{node_id} is not among the members {', '.join(membership.members)}", hint="`witnz cluster status`"
+            )
         self._node_id, self._peers = node_id, peers
         self._lock = threading.Lock()
         self._wake = threading.Event()
