@@ -218,7 +218,7 @@ def test_an_interrupted_join_goes_on_where_it_was(growth: Growth) -> None:
 
 def test_a_beginning_that_differs_is_set_aside_and_fetched_anew(growth: Growth) -> None:
     from witnz.node.catchup import CatchUp
-    from witnz.node.joining import peers_of
+    from witnz.node.membership import peers_of
     from witnz.node.sources import Sources
     from witnz.node.view import load_journal_state
     from witnz.store import meta

@@ -25,9 +25,10 @@ from witnz.core.lsn import format_lsn
 from witnz.core.periods import member_body
 from witnz.node.answers import Answers
 from witnz.node.images import ImageBox
-from witnz.node.joining import Joining, genesis_digest, peers_of
+from witnz.node.joining import Joining, genesis_digest
 from witnz.node.journal import authorise
 from witnz.node.keyring import Keyring, create_node_keys, load_keyring, load_person_key, load_retain_key
+from witnz.node.membership import peers_of
 from witnz.node.node import now_us
 from witnz.node.setup import initialise
 from witnz.node.view import load_journal_state

@@ -117,6 +117,7 @@ class StandingNode:
         self.anchoring = Anchoring(self.config, parts)
         self.capture, self.generations = StandingCapture(), StandingGenerations()
         self.audit = AuditState("ok")
+        self.peering = None
         self.scan: Callable[[str, Progress], TableResult] = self.scanned
         self.protected: list[tuple[str, Rules, bool, frozenset[str]]] = []
         self.rows: dict[int, bytes] = {}

@@ -15,6 +15,7 @@ from witnz.cli.command import MANAGE, OutputFile, add_command, add_group
 from witnz.cli.deciding import Operator, Yes, cluster_id, confirm, decide
 from witnz.cli.files import STANDARD, write_output
 from witnz.cli.invocation import invocation
+from witnz.cli.rotation import rotate
 from witnz.cli.text import printable
 from witnz.errors import FormatError, UsageError, WitnzError
 
@@ -33,7 +34,9 @@ class Kind(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the group to the program."""
-    group = add_group(app, "keys", "Keys and trust: show, policy, new.", "witnz keys policy -o policy.txt", section=MANAGE)
+    group = add_group(
+        app, "keys", "Keys and trust: show, policy, new, rotate.", "witnz keys policy -o policy.txt", section=MANAGE
+    )
     add_command(group, "show", "witnz keys show", "witnz keys show --json")(show)
     add_command(group, "policy", "witnz keys policy -o policy.txt")(policy)
     add_command(
@@ -42,6 +45,12 @@ def register(app: typer.Typer) -> None:
         "witnz keys new intent billing-service --operator-key operator-alice.key",
         "witnz keys new operator bob -o operator-bob.key",
     )(new)
+    add_command(
+        group,
+        "rotate",
+        "witnz keys rotate cosigner --operator-key operator-alice.key",
+        "witnz keys rotate operator alice --operator-key operator-alice.key",
+    )(rotate)
 
 
 # -- what is in force ---------------------------------------------------------------------------------------------------------
@@ -55,14 +64,24 @@ def show(context: typer.Context) -> int:
     return 0
 
 
-def policy(context: typer.Context, *, output: OutputFile) -> int:
-    """Write the policy file with which anybody verifies what this cluster signs; keep it where nobody here can change it."""
-    call = invocation(context)
-    keys = _keys_in_force(call.load_config())
-    from witnz.core.policy import format_policy
+def policy(
+    context: typer.Context,
+    *,
+    output: OutputFile,
+    checkpoint: Annotated[
+        int | None, typer.Option("--checkpoint", metavar="SIZE", help="The policy of the time of that checkpoint.")
+    ] = None,
+    current_only: Annotated[
+        bool, typer.Option("--current-only", help="Leave out keys that were replaced: nothing they signed counts any more.")
+    ] = False,
+) -> int:
+    """Write the policy file with which anybody verifies what this cluster signs; keep it where nobody here can change it.
 
-    cosigners = [(member["id"], member["cosigner"]) for member in keys["members"]]
-    text = format_policy(keys["log"], cosigners, keys["quorum"])
+    It lists the present members with the keys that they have and had, so that older bundles of theirs stay verifiable.  What
+    was signed under other members has the policy of its own time (--checkpoint).
+    """
+    call = invocation(context)
+    text = _policy_text(call.load_config(), checkpoint, retired=not current_only)
     if output == STANDARD and call.output.as_json:
         raise UsageError("the policy and --json cannot both go to stdout", hint="name a file with -o")
     write_output(output, text.encode())
@@ -72,13 +91,30 @@ def policy(context: typer.Context, *, output: OutputFile) -> int:
     return 0
 
 
-def _keys_in_force(config: Config) -> dict[str, Any]:
-    """From the store; for those who may only use the socket, from the genesis record that a bundle shows."""
+def _policy_text(config: Config, checkpoint: int | None, *, retired: bool) -> str:
+    """From the store; for those who may only use the socket, what the newest bundle claims."""
+    from witnz.core.bundle import parse_bundle
     from witnz.node.view import load_journal_state
 
     try:
         with open_store(config) as db:
-            return _of_state(load_journal_state(db))
+            periods = load_journal_state(db).periods
+    except WitnzError:
+        with running_client(config) as client:
+            if client is None or not retired:
+                raise
+            return parse_bundle(client.checkpoint_bundle(checkpoint)).policy.text
+    return (periods.now if checkpoint is None else periods.at(checkpoint)).policy(retired=retired)
+
+
+def _keys_in_force(config: Config) -> dict[str, Any]:
+    """From the store; for those who may only use the socket, from the genesis record that a bundle shows."""
+    from witnz.node.joining import stored_genesis_digest
+    from witnz.node.view import load_journal_state
+
+    try:
+        with open_store(config) as db:
+            return _of_state(load_journal_state(db), stored_genesis_digest(db))
     except WitnzError as error:
         with running_client(config) as client:
             if client is None:
@@ -86,12 +122,13 @@ def _keys_in_force(config: Config) -> dict[str, Any]:
             return _of_bundle(client.checkpoint_bundle(), error)
 
 
-def _of_state(state: JournalState) -> dict[str, Any]:
+def _of_state(state: JournalState, genesis: str | None) -> dict[str, Any]:
     return {
         "cluster": state.cluster,
         "cluster_id": state.cluster_id,
         "quorum": state.quorum,
         "log": state.log_key,
+        "genesis": genesis,
         "members": [
             {"id": member.id, "addr": member.addr, "identity": _b64(member.identity), "cosigner": member.cosigner}
             for member in state.members.values()
@@ -104,6 +141,7 @@ def _of_state(state: JournalState) -> dict[str, Any]:
 
 def _of_bundle(data: bytes, error: WitnzError) -> dict[str, Any]:
     from witnz.core.bundle import parse_bundle
+    from witnz.node.joining import genesis_digest
 
     for proven in parse_bundle(data).records:
         if proven.record.type == "genesis":
@@ -114,6 +152,7 @@ def _of_bundle(data: bytes, error: WitnzError) -> dict[str, Any]:
                 "cluster_id": proven.record.cluster,
                 "quorum": body["quorum"],
                 "log": body["log_key"],
+                "genesis": genesis_digest(proven.record),
                 "members": [dict(member) for member in body["members"]],
                 "operators": operators,
                 "intents": [],
@@ -128,6 +167,7 @@ def _named(keys: Mapping[str, bytes]) -> list[dict[str, str]]:
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"cluster    {document['cluster']} ({document['cluster_id']})"
+    yield f"genesis    {document['genesis']}"
     yield f"log        {document['log']}"
     for member in document["members"]:
         yield f"member     {member['id']}"
@@ -163,7 +203,7 @@ def new(
     path = output or Path(f"{kind.value}-{_check_name(name)}.key")
     operator = None if operator_key is None else Operator.load(operator_key)
     config = call.load_config() if operator is not None else None
-    public = _create(kind, name, path, config)
+    public = create_key(kind, name, path, config)
     seq = None
     if operator is not None and config is not None:
         confirm(call.output, f"Put the {kind.value} key {name} into force, signed by {operator.name}?", yes=yes)
@@ -189,7 +229,7 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _create(kind: Kind, name: str, path: Path, config: Config | None) -> str:
+def create_key(kind: Kind, name: str, path: Path, config: Config | None) -> str:
     """Write the key file; the public key as its ``key`` record holds it: 32 bytes in base64, of a report key its DER."""
     if kind is Kind.REPORT:
         from witnz.node.view import now_us

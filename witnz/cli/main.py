@@ -39,6 +39,7 @@ COMMANDS: Final = (
     "prove",
     "config",
     "keys",
+    "cluster",
     "repair",
     "report",
     "version",

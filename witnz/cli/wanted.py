@@ -90,6 +90,8 @@ class Wanted:
 
     def fill_in(self, member: Mapping[str, str]) -> bool:
         """Put this node's keys into its entry of the file, if that is as it was written; whether the file was changed."""
+        if not os.access(self.path.resolve().parent, os.W_OK):
+            return False  # mounted for reading only
         text, bare = read_text(self.path), entry_line(id=member["id"], addr=member["addr"])
         if text.count(f"  - {bare}\n") != 1:
             return False

@@ -29,6 +29,7 @@ from witnz.errors import ConfigError, Inconclusive, ReplicationImpossible, Witnz
 from witnz.node.catchup import UNSEALED_WAIT_S, CatchUp, Home
 from witnz.node.images import ImageBox
 from witnz.node.keyring import load_node_keys, load_retain_key
+from witnz.node.membership import peers_of
 from witnz.node.setup import conninfo_of
 from witnz.node.sources import NotFetched, Sources
 from witnz.postgres import slot as slots
@@ -252,6 +253,7 @@ def _foreign(config: Config, differing: dict[str, str]) -> ConfigError:
     )
 
 
-def peers_of(state: JournalState) -> list[Peer]:
-    """The members in force, as the channel pins them."""
-    return [Peer(member.id, member.addr, member.identity) for member in state.members.values()]
+def stored_genesis_digest(db: Database) -> str | None:
+    """The digest of the genesis in a store, None where it has none yet."""
+    with db.read() as conn:
+        return next((genesis_digest(parse_record(leaf)) for leaf in stored.records(conn, 1, 1)), None)

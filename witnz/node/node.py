@@ -41,6 +41,7 @@ from witnz.node.images import ImageBox
 from witnz.node.intents import IntentJudge
 from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring, load_keyring
+from witnz.node.membership import follow_keys
 from witnz.node.opening import Plan, Surroundings
 from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.repair import Parts, Repairs
@@ -121,6 +122,7 @@ class Node:
             cluster=config.cluster,
             cluster_id=self.cluster_id,
         )
+        follow_keys(self.keys, config.node_id, self.journal, None if self._fellows is None else self._fellows.peers)
         self.alerts = AlertService.from_config(config, self.db, self.clock, self.metrics)
         self.book = FindingBook(self.cluster_id, self.clock, self.alerts.enqueue)
         self.sealer = Sealer(self.db, self.journal)

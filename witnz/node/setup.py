@@ -101,7 +101,7 @@ def _own_entry(config: Config, data: DataDir, made: Made) -> bool:
         if listed is not None and getattr(listed, name) not in (None, here):
             raise KeyProblem(
                 f"nodes lists another {name} of {config.node_id} than the one in {data.keys_dir}",
-                hint="put the line that `witnz init` prints into the file, or restore this node's keys directory",
+                hint=f"restore this node's keys directory, or list key {keys.identity_b64} and cosigner {keys.cosigner_key}",
             )
     made.missing = config.missing_members()
     return not made.missing

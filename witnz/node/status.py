@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from witnz.cluster.engine import EngineStatus
     from witnz.node.capture import SourceStatus
     from witnz.node.opening import Opening
+    from witnz.node.peering import Peering
 
 CheckStatus = Literal["ok", "warn", "fail", "pending", "unknown"]
 STATUSES: Final[tuple[CheckStatus, ...]] = ("ok", "warn", "fail", "pending", "unknown")
@@ -44,6 +45,7 @@ MAX_LOOKED_AT: Final = 1_000
 SEALS_LATE: Final = 3  # intervals; also formats.md 5: a node cosigns nothing while an entry stays unsealed for longer
 STOPPED: Final = "the node is not running"
 US: Final = 1_000_000
+UNREACHABLE_AFTER_S: Final = 5.0  # of silence, then a member is called unreachable
 
 
 class StoreAudit(Protocol):
@@ -89,6 +91,9 @@ class Live(Protocol):
 
     @property
     def audit(self) -> StoreAudit: ...
+
+    @property
+    def peering(self) -> Peering | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +174,7 @@ def _state(live: Live | None) -> str:
 
 def _cluster(moment: Moment, node_id: str | None) -> dict[str, Any]:
     engine = None if moment.live is None else moment.live.engine.status()
-    members = [
-        {
-            "id": member.id,
-            "state": None if engine is None else "up" if member.id == node_id else "unknown",
-            "size": moment.state.size if member.id == node_id else None,
-            "last_seen_s": 0.0 if engine is not None and member.id == node_id else None,
-        }
-        for member in moment.state.members.values()
-    ]
+    members = [_member(moment, member.id, own=member.id == node_id) for member in moment.state.members.values()]
     return {
         "origin": moment.state.cluster,
         "id": moment.state.cluster_id,
@@ -185,6 +182,24 @@ def _cluster(moment: Moment, node_id: str | None) -> dict[str, Any]:
         "term": None if engine is None else engine.term,
         "quorum": moment.state.quorum,
         "members": members,
+    }
+
+
+def _member(moment: Moment, name: str, *, own: bool) -> dict[str, Any]:
+    """Whether a member was heard of lately, and how many records it has, as it said itself."""
+    peering = None if moment.live is None else moment.live.peering
+    if moment.live is None:
+        return {"id": name, "state": None, "size": moment.state.size if own else None, "last_seen_s": None}
+    if own:
+        return {"id": name, "state": "up", "size": moment.state.size, "last_seen_s": 0.0}
+    seen = None if peering is None else peering.peers.last_seen_s().get(name)
+    head = None if peering is None else peering.gossip.heads.get(name)
+    state = "unknown" if seen is None else "up" if seen < UNREACHABLE_AFTER_S else "unreachable"
+    return {
+        "id": name,
+        "state": state,
+        "size": None if head is None else head.journal_size,
+        "last_seen_s": None if seen is None else round(seen, 3),
     }
 
 

@@ -169,7 +169,7 @@ class NodeClient:
         return self._post(f"/findings/{_segment(finding_id)}/approve", {"body": dict(signed_body)})
 
     def decide(self, record_type: str, signed_body: Mapping[str, Any]) -> int:
-        """Journal an ``unprotect``, ``key`` or ``config`` that an operator signed; its seq."""
+        """Journal an ``unprotect``, ``key``, ``config`` or ``member`` that an operator signed; its seq."""
         return int(self._post("/decisions", {"type": record_type, "body": dict(signed_body)})["seq"])
 
     def repair_plan(self, finding_id: str) -> dict[str, Any]:
