@@ -28,6 +28,7 @@ the process ``exit_code`` of the interface, and a ``hint`` that says what to do.
         └── AnchorError            4   a place outside did not do what it was asked
             ├── AnchorUnreachable  4   ... and may, by itself, the next time
             └── AnchorRefused      4   ... and will not until somebody changes something
+                └── AnchorContradicts 4  ... because it holds another history of the log
 """
 
 from __future__ import annotations
@@ -176,3 +177,9 @@ class AnchorRefused(AnchorError):
 
     code = "anchor.refused"
     retryable = False
+
+
+class AnchorContradicts(AnchorRefused):
+    """It holds another history of this log than the one that was to be published."""
+
+    code = "anchor.contradicts"

@@ -26,10 +26,11 @@ from witnz.core.finding import FindingClass
 from witnz.core.note import parse_note
 from witnz.core.receipt import Receipt
 from witnz.core.verdict import Check, CheckStatus
-from witnz.errors import AnchorRefused, AnchorUnreachable
+from witnz.errors import AnchorContradicts, AnchorRefused, AnchorUnreachable
 
 __all__ = [
     "Anchor",
+    "AnchorContradicts",
     "AnchorRefused",
     "AnchorUnreachable",
     "Backend",
@@ -40,6 +41,7 @@ __all__ = [
     "Publication",
     "Published",
     "Surroundings",
+    "Withdrawn",
     "fail",
     "ok",
     "skip",
@@ -60,6 +62,10 @@ def _no_files(kept: Mapping[str, int]) -> Iterable[LogFile]:
     return ()
 
 
+def _no_proof(old: int) -> Sequence[bytes]:
+    raise AnchorRefused(f"no consistency proof from size {old} is at hand", hint="this is a mistake in witnz")
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """A final checkpoint to be published: its ``note`` with every signature, and its ``bundle``, built when it is asked for.
@@ -71,6 +77,8 @@ class Publication:
     note: str
     bundle: Callable[[], bytes] = field(repr=False)
     files: Callable[[Mapping[str, int]], Iterable[LogFile]] = field(default=_no_files, repr=False)
+    proof: Callable[[int], Sequence[bytes]] = field(default=_no_proof, repr=False)
+    """The consistency proof from an older size, above 0, to this checkpoint."""
 
     @property
     def text(self) -> str:
@@ -104,6 +112,13 @@ class Pending:
     retry_after_s: float
     reason: str
     receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """This checkpoint cannot be published there any more, because the place has a newer one: begin anew with the newest."""
+
+    reason: str
 
 
 class Memory(Protocol):
@@ -151,11 +166,11 @@ class Anchor(Protocol):
     def place(self) -> str:
         """Where it is, for people: ``s3://bucket/prefix at endpoint``; never a credential."""
 
-    def publish(self, publication: Publication, memory: Memory) -> Published | Pending:
+    def publish(self, publication: Publication, memory: Memory) -> Published | Pending | Withdrawn:
         """Publish a checkpoint, or go on with it.  May be called again with the same one after any crash, and then gives the
         receipt of what is out there already rather than publish twice, as far as the place allows.
 
-        Raises AnchorUnreachable, AnchorRefused.
+        Raises AnchorUnreachable, AnchorRefused; AnchorContradicts where the place holds another history.
         """
 
     def look(self, receipt: Receipt) -> Sequence[Look]:

@@ -33,6 +33,7 @@ from witnz.config.sections import (
     OperatorConfig,
     TableConfig,
     WebhookConfig,
+    WitnessConfig,
 )
 from witnz.config.sources import Document, PathKey, Problem, expand, find_config, format_path, read_document, read_secret
 from witnz.config.types import MASK, Secret, check_http_url, parse_duration, parse_size, parse_table_reference, redact_url
@@ -54,6 +55,7 @@ __all__ = [
     "Secret",
     "TableConfig",
     "WebhookConfig",
+    "WitnessConfig",
     "config_to_public_dict",
     "default_cluster",
     "default_publication",

@@ -33,6 +33,7 @@ from witnz.config.sections import (
     Section,
     TableConfig,
     Text,
+    WitnessConfig,
     setting,
 )
 from witnz.config.types import UNIX_PATH_MAX_BYTES, Secret
@@ -95,6 +96,7 @@ class Config(Section):
     )
     repair_url: SecretText | None = setting("Connection of a role that may write, for repairs.", "${REPAIR_URL}", None)
     anchors: tuple[AnchorConfig, ...] = setting("Where checkpoints are anchored.", "[{type: s3, every: 15m}]", ())
+    witness: WitnessConfig = WitnessConfig()
     alerts: AlertsConfig = AlertsConfig()
     log: LogConfig = LogConfig()
     raft: RaftConfig = RaftConfig()

@@ -227,6 +227,17 @@ class AlertsConfig(Section):
         return {hook.name or default_webhook_name(place): hook for place, hook in enumerate(self.webhooks)}
 
 
+class WitnessConfig(Section):
+    """Cosigning the checkpoints of other people's logs (C2SP tlog-witness), beside everything else."""
+
+    addr: Address | None = setting("Where the witness listens; it does not where this is not set.", "0.0.0.0:7080", None)
+    logs: TextList = setting(
+        "Verifier keys of the logs that it witnesses; the name in a key is the log's origin.",
+        "[other.example.com/app+53af…+AZ…]",
+        (),
+    )
+
+
 class LogConfig(Section):
     """The log on stderr."""
 

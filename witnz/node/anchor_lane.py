@@ -19,14 +19,14 @@ from typing import Any, Final
 
 import structlog
 
-from witnz.anchor.base import Anchor, Published
+from witnz.anchor.base import Anchor, Published, Withdrawn
 from witnz.config import AnchorConfig
 from witnz.core.checkpoint import Checkpoint, checkpoint_digest, format_checkpoint, parse_checkpoint
 from witnz.core.journal_facts import Anchored
 from witnz.core.note import parse_note
 from witnz.core.receipt import Receipt, parse_receipt
 from witnz.core.record import parse_record
-from witnz.errors import AnchorError, AnchorRefused, WitnzError
+from witnz.errors import AnchorContradicts, AnchorError, AnchorRefused, AnchorUnreachable, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.findings import FindingBook
 from witnz.node.journal import Journal
@@ -87,6 +87,8 @@ class Lane:
             try:
                 return self._step()
             except AnchorError as error:
+                if isinstance(error, AnchorContradicts):
+                    self._open_fork(f"{self.name}: {error.message}", self.name)
                 self._failed(error)
                 return False
             finally:
@@ -153,9 +155,12 @@ class Lane:
             else:
                 return
         detail = f"the checkpoint of size {size} is not consistent with the one of size {one.size} anchored by {one.type}"
-        with self.parts.db.write() as conn:
-            self.parts.book.open(conn, cls="checkpoint.forked", key=f"{one.type} {one.place} {one.size}", detail=detail)
+        self._open_fork(detail, f"{one.type} {one.place} {one.size}")
         raise AnchorRefused(f"not published: {detail}", hint="run `witnz verify --store` and `witnz anchor check --all`")
+
+    def _open_fork(self, detail: str, key: str) -> None:
+        with self.parts.db.write() as conn:
+            self.parts.book.open(conn, cls="checkpoint.forked", key=key, detail=detail)
 
     # -- doing it -------------------------------------------------------------------------------------------------------------
 
@@ -163,6 +168,10 @@ class Lane:
         publication = publication_of(self.parts.db, self.parts.clock, note)
         with self.parts.metrics.timed("witnz_anchor_publish_seconds", anchor=self.name):
             outcome = self.anchor.publish(publication, self)
+        if isinstance(outcome, Withdrawn):
+            with self.parts.db.write() as conn:
+                anchors.drop(conn, self.name)
+            raise AnchorUnreachable(f"not published: {outcome.reason}", hint="a newer checkpoint is tried next")
         if isinstance(outcome, Published):
             receipt, complete = outcome.receipt, True
         else:

@@ -16,7 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -26,13 +27,16 @@ from witnz.config import Config
 from witnz.core.checkpoint import Checkpoint, parse_checkpoint
 from witnz.core.finding import FindingClass
 from witnz.core.journal_facts import Anchored
-from witnz.core.keys import parse_verifier_key
+from witnz.core.keys import Signer, parse_verifier_key
 from witnz.core.note import parse_note, signature_fits
 from witnz.core.verdict import CheckStatus
 from witnz.errors import AnchorError, FormatError, UsageError, WitnzError
 from witnz.node.anchor_lane import US, Lane, Parts
 from witnz.store import anchors
 from witnz.store import journal as stored
+
+if TYPE_CHECKING:
+    from witnz.anchor.witness_server import WitnessServer
 
 log = structlog.get_logger(__name__)
 
@@ -72,9 +76,10 @@ class Looked:
 class Anchoring:
     """All anchors of a node.  Methods may be called from any thread."""
 
-    def __init__(self, config: Config, parts: Parts, published: Callable[[str], None] = lambda name: None) -> None:
-        self._parts = parts
-        self._published = published
+    def __init__(self, config: Config, parts: Parts, cosigner: Signer | None = None) -> None:
+        """``cosigner``: the key with which this node witnesses other people's logs, where that is configured."""
+        self._config, self._parts, self._cosigner = config, parts, cosigner
+        self._witness: WitnessServer | None = None
         surroundings = Surroundings(parts.cluster, parts.clock)
         self.lanes = {
             name: Lane(name, section, open_anchor(section, surroundings), parts)
@@ -92,6 +97,29 @@ class Anchoring:
         for lane in self.lanes.values():
             lane.configure()
 
+    def start(self, spawn: Callable[[str, Callable[[], None]], None], stop: threading.Event, *, publish: bool) -> None:
+        """Begin, each anchor in a thread; without ``publish`` only compare with what is anchored, and wait for that.
+
+        Raises ConfigError for a witness that cannot be served.
+        """
+        if self._config.witness.addr is not None and self._cosigner is not None:
+            from witnz.anchor.witness_server import serve_witness
+
+            section, parts = self._config.witness, self._parts
+            self._witness = serve_witness(parts.db, self._cosigner, str(section.addr), section.logs, parts.clock)
+        self.configure()
+        for name in self.lanes:
+            spawn(f"anchor {name}", partial(self.run, name, stop) if publish else partial(self.compare, name))
+        if not publish:
+            self.await_compared()
+
+    def stop(self) -> None:
+        """Witness no more; the threads end with the event that they were given."""
+        for lane in self.lanes.values():
+            lane.woken.set()
+        if self._witness is not None:
+            self._witness.stop()
+
     # -- running --------------------------------------------------------------------------------------------------------------
 
     def run(self, name: str, stop: threading.Event) -> None:
@@ -102,7 +130,7 @@ class Anchoring:
         while not stop.is_set():
             try:
                 while lane.step() and not stop.is_set():
-                    self._published(name)
+                    pass
                 if time.monotonic() - looked_at >= lane.section.every_s:
                     looked_at, turn = time.monotonic(), turn + 1
                     self._look_round(lane, turn)

@@ -153,7 +153,7 @@ class Node:
             self.db, self.journal, self.book, self.clock, self.metrics, config.cluster,
             leads=lambda: self.engine.leader() == config.node_id,
         )  # fmt: skip
-        self.anchoring = Anchoring(config, anchor_parts)
+        self.anchoring = Anchoring(config, anchor_parts, self.keys.cosigner)
         self.cosigner.conditions.append(self.anchoring.condition)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -246,14 +246,7 @@ class Node:
             self.wishes.compare(self.generations.leaves())
             self.protect_configured(conn)
         self.capture.start()
-        self.anchoring.configure()
-        for name in self.anchoring.lanes:
-            if chores:
-                self._spawn(f"anchor {name}", lambda name=name: self.anchoring.run(name, self._stop))  # type: ignore[misc]
-            else:
-                self._spawn(f"anchor {name}", lambda name=name: self.anchoring.compare(name))  # type: ignore[misc]
-        if not chores:
-            self.anchoring.await_compared()
+        self.anchoring.start(self._spawn, self._stop, publish=chores)
         if chores:
             self._spawn("chores", self._chores)
             self._spawn("alerts", lambda: self.alerts.run(self._stop))
@@ -268,6 +261,7 @@ class Node:
     def stop(self) -> None:
         """Drain: commit what was received, seal, sign, close."""
         self._stop.set()
+        self.anchoring.stop()
         for thread in self._threads:
             thread.join()
         self.capture.stop()

@@ -11,7 +11,7 @@ from witnz.anchor.base import LogFile, Publication
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.note import parse_note
 from witnz.core.record import parse_record
-from witnz.core.tiles import TILE, ReadTile, format_entry_bundle, tile_path, tile_widths
+from witnz.core.tiles import TILE, ReadTile, consistency_proof, format_entry_bundle, tile_path, tile_widths
 from witnz.node.evidence import Evidence
 from witnz.store import entries, journal, logs
 from witnz.store.database import Database
@@ -27,7 +27,11 @@ def publication_of(db: Database, clock: Callable[[], int], note: str) -> Publica
         with db.read() as conn:
             yield from log_files(conn, parse_checkpoint(parse_note(note).text).origin, size, kept)
 
-    return Publication(note, lambda: Evidence(db, clock).checkpoint_bundle(size), files)
+    def proof(old: int) -> list[bytes]:
+        with db.read() as conn:
+            return consistency_proof(journal.tile_reader(conn, size), old, size)
+
+    return Publication(note, lambda: Evidence(db, clock).checkpoint_bundle(size), files, proof)
 
 
 def log_files(conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[str, int]) -> Iterator[LogFile]:

@@ -2,7 +2,7 @@
 
     idle ── begin ──> under way ── hold ──> receipt in hand ── settle ──> idle       (the receipt stands in the journal)
               ^           │ mark_failed: error, next_at
-              └── kept ───┘
+              └── kept ───┘       drop: it cannot be published any more
 
 A crash at any moment loses nothing: what is under way is gone on with, a receipt in hand is journalled.  ``memory`` is the
 anchor's own and outlasts publications.  Times are µs since the Unix epoch.
@@ -86,6 +86,11 @@ def begin(connection: sqlite3.Connection, name: str, note: str, now: int) -> Non
         "UPDATE anchors SET note = ?, receipt = NULL, complete = 0, reason = NULL, next_at = 0, tried_at = ? WHERE name = ?",
         (note, now, name),
     )
+
+
+def drop(connection: sqlite3.Connection, name: str) -> None:
+    """What was under way cannot be published any more."""
+    connection.execute("UPDATE anchors SET note = NULL, receipt = NULL, reason = NULL WHERE name = ?", (name,))
 
 
 def hold(connection: sqlite3.Connection, name: str, receipt: Receipt, *, complete: bool) -> None:

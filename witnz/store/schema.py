@@ -17,6 +17,7 @@ Where what is kept:
     journal       the records, verbatim; checkpoints: notes; cosigned: the last one this node signed
     findings, verifications, verified_states, outbox, images, texts, meta
     anchors       what each anchor has under way and remembers; anchor_looks: what the last look at each receipt found
+    witnessed     what this node has cosigned last of other people's logs
 
 Large values stand in ordinary tables (SQLite packs those best), small rows in WITHOUT ROWID ones (one tree, not two).
 """
@@ -148,7 +149,12 @@ def _anchors(db: sqlite_utils.Database) -> None:
     db.table("anchor_looks").create(looks, pk="seq", not_null=looks.keys() - {"seq"})
 
 
-MIGRATIONS: Sequence[Migration] = (_initial, _anchors)
+def _witnessed(db: sqlite_utils.Database) -> None:
+    witnessed = {"origin": str, "size": int, "root": bytes, "note": str}
+    db.table("witnessed").create(witnessed, pk="origin", not_null=witnessed.keys() - {"origin"})
+
+
+MIGRATIONS: Sequence[Migration] = (_initial, _anchors, _witnessed)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
