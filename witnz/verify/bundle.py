@@ -17,7 +17,7 @@ absence, and the policy inside the bundle is never used.  No network, no clock, 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,7 +113,7 @@ def verify_bundle(
     for index, receipt in enumerate(bundle.anchors):
         checks += receipts.check(receipt, f"anchors[{index}]")
     return BundleResult(
-        verdict=Verdict.combine(_VERDICTS[check.status] for check in checks if check.status in _VERDICTS),
+        verdict=verdict_of(checks),
         checks=tuple(checks),
         not_checked=tuple(_not_checked(bundle, checks, rows)),
         rows=tuple(rows),
@@ -127,6 +127,11 @@ def verify_bundle(
             "policy_inside_is_the_one_given": None if policy is None else bundle.policy.text == policy.text,
         },
     )
+
+
+def verdict_of(checks: Iterable[Check]) -> Verdict:
+    """The verdict on checks; what does not apply has no part in it."""
+    return Verdict.combine(_VERDICTS[check.status] for check in checks if check.status in _VERDICTS)
 
 
 def _has_failed(checks: list[Check]) -> bool:

@@ -98,10 +98,11 @@ r_verify {"findings":$[finding_id],"generation":$pos,"journal_size":$pos,"lsn":$
 r_finding {"class":$class,"explained_by":$?text,"found":$?text,"generation":$?pos,"id":$finding_id,"key":$?text,"lsn":$?lsn,"recorded":$?text,"seq":$?pos,"severity":"(critical|high|medium|low|info)","table":$?table,"window":$window,"xid":$?decimal} ;; r_ack {"finding":$finding_id,"reason":$text}
 r_accept {"auth":$auth,"finding":$?finding_id,"generation":$?pos,"nonce":$id,"reason":$text,"rows":$[accepted],"table":$?table} ;; r_erase {"auth":$auth,"generation":$pos,"keys":$[text 1 70000],"nonce":$id,"reason":$text,"table":$table} ;; r_unprotect {"auth":$auth,"nonce":$id,"reason":$text,"table":$table}
 r_prune {"auth":$auth,"generation":$pos,"nonce":$id,"reason":$text,"table":$table} ;; r_gap {"from_lsn":$lsn,"reason":$text,"tables":$[table 1 10000],"to_lsn":$lsn,"votes":$votes} ;; r_epoch {"final":$[head 1 10000](,"part":$pos,"parts":$pos)?,"reason":$text,"switch_lsn":$lsn,"system":$decimal,"timeline":$pos,"votes":$votes}
-r_anchor {"digest":$hash,"receipt":null,"size":$pos,"type":$text(1,64)} ;; r_repair {"finding":$finding_id,"result":$text,"sql_sha256":$?hash,"target":$text} ;; r_operator {"action":$text,"detail":$text} ;; r_drill {"attack":$text,"detected_s":$?int,"result":$text} ;; r_report {"from":$day,"sha256":$hash,"standard":$text(1,64),"to":$day}
+r_anchor {"digest":$hash,"receipt":null,"size":$pos,"type":$text(1,64)} ;; r_repair {"finding":$finding_id,"result":$text,"sql_sha256":$?hash,"target":$text} ;; r_operator {"action":$text,"detail":$text} ;; r_drill {"attack":$text,"detected_s":$?int,"result":$text} ;; a_opentimestamps {"digest":$hash,"proof":$b64,"size":$int,"type":"opentimestamps"} ;; r_report {"from":$day,"sha256":$hash,"standard":$text(1,64),"to":$day}
 receipt {"digest":$hash,"size":$int,"type":$anchor_type} ;; a_basic {"digest":$hash,"note":$any_text,"size":$int,"type":"basic"} ;; a_evm {"block_hash":$hash,"block_number":$int,"block_time":($int|$time),"chain_id":$pos,"digest":$hash,"from":$address,"header":$hex,"proof":$[hex 1 64],"size":$int,"tx":$hash,"tx_index":$int,"type":"evm"}
 a_rfc3161 {"digest":$hash,"response":$b64,"roots":$[pem 0 16],"size":$int,"type":"rfc3161","url":$text(1,2048)} ;; a_s3 {"bucket":$text(1,255),"date":$text(1,64),"digest":$hash,"endpoint":$text(0,2048),"etag":$text(0,256),"key":$text(1,1024),"mode":"(COMPLIANCE|GOVERNANCE)","retain_until":$time,"sha256":$hash,"size":$int,"type":"s3","version_id":$text(1,1024)}
-schema {"columns":$[column],"identity":"[dfin]","oid":$int} ;; column {"key":$bool,"name":$name,"typmod":$typmod,"typoid":$int} ;; digest {"sha256":$hash} ;; intent {"by":$text(0,256),"hint":$text(0,4096),"key":$text(0,8192),"nonce":$id,"sig":$sig,"tables":$[table],"xid":$decimal}
+schema {"columns":$[column],"identity":"[dfin]","oid":$int} ;; column {"key":$bool,"name":$name,"typmod":$typmod,"typoid":$int} ;; digest {"sha256":$hash} ;; envelope {"payload":$b64,"payloadType":"application/vnd\.in-toto\+json","signatures":\[{"keyid":$hash,"sig":$b64}\]} ;; subject {"digest":{"sha256":$hash},"name":$text(1,1024)} ;; statement {"_type":"https://in-toto\.io/Statement/v1","predicate":null,"predicateType":$text,"subject":null} ;; predicate {"cluster":$text,"cluster_id":$id,"created":$time,"evidence_sha256":$hash,"files":$int,"from":$day,"standard":$text(1,64),"to":$day,"tool":$text(0,256)}
+intent {"by":$text(0,256),"hint":$text(0,4096),"key":$text(0,8192),"nonce":$id,"sig":$sig,"tables":$[table],"xid":$decimal}
 """  # noqa: E501
 LINES = dict(item.split(" ", 1) for line in GRAMMAR.strip().splitlines() for item in line.split(" ;; "))
 
@@ -680,10 +681,11 @@ class Bundle:
             return [("skip", "", f"{covers}; receipts of this type are not known: NOT CHECKED")]
         if kind == "basic":
             note = Note(receipt["note"])
-            statuses = ["fail"] if note.digest != receipt["digest"] else [check[0] for check in judge(policy, note)]
-            return [(min(statuses, key=["fail", "skip", "ok"].index), "", covers)]
+            checks = judge(policy, note) if note.digest == receipt["digest"] else [("fail", "note", "it is of another checkpoint")]
+            return [(True, "", covers), *((status, f".{part}", why) for status, part, why in checks)]
         if kind != "evm":
-            return [(True, "", covers), ("n/a", ".trust", "what it proves beyond that: NOT CHECKED")]
+            part = {"s3": ".object", "rfc3161": ".token"}.get(kind, ".proof")
+            return [(True, "", covers), ("n/a", part, "not checked by this program; see witnz verify --online, openssl ts, ots")]
         try:
             check_evm(receipt)
         except Refused as error:
@@ -694,32 +696,72 @@ class Bundle:
 
 # -- report packages ----------------------------------------------------------------------------------------------------------
 
-LATER = {"report.json", "bundles/report.witnz.json", "SHA256SUMS"}  # what the signed list cannot hold
+OWN = "bundles/report.witnz.json"
+UNSIGNED = {"report.json", OWN, "SHA256SUMS"}  # what the signed list of files cannot hold: itself and what came after it
 
-def check_package(folder: Path, policy: Policy | None, say: Say) -> None:
-    """A package: the signature on its list of files, by a key in the journal; every file; every bundle."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    need("report.json" in names and len(names) < 10_000, "package", "a report.json among at most 10,000 files")
-    files = {name: (folder / name).read_bytes() for name in names}
+def p256_signed(public: bytes, signature: bytes, message: bytes) -> bool:
+    """ECDSA over P-256 with SHA-256: a SubjectPublicKeyInfo of an uncompressed point, a signature in DER."""
+    found = re.fullmatch(rb"\x30(.)\x02(.)(.+)", signature, re.DOTALL)
+    head = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+    if public[:-64] != head or not found or found[1][0] != len(signature) - 2:
+        return False
+    r, rest = found[3][:found[2][0]], found[3][found[2][0]:]
+    s = rest[2:]
+    fine = rest[:2] == bytes([2, len(s)]) and all(part and part[0] < 0x80 and (part[0] or part[1:2] >= b"\x80") for part in (r, s))
+    point = int.from_bytes(public[-64:-32], "big"), int.from_bytes(public[-32:], "big")
+    return fine and P256.verify(point, message, int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+
+def check_package(files: dict[str, bytes], policy: Policy | None, tell: Say) -> list[tuple[str, Bundle]]:
+    """A package: the signed list of its files, by a key that stands in the journal; its evidence; every bundle."""
+    def say(fine: object, name: str, detail: str) -> None:
+        tell("ok" if fine else "fail", name, detail)
+    need({"report.json", "evidence.json", OWN} <= files.keys(), "package", f"report.json, evidence.json and {OWN}")
     envelope = parse_json(files["report.json"], "report.json")
     fits("envelope", envelope)
-    payload, keyid = unb64(envelope["payload"]), envelope["signatures"][0]["keyid"]
-    statement = parse_json(payload, "report.json payload", end="")
-    fits("statement", statement, "predicate", "subject")
-    for item in statement["subject"]:
-        fits("subject", item)
-    bundles = {name: Bundle(data) for name, data in files.items() if name.endswith(".witnz.json")}
-    records = [record for name, one in bundles.items() if name == "bundles/report.witnz.json" for record in one.records]
-    keys = [record for record in records if record["type"] == "key" and record["body"]["kind"] == "report"]
-    key = [sha256(unb64(record["body"]["key"])).hexdigest() == keyid and unb64(record["body"]["key"]) for record in keys
-           if record["body"]["action"] == "add"]
-    own = [one for one in key if one]
-    gone = any(record["body"]["action"] == "remove" for record in keys)
-    say("ok" if own and not gone else "fail", "report.key", f"report key {keyid} in the journal")
-    kind = envelope["payloadType"]
-    signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
-    fine = bool(own) and p256_signed(own[0], unb64(envelope["signatures"][0]["sig"]), signed)
-    say("ok" if fine else "fail", "report.signature", "DSSE, ECDSA P-256")
+    payload, signature = unb64(envelope["payload"]), envelope["signatures"][0]
+    report, evidence = parse_json(payload, "payload", end=""), parse_json(files["evidence.json"], "evidence.json")
+    for value, kind in ((report, "report"), (evidence, "evidence")):
+        fits("statement", value, "predicate", "subject")
+        need(value["predicateType"] == f"https://witnz.dev/{kind}/v1" and isinstance(value["subject"], list), kind, "a statement")
+        for subject in value["subject"]:
+            fits("subject", subject)
+    fits("predicate", report["predicate"])
+    bundles = [(name, Bundle(data)) for name, data in sorted(files.items()) if name.endswith(".witnz.json")]
+    digests = {name: sha256(data).hexdigest() for name, data in files.items()}
+    sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()) if name != "SHA256SUMS")
+    say(files.get("SHA256SUMS") == sums.encode(), "report.sums", f"SHA256SUMS lists these {len(files) - 1} files")
+    signed, listed = ({item["name"]: item["digest"]["sha256"] for item in value["subject"]} for value in (report, evidence))
+    present = {name: digest for name, digest in digests.items() if name not in UNSIGNED}
+    odd = sorted(name for name in {*signed, *present} if signed.get(name) != present.get(name))
+    say(not odd and len(signed) == len(report["subject"]), "report.files", f"{len(signed)} files are those signed; others: {odd}")
+    about, own = report["predicate"], dict(bundles)[OWN]
+    keys = [record for record in own.records if record["type"] == "key" and record["body"]["kind"] == "report"]
+    key = next((one for one in keys if sha256(unb64(one["body"]["key"])).hexdigest() == signature["keyid"]), None)
+    removed = any(one["body"]["action"] == "remove" for one in keys)
+    say(key and not removed, "report.key", f"report key {signature['keyid']} stands in the journal")
+    message = f"DSSEv1 {len(envelope['payloadType'])} {envelope['payloadType']} {len(payload)} ".encode() + payload
+    good = key is not None and p256_signed(unb64(key["body"]["key"]), unb64(signature["sig"]), message)
+    say(good, "report.signature", "report.json is signed by that key (ECDSA P-256)")
+    said = {"standard": about["standard"], "from": about["from"], "to": about["to"], "sha256": digests["report.json"]}
+    after = [one for one in own.records if one["type"] == "report" and one["body"] == said and (not key or one["seq"] > key["seq"])]
+    ours = after and about["cluster_id"] == after[0]["cluster"] and about["cluster"] == own.origin
+    say(ours, "report.record", "the journal holds the digest of report.json")
+    inner = evidence["predicate"] if isinstance(evidence["predicate"], dict) else {}
+    told, period = inner.get("report", {}), inner.get("period", {})
+    same = all(told.get(name) == about[name] for name in ("standard", "from", "to")) and about["files"] == len(signed)
+    fine = same and about["evidence_sha256"] == digests["evidence.json"] and inner.get("cluster", {}).get("id") == about["cluster_id"]
+    say(fine and listed.items() <= signed.items(), "report.evidence", "evidence.json is of this report and of these files")
+    closing, opening = period.get("closing", {}), period.get("opening")
+    main = dict(bundles).get("bundles/period.witnz.json", own)
+    heads = [(size, base64.b64encode(root).decode()) for _, _, size, root, _ in main.older]
+    fine = (closing.get("size"), closing.get("root")) == (main.size, base64.b64encode(main.root).decode())
+    fine = fine and (opening is None or (opening["size"], opening["root"]) in heads)
+    say(fine, "report.period", "opening and closing checkpoint are those of bundles/period.witnz.json")
+    gaps = inner.get("coverage", {}).get("open_gaps")
+    tell("ok" if gaps == [] else "skip", "report.coverage", f"tables with an open gap: {gaps}")
+    tell("n/a", "report.figures", "the figures of evidence.json against the records: by witnz verify --report")
+    tell("n/a", "report.pdf", "the signature inside report.pdf: by witnz verify --report, pdfsig or a PDF reader; its digest is signed")
+    return bundles
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -752,14 +794,25 @@ def judged(checks: Sequence[tuple[str, str, str]]) -> str:
     found = {status for status, _, _ in checks}
     return "TAMPERED" if "fail" in found else "INCONCLUSIVE" if "skip" in found or "ok" not in found else "VERIFIED"
 
-def verify(path: Path, policy: Policy | None, required: list[str], say: Say) -> None:
+def verify(path: Path, policy: Policy | None, required: Sequence[str], tell: Say) -> None:
+    """A bundle, or a package with all bundles in it."""
     if path.is_dir():
-        check_package(path, policy, say)
+        found = sorted(one for one in path.rglob("*") if not one.is_dir())
+        need(len(found) <= 10_000 and sum(one.stat().st_size for one in found) <= 1 << 30, "package", "10,000 files, 1 GiB")
+        bundles = check_package({one.relative_to(path).as_posix(): one.read_bytes() for one in found}, policy, tell)
     else:
-        verify_bytes(path.read_bytes(), policy, required, say)
-
-def verify_bytes(data: bytes, policy: Policy | None, required: list[str], say: Say) -> None:
-    Bundle(data).check(policy, say)
+        bundles = [("", Bundle(path.read_bytes()))]
+    checks: list[tuple[str, str, str]] = []
+    for name, bundle in bundles:
+        bundle.check(policy, lambda status, part, why, at=name and f"{name}: ": checks.append((status, at + part, why)))
+    whole = {(status == "ok", re.sub(r"(anchors\[\d+\]).*", r"\1", part)) for status, part, _ in checks}
+    for kind in required:
+        names = [f"{name and name + ': '}anchors[{index}]" for name, bundle in bundles
+                 for index, receipt in enumerate(bundle.value["anchors"]) if receipt["type"] == kind]
+        fine = any((True, name) in whole and (False, name) not in whole for name in names)
+        checks.append(("ok" if fine else "skip", f"require.{kind}", "asked for: a receipt that is checked in full here"))
+    for check in checks:
+        tell(*check)
 
 if __name__ == "__main__":
     sys.exit(main())

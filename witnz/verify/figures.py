@@ -1,0 +1,152 @@
+"""Recounting an evidence package: every figure that it states against the records that its own bundles prove (formats.md 8).
+
+    populations   each file has the rows, the columns and the digest that evidence.json states; ``counts`` are those rows
+    period        its records by type are as many as between the two checkpoints, and the bundles show every one but the seals
+    lists         a file whose columns begin with ``seq at node type`` lists records that the bundles prove, each once, none left out
+    findings      those that opened in the period are as many as its ``finding`` records; seals likewise
+
+Nothing here looks at a signature: that the records are the journal's is checked with each bundle.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from io import StringIO
+from typing import Any, Final
+
+from witnz.core.bundle import Bundle
+from witnz.core.record import Record
+from witnz.core.timestamp import format_time
+from witnz.core.verdict import Check
+from witnz.errors import FormatError
+from witnz.verify.bundle_rows import fail, ok
+
+_FOLDER: Final = "populations/"
+_RECORDS: Final = "bundles/records-"
+_HEAD: Final = ("seq", "at", "node", "type")
+_MAX_CELL: Final = 1 << 20
+
+
+class _Differs(Exception):
+    """A figure is not what a recount gives; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A population: its columns and rows."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def check_figures(predicate: Mapping[str, Any], files: Mapping[str, bytes], bundles: Mapping[str, Bundle], name: str) -> Check:
+    """One check named ``name`` of all figures in the predicate of evidence.json.
+
+    What is not of the expected form fails like what does not add up: whoever signed it signed what cannot be recounted.
+    """
+    try:
+        tables = dict(_tables(predicate, files))
+        records = _records(bundles)
+        _check_period(predicate, records)
+        _check_lists(tables, records)
+        _check_counted(predicate, tables)
+    except _Differs as found:
+        return fail(name, str(found))
+    except (FormatError, KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        return fail(name, f"evidence.json does not state its figures as it should: {type(error).__name__} {str(error)[:80]}")
+    rows = sum(len(table.rows) for table in tables.values())
+    return ok(name, f"recounted: {rows} rows in {len(tables)} populations, {len(records)} records shown one by one")
+
+
+def _differ(*, what: str, said: object, found: object) -> None:
+    if said != found:
+        raise _Differs(f"{what}: evidence.json says {str(said)[:60]}, a recount gives {str(found)[:60]}")
+
+
+def _tables(predicate: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterator[tuple[str, _Table]]:
+    """Every population by its name, its own figures checked."""
+    stated = {item["file"]: item for item in predicate["populations"]}
+    here = sorted(name for name in files if name.startswith(_FOLDER))
+    _differ(what="files of populations", said=sorted(stated), found=here)
+    counts = {}
+    for file in here:
+        item, data = stated[file], files[file]
+        table = _parse(data)
+        _differ(what=f"digest of {file}", said=item["sha256"], found=sha256(data).hexdigest())
+        _differ(what=f"columns of {file}", said=tuple(item["columns"]), found=table.columns)
+        _differ(what=f"rows of {file}", said=item["rows"], found=len(table.rows))
+        name = file.removeprefix(_FOLDER).removesuffix(".csv")
+        counts[name] = len(table.rows)
+        yield name, table
+    _differ(what="counts", said=dict(predicate["counts"]), found=counts)
+
+
+def _parse(data: bytes) -> _Table:
+    csv.field_size_limit(_MAX_CELL)
+    lines = [tuple(row) for row in csv.reader(StringIO(data.decode("utf-8"), newline=""), strict=True)]
+    if not lines or any(len(row) != len(lines[0]) for row in lines):
+        raise _Differs("a population is no table of rows as long as its header")
+    return _Table(lines[0], tuple(lines[1:]))
+
+
+def _records(bundles: Mapping[str, Bundle]) -> dict[int, Record]:
+    """The records that the bundles of the period show, by seq."""
+    found: dict[int, Record] = {}
+    for name, bundle in bundles.items():
+        if name.startswith(_RECORDS):
+            for proven in bundle.records:
+                seq = proven.record.seq or 0
+                if seq in found:
+                    raise _Differs(f"record {seq} is shown twice")
+                found[seq] = proven.record
+    return found
+
+
+def _bounds(predicate: Mapping[str, Any]) -> tuple[int, int]:
+    """The journal's size at the beginning and at the end of the period."""
+    opening, closing = predicate["period"]["opening"], predicate["period"]["closing"]
+    return 0 if opening is None else int(opening["size"]), int(closing["size"])
+
+
+def _check_period(predicate: Mapping[str, Any], records: Mapping[int, Record]) -> None:
+    first, last = _bounds(predicate)
+    by_type = dict(predicate["period"]["by_type"])
+    _differ(what="records of the period", said=predicate["period"]["records"], found=last - first)
+    _differ(what="records by type, summed", said=sum(by_type.values()), found=last - first)
+    by_type.pop("seal", None)
+    _differ(what="records by type", said=by_type, found=dict(Counter(record.type for record in records.values())))
+    outside = [seq for seq in records if not first < seq <= last]
+    if outside:
+        raise _Differs(f"record {outside[0]} is shown and is not of the period")
+
+
+def _check_lists(tables: Mapping[str, _Table], records: Mapping[int, Record]) -> None:
+    listed: dict[int, str] = {}
+    for name, table in tables.items():
+        if table.columns[: len(_HEAD)] != _HEAD:
+            continue
+        for row in table.rows:
+            seq = int(row[0])
+            record = records.get(seq)
+            if record is None or row[:4] != (str(seq), format_time(record.at), record.node, record.type):
+                raise _Differs(f"populations/{name}.csv: record {seq} is not as the bundles show it")
+            if seq in listed:
+                raise _Differs(f"record {seq} stands in {listed[seq]} and in {name}")
+            listed[seq] = name
+    missing = [seq for seq, record in records.items() if seq not in listed and record.type not in ("finding", "seal")]
+    if missing:
+        raise _Differs(f"record {missing[0]} ({records[missing[0]].type}) stands in no population")
+
+
+def _check_counted(predicate: Mapping[str, Any], tables: Mapping[str, _Table]) -> None:
+    first, last = _bounds(predicate)
+    by_type = predicate["period"]["by_type"]
+    findings = tables["findings"]
+    place = findings.columns.index("opened_seq")
+    opened = sum(first < int(row[place]) <= last for row in findings.rows)
+    _differ(what="findings opened in the period", said=by_type.get("finding", 0), found=opened)
+    _differ(what="seals of the period", said=by_type.get("seal", 0), found=len(tables["seals"].rows))
