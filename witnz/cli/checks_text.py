@@ -12,11 +12,13 @@ _WORDS: Final[Mapping[str, str]] = {"fail": "FAIL"}
 _PARTICIPLES: Final = (("fail", "failed"), ("warn", "with a warning"), ("skip", "not checked"), ("ok", "ok"))
 
 
-def check_lines(output: Output, checks: Sequence[Mapping[str, Any]], *, indent: str = "  ") -> Iterator[str]:
-    """``checks`` of any document: name, status, and detail or message and hint."""
-    wide = max((len(check["status"]) for check in checks), default=4)
+def check_lines(
+    output: Output, checks: Sequence[Mapping[str, Any]], *, indent: str = "  ", words: Mapping[str, str] = _WORDS
+) -> Iterator[str]:
+    """``checks`` of any document: name, status, and detail or message and hint.  ``words``: for statuses that have one."""
+    wide = max((len(words.get(check["status"], check["status"])) for check in checks), default=4)
     for check in checks:
-        word = _WORDS.get(check["status"], check["status"])
+        word = words.get(check["status"], check["status"])
         text = printable(check.get("detail") or check.get("message") or "")
         padding = " " * (wide - len(word))
         yield f"{indent}{output.word(word)}{padding}  {printable(check['name'])}: {text}"

@@ -1,29 +1,18 @@
-"""``witnz verify``: tables against their log, the store against itself, or a bundle against a policy.
+"""``witnz verify``: tables against their log, the store against itself, or evidence against a policy.
 
-Offline (``--checkpoint``) nothing but the base install is needed, and nothing but the two files is looked at.
+Offline (``--checkpoint``, ``--report``) nothing but the base install is needed, and nothing but the files named is looked at.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated
 
 import typer
 
-from witnz.cli.checks_text import check_lines, not_checked_lines, summary
 from witnz.cli.command import LOOK, add_command
-from witnz.cli.files import read_bounded
-from witnz.cli.invocation import Invocation, invocation
-from witnz.cli.output import Output
-from witnz.cli.text import count, printable
+from witnz.cli.invocation import invocation
 from witnz.errors import UsageError
-
-if TYPE_CHECKING:
-    from witnz.verify.receipts import Online
-
-ENVIRONMENT_VARIABLE: Final = "WITNZ_CONFIG"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +24,7 @@ def register(app: typer.Typer) -> None:
         "witnz verify --all --json",
         "witnz verify --checkpoint bundle.witnz.json --policy policy.txt",
         "witnz verify --checkpoint bundle.witnz.json --policy policy.txt --trust trust.txt --online",
+        "witnz verify --report evidence/ --policy policy.txt --require-anchor evm",
         "witnz verify --store",
         section=LOOK,
     )(verify)
@@ -50,8 +40,16 @@ def verify(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", metavar="FILE", help="A bundle, offline; - reads stdin.")
     ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option("--report", metavar="DIR", help="An evidence package, offline: its folder, or its report.json."),
+    ] = None,
     policy: Annotated[
-        Path | None, typer.Option("--policy", metavar="FILE", help="The keys that you trust, for --checkpoint.")
+        Path | None, typer.Option("--policy", metavar="FILE", help="The keys that you trust, for --checkpoint and --report.")
+    ] = None,
+    require_anchor: Annotated[
+        list[str] | None,
+        typer.Option("--require-anchor", metavar="TYPE", help="An anchor that must be checked in full, offline; repeatable."),
     ] = None,
     trust: Annotated[
         Path | None,
@@ -62,10 +60,10 @@ def verify(
     ] = False,
     store: Annotated[bool, typer.Option("--store", help="This node's data directory, from its entries.")] = False,
 ) -> int:
-    """Check tables, a node's store, or a bundle offline.
+    """Check tables, a node's store, or a bundle or an evidence package offline.
 
     Exit code 0 means: everything that was asked for was checked and is as recorded; 3: tampering; 4: something could not be
-    checked.  Without a policy a bundle is never more than INCONCLUSIVE, because nobody's signature was checked.
+    checked.  Without a policy evidence is never more than INCONCLUSIVE, because nobody's signature was checked.
     """
     call = invocation(context)
     chosen = [
@@ -74,6 +72,7 @@ def verify(
             ("TABLE", bool(tables)),
             ("--all", everything),
             ("--checkpoint", checkpoint is not None),
+            ("--report", report is not None),
             ("--store", store),
         )
         if given
@@ -82,12 +81,16 @@ def verify(
         raise UsageError(
             f"expected one of {', '.join(chosen)}", hint="they ask for different things; run witnz verify for each"
         )
-    if checkpoint is None:
-        for option, given in (("--policy", policy is not None), ("--trust", trust is not None), ("--online", online)):
-            if given:
-                raise UsageError(f"{option} goes with --checkpoint", hint="`witnz verify --help` shows how it is used")
-    if checkpoint is not None:
-        return verify_file(call, checkpoint, policy, trust, online=online)
+    offline = checkpoint is not None or report is not None
+    options = ("--policy", policy), ("--trust", trust), ("--online", online), ("--require-anchor", require_anchor)
+    for word, given in options:
+        if given and not offline:
+            raise UsageError(f"{word} goes with --checkpoint or --report", hint="`witnz verify --help` shows how it is used")
+    if checkpoint is not None or report is not None:
+        from witnz.cli.verify_offline import Asked, verify_file, verify_report
+
+        asked = Asked(policy, trust, tuple(require_anchor or ()), online=online)
+        return verify_report(call, report, asked) if report is not None else verify_file(call, checkpoint or "", asked)
     if store:
         from witnz.cli.verify_store import verify_store
 
@@ -95,57 +98,3 @@ def verify(
     from witnz.cli.verify_live import verify_tables
 
     return verify_tables(call, tables or [])
-
-
-# -- offline ------------------------------------------------------------------------------------------------------------------
-
-
-def verify_file(
-    call: Invocation, name: str, policy_path: Path | None, trust_path: Path | None = None, *, online: bool = False
-) -> int:
-    """A bundle, under the policy that the verifier brings, and with what the verifier knows of accounts and authorities."""
-    from witnz.core.bundle_document import MAX_BUNDLE_BYTES
-    from witnz.core.policy import MAX_POLICY_BYTES, parse_policy
-    from witnz.core.trust import MAX_TRUST_BYTES, Trust, parse_trust
-    from witnz.verify.bundle import verify_bundle
-
-    data = read_bounded(name, MAX_BUNDLE_BYTES, "bundle")
-    policy = None
-    if policy_path is not None:
-        policy = parse_policy(read_bounded(str(policy_path), MAX_POLICY_BYTES, "policy"))
-    now_us = time.time_ns() // 1000
-    trust = Trust(now_us=now_us)
-    if trust_path is not None:
-        trust = parse_trust(read_bounded(str(trust_path), MAX_TRUST_BYTES, "trust file"), now_us=now_us)
-    result = verify_bundle(data, policy, trust=trust, online=_online(call) if online else None)
-    document: dict[str, Any] = {"schema": "witnz.verify/1", "file": name, **result.to_json()}
-    call.output.answer(document, _bundle_lines(call.output, document))
-    return result.exit_code
-
-
-def _online(call: Invocation) -> Online:
-    """Looks through the anchors of a configuration, where there is one; else as the receipts say."""
-    from witnz.anchor.online import OnlineLooks
-    from witnz.config.sources import SEARCH
-
-    def clock() -> int:
-        return time.time_ns() // 1000
-
-    given = call.config_path is not None or ENVIRONMENT_VARIABLE in os.environ or any(path.exists() for path in SEARCH)
-    if not given:
-        return OnlineLooks((), "", clock)
-    config = call.load_config()
-    return OnlineLooks(config.anchors, config.cluster, clock)
-
-
-def _bundle_lines(output: Output, document: dict[str, Any]) -> list[str]:
-    checkpoint, claims = document["checkpoint"], document["claims"]
-    lines = [
-        f"{printable(document['file'])}: checkpoint of {checkpoint['origin']}, {count(checkpoint['size'], 'record')}",
-        f"  root {checkpoint['root']}",
-        f"  made {claims['created']} by {printable(claims['tool'])}, as the file itself says",
-        *check_lines(output, document["checks"]),
-    ]
-    lines += [f"  row   {printable(row['table'])}: {printable(row['statement'])}" for row in document["rows"]]
-    lines += not_checked_lines(document["not_checked"])
-    return [*lines, f"{output.word(document['verdict'])}: {summary(document['checks'])}"]

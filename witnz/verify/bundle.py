@@ -17,7 +17,7 @@ absence, and the policy inside the bundle is never used.  No network, no clock, 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,13 +86,15 @@ def verify_bundle(
     trust: Trust | None = None,
     verifiers: Mapping[str, OfflineVerifier] = VERIFIERS,
     online: Online | None = None,
+    required: Sequence[str] = (),
 ) -> BundleResult:
     """The answer about the bundle in ``data`` for someone who trusts ``policy`` and nothing else.
 
     ``origin``: the log that the verifier expects, where one is meant.  ``trust``: what the verifier knows of accounts, blocks
     and authorities (its own policy is not used).  ``verifiers``: what receipts are judged with offline, by type; ``online``:
     looks outside.  ``receipts_asked``: what receipts say beyond their digest was asked for, so what cannot be checked of it is
-    INCONCLUSIVE; so it is with ``online``.  Raises :class:`witnz.errors.FormatError` (exit code 2) for what is no bundle.
+    INCONCLUSIVE; so it is with ``online``.  ``required``: types of anchors of which one receipt must have been checked in
+    full, or the answer is INCONCLUSIVE.  Raises :class:`witnz.errors.FormatError` (exit code 2) for what is no bundle.
     """
     bundle = parse_bundle(data)
     head, cosigned_by = _check_head(bundle.head, policy, origin)
@@ -112,6 +114,7 @@ def verify_bundle(
     receipts = _Receipts(anchored, replace(trust or Trust(), policy=policy), verifiers, online, receipts_asked)
     for index, receipt in enumerate(bundle.anchors):
         checks += receipts.check(receipt, f"anchors[{index}]")
+    checks += [check_required(kind, [(bundle.anchors, checks)]) for kind in required]
     return BundleResult(
         verdict=verdict_of(checks),
         checks=tuple(checks),
@@ -132,6 +135,17 @@ def verify_bundle(
 def verdict_of(checks: Iterable[Check]) -> Verdict:
     """The verdict on checks; what does not apply has no part in it."""
     return Verdict.combine(_VERDICTS[check.status] for check in checks if check.status in _VERDICTS)
+
+
+def check_required(kind: str, found: Iterable[tuple[Sequence[Receipt], Sequence[Check]]]) -> Check:
+    """Whether a receipt of a type that somebody insists on was checked in full; ``found``: receipts with their checks."""
+    for receipts, checks in found:
+        for index, receipt in enumerate(receipts):
+            name = f"anchors[{index}]"
+            own = [check.status for check in checks if check.name == name or check.name.startswith(f"{name}.")]
+            if receipt.type == kind and own and set(own) == {CheckStatus.OK}:
+                return ok(f"require.{kind}", f"{name} was asked for, and checked in full")
+    return skip(f"require.{kind}", f"an anchor of type {kind} was asked for, and no receipt of it could be checked in full")
 
 
 def _has_failed(checks: list[Check]) -> bool:

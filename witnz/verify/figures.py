@@ -2,7 +2,7 @@
 
     populations   each file has the rows, the columns and the digest that evidence.json states; ``counts`` are those rows
     period        its records by type are as many as between the two checkpoints, and the bundles show every one but the seals
-    lists         a file whose columns begin with ``seq at node type`` lists records that the bundles prove, each once, none left out
+    lists         a file whose columns begin with ``seq at node type`` lists all records shown, each once
     findings      those that opened in the period are as many as its ``finding`` records; seals likewise
 
 Nothing here looks at a signature: that the records are the journal's is checked with each bundle.

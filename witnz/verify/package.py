@@ -17,20 +17,20 @@ what stands under the verifier's policy.  Files that are not of their format rai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final
 
 from witnz.core.bundle import Bundle, SignedCheckpoint, parse_bundle
 from witnz.core.canonical import parse_canonical
-from witnz.core.policy import Policy
 from witnz.core.record import Record
 from witnz.core.shape import Shape, base64_bytes, decode_base64, hex_bytes, integer, list_of, members, one_of, spelled, text
 from witnz.core.timestamp import parse_time
 from witnz.core.verdict import Check, CheckStatus
 from witnz.errors import FormatError
-from witnz.verify.bundle import BundleResult, verdict_of, verify_bundle
+from witnz.verify.bundle import BundleResult, check_required, verdict_of
 from witnz.verify.bundle_rows import fail, ok, skip
 from witnz.verify.figures import check_figures
 from witnz.verify.pdf_signature import check_pdf
@@ -129,7 +129,9 @@ class PackageResult:
 
     def to_json(self) -> dict[str, Any]:
         """The members of ``witnz.verify/1`` for a package, without ``schema``."""
-        missing = [f"{one.name}: {one.detail}" for one in self.checks if one.status in (CheckStatus.SKIP, CheckStatus.NOT_APPLICABLE)]
+        missing = [
+            f"{one.name}: {one.detail}" for one in self.checks if one.status in (CheckStatus.SKIP, CheckStatus.NOT_APPLICABLE)
+        ]
         return {
             "verdict": verdict_of(self.checks).value,
             "checks": [check.to_json() for check in self.checks],
@@ -155,12 +157,13 @@ def parse_envelope(data: bytes) -> Envelope:
 
 
 def verify_package(
-    files: Mapping[str, bytes], policy: Policy | None, check_bundle: Callable[[bytes], BundleResult] | None = None
+    files: Mapping[str, bytes], verify: Callable[[bytes], BundleResult], *, required: Sequence[str] = ()
 ) -> PackageResult:
     """The answer about the files of a package, by their names relative to its folder.
 
-    ``check_bundle``: how each bundle is verified, :func:`verify_bundle` under ``policy`` by default.  Raises FormatError for a
-    package whose report.json, evidence.json or bundles are not of their format.
+    ``verify``: how each bundle is verified, under the policy of whoever verifies.  ``required``: types of anchors of which one
+    receipt in the package must have been checked in full.  Raises FormatError for a package whose report.json, evidence.json
+    or bundles are not of their format.
     """
     for name in (REPORT, EVIDENCE, OWN):
         if name not in files:
@@ -181,10 +184,11 @@ def verify_package(
         check_figures(evidence["predicate"], files, bundles, "report.figures"),
         check_pdf(files.get(PDF), files[EVIDENCE], None if key is None else _public(key), "report.pdf"),
     ]
-    verify = check_bundle or (lambda data: verify_bundle(data, policy))
     results = {name: verify(files[name]) for name in bundles}
     for name, result in results.items():
         checks += [replace(check, name=f"{name}: {check.name}") for check in result.checks]
+    shown = [(bundles[name].anchors, result.checks) for name, result in results.items()]
+    checks += [check_required(kind, shown) for kind in required]
     return PackageResult(tuple(checks), results, envelope.about)
 
 
@@ -327,8 +331,6 @@ def _check_period(predicate: Mapping[str, Any], period: Bundle | None) -> Check:
 
 
 def _is_head(told: Any, head: SignedCheckpoint) -> bool:
-    from base64 import b64encode
-
     if not isinstance(told, dict):
         return False
     return bool((told.get("size"), told.get("root")) == (head.checkpoint.size, b64encode(head.checkpoint.root).decode()))

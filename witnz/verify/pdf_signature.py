@@ -55,10 +55,10 @@ def _look(pdf: bytes, evidence: bytes, public: bytes) -> tuple[str | None, str]:
 
 
 def _signature_problem(signature: Any, public: bytes) -> str | None:
-    from asn1crypto.cms import SignerInfo  # noqa: F401  # pyHanko reads signatures with it
     from pyhanko.sign.general import SigningError
     from pyhanko.sign.validation import validate_pdf_signature
     from pyhanko.sign.validation.errors import SignatureValidationError
+    from pyhanko.sign.validation.status import SignatureCoverageLevel
     from pyhanko_certvalidator import ValidationContext
 
     if signature.signer_cert.public_key.dump() != public:
@@ -69,8 +69,8 @@ def _signature_problem(signature: Any, public: bytes) -> str | None:
         return f"the signature inside report.pdf: {str(error)[:120]}"
     if not (status.intact and status.valid):
         return "report.pdf is not what was signed"
-    if status.coverage.name != "ENTIRE_FILE":
-        return f"the signature inside report.pdf does not cover the whole file ({status.coverage.name})"
+    if status.coverage is not SignatureCoverageLevel.ENTIRE_FILE:
+        return "the signature inside report.pdf does not cover the whole file"
     return None
 
 

@@ -10,6 +10,7 @@ Exit code: 0 VERIFIED, 3 TAMPERED, 4 INCONCLUSIVE (something asked for could not
 Written from public specifications alone (RFC 9162, 8785, 8032; FIPS 186-5; DSSE; c2sp.org signed-note, tlog-checkpoint,
 tlog-cosignature, tlog-policy; the Ethereum yellow paper) and the formats of witnz; it shares no code with witnz itself.
 """
+
 from __future__ import annotations
 
 # fmt: off
@@ -403,7 +404,7 @@ def check_evm(receipt: dict[str, Any]) -> None:
     header = rlp_list(bytes.fromhex(receipt["header"]), *range(15, 64))
     block = [keccak256(bytes.fromhex(receipt["header"])).hex(), rlp_number(header[8]), rlp_number(header[11])]
     told = receipt["block_time"]
-    told = told if isinstance(told, int) else int((datetime.strptime(told, TIME) - datetime(1970, 1, 1)).total_seconds())
+    told = told if isinstance(told, int) else int((datetime.fromisoformat(told[:19]) - datetime(1970, 1, 1)).total_seconds())
     need(block == [receipt["block_hash"], receipt["block_number"], told], "block", "a header of that hash, number and time")
     raw = in_trie(header[4], receipt["tx_index"], [bytes.fromhex(node) for node in receipt["proof"]])
     need(keccak256(raw).hex() == receipt["tx"], "transaction", "that hash")
@@ -435,11 +436,11 @@ SMALL_ORDER = (0, 1, ORDER_8, P25519 - ORDER_8, P25519 - 1, P25519, P25519 + 1) 
 class Key:
     """A verifier key: name+id+base64(kind, public key); kind 1 signs notes, kind 4 cosigns."""
 
-    def __init__(self, text: str, kind: int) -> None:
+    def __init__(self, text: str, *kinds: int) -> None:
         self.name, _, rest = text.partition("+")
         number, _, encoded = rest.partition("+")
         data = unb64(encoded, 33)
-        need(re.fullmatch(NAME, self.name) and len(text) <= 1024 and data[0] in (kind, 5 - kind), "key", "name+id+base64")
+        need(re.fullmatch(NAME, self.name) and len(text) <= 1024 and data[0] in kinds, "key", "name+id+base64")
         self.kind, self.public = data[0], data[1:]
         y = int.from_bytes(self.public, "little") % 2**255
         need(number == self.id(self.kind).hex() and y not in SMALL_ORDER, "key", "its id, and a point of large order")
@@ -494,9 +495,8 @@ class Policy:
             known = ["none", *self.witnesses, *self.groups]
             if kind == "log" and len(words) in (1, 2):
                 self.logs.append(Key(words[0], 1))
-                need(self.logs[-1].kind == 1, "policy", "a log key of type 0x01")
             elif kind == "witness" and len(words) in (2, 3) and words[0] not in known:
-                self.witnesses[words[0]] = Key(words[1], 4)
+                self.witnesses[words[0]] = Key(words[1], 1, 4)
             elif kind == "group" and len(words) > 2 and words[0] not in known:
                 name, threshold, *members = words
                 least = {"any": "1", "all": str(len(members))}.get(threshold, threshold)
@@ -763,30 +763,6 @@ def check_package(files: dict[str, bytes], policy: Policy | None, tell: Say) -> 
     tell("n/a", "report.pdf", "the signature inside report.pdf: by witnz verify --report, pdfsig or a PDF reader; its digest is signed")
     return bundles
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("path", help="a bundle, or the folder of a report package", nargs="?", default=str(Path(__file__).parent))
-    parser.add_argument("--policy", help="the keys that you trust")
-    parser.add_argument("--require-anchor", action="append", default=[], metavar="TYPE", help="an anchor that must be checked")
-    parser.add_argument("--json", action="store_true", help="the answer as JSON")
-    arguments = parser.parse_args()
-    checks: list[tuple[str, str, str]] = []
-    try:
-        policy = Policy(Path(arguments.policy).read_bytes()) if arguments.policy else None
-        verify(Path(arguments.path), policy, arguments.require_anchor, lambda *check: checks.append(check))
-    except (Refused, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    verdict = judged(checks)
-    if arguments.json:
-        print(json.dumps({"verdict": verdict, "checks": [dict(zip(("status", "name", "detail"), check)) for check in checks]}))
-        return CODES[verdict]
-    print(verdict)
-    for status, name, detail in checks:
-        shown = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in f"{name}: {detail}")
-        print(f"  {WORDS[status]:12}{shown}")
-    return CODES[verdict]
-
 CODES = {"VERIFIED": 0, "TAMPERED": 3, "INCONCLUSIVE": 4}
 WORDS = {"ok": "OK", "fail": "FAIL", "skip": "NOT CHECKED", "n/a": "NOT CHECKED"}
 
@@ -794,14 +770,9 @@ def judged(checks: Sequence[tuple[str, str, str]]) -> str:
     found = {status for status, _, _ in checks}
     return "TAMPERED" if "fail" in found else "INCONCLUSIVE" if "skip" in found or "ok" not in found else "VERIFIED"
 
-def verify(path: Path, policy: Policy | None, required: Sequence[str], tell: Say) -> None:
-    """A bundle, or a package with all bundles in it."""
-    if path.is_dir():
-        found = sorted(one for one in path.rglob("*") if not one.is_dir())
-        need(len(found) <= 10_000 and sum(one.stat().st_size for one in found) <= 1 << 30, "package", "10,000 files, 1 GiB")
-        bundles = check_package({one.relative_to(path).as_posix(): one.read_bytes() for one in found}, policy, tell)
-    else:
-        bundles = [("", Bundle(path.read_bytes()))]
+def verify_files(given: Any, policy: Policy | None, required: Sequence[str], tell: Say) -> None:
+    """The bytes of a bundle; or the files of a package by name, with all bundles in it."""
+    bundles = [("", Bundle(given))] if isinstance(given, bytes) else check_package(given, policy, tell)
     checks: list[tuple[str, str, str]] = []
     for name, bundle in bundles:
         bundle.check(policy, lambda status, part, why, at=name and f"{name}: ": checks.append((status, at + part, why)))
@@ -813,6 +784,38 @@ def verify(path: Path, policy: Policy | None, required: Sequence[str], tell: Say
         checks.append(("ok" if fine else "skip", f"require.{kind}", "asked for: a receipt that is checked in full here"))
     for check in checks:
         tell(*check)
+
+def read(path: Path) -> Any:
+    if not path.is_dir():
+        return path.read_bytes()
+    found = sorted(one for one in path.rglob("*") if one.is_symlink() or not one.is_dir())
+    need(len(found) <= 10_000 and sum(one.stat().st_size for one in found) <= 1 << 30, "package", "10,000 files, 1 GiB")
+    need(all(one.is_file() and not one.is_symlink() for one in found), "package", "files and folders only")
+    return {one.relative_to(path).as_posix(): one.read_bytes() for one in found}
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("path", type=Path, help="a bundle, or the folder of a report package")
+    parser.add_argument("--policy", type=Path, help="the keys that you trust")
+    parser.add_argument("--require-anchor", action="append", default=[], metavar="TYPE", help="an anchor that must be checked")
+    parser.add_argument("--json", action="store_true", help="the answer as JSON")
+    asked = parser.parse_args()
+    checks: list[tuple[str, str, str]] = []
+    try:
+        policy = Policy(asked.policy.read_bytes()) if asked.policy else None
+        verify_files(read(asked.path), policy, asked.require_anchor, lambda *check: checks.append(check))
+    except (Refused, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    verdict = judged(checks)
+    if asked.json:
+        print(json.dumps({"verdict": verdict, "checks": [dict(zip(("status", "name", "detail"), check)) for check in checks]}))
+        return CODES[verdict]
+    print(verdict)
+    for status, name, detail in checks:
+        text = f"{name}: {detail}"
+        print(f"  {WORDS[status]:12}{text if text.isprintable() else ascii(text)}")
+    return CODES[verdict]
 
 if __name__ == "__main__":
     sys.exit(main())
