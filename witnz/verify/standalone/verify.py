@@ -19,7 +19,7 @@ import base64
 import json
 import re
 import sys
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import lru_cache
 from hashlib import sha256, sha512
 from pathlib import Path
@@ -275,6 +275,7 @@ def ed_point(data: bytes) -> Point | None:
 
 ED_BASE = ed_point((4 * pow(5, -1, P25519) % P25519).to_bytes(32, "little"))
 
+@lru_cache(maxsize=4096)
 def ed25519(public: bytes, signature: bytes, message: bytes) -> bool:
     """RFC 8032 5.1.7."""
     point, s = ed_point(public), int.from_bytes(signature[32:], "little")
@@ -378,10 +379,13 @@ def rlp_number(item: Any) -> int:
     need(isinstance(item, bytes) and len(item) <= 32 and item[:1] != b"\0", "RLP", "a number")
     return int.from_bytes(item, "big")
 
+def rlp_integer(value: int) -> bytes:
+    data = value.to_bytes(32, "big").lstrip(b"\0")
+    return data if 0 < value < 0x80 else bytes([0x80 + len(data)]) + data
+
 def in_trie(root: bytes, index: int, proof: list[bytes]) -> bytes:
     """The value under rlp(index) in a Merkle-Patricia trie; the proof is its nodes, all of them used."""
-    key = bytes([index or 0x80]) if index < 0x80 else index.to_bytes((index.bit_length() + 7) // 8, "big")
-    path, child, nodes, ends = (key if index < 0x80 else bytes([0x80 + len(key)]) + key).hex(), root, list(proof), False
+    path, child, nodes, ends = rlp_integer(index).hex(), root, list(proof), False
     while not ends:
         if not isinstance(child, list):
             need(nodes and keccak256(nodes[0]) == child, "trie", "the node that the one above names")
@@ -403,29 +407,36 @@ def check_evm(receipt: dict[str, Any]) -> None:
     """Refused where the receipt does not prove that its sender put the digest into its block (EIP-1559 transactions)."""
     header = rlp_list(bytes.fromhex(receipt["header"]), *range(15, 64))
     block = [keccak256(bytes.fromhex(receipt["header"])).hex(), rlp_number(header[8]), rlp_number(header[11])]
-    told = receipt["block_time"]
-    told = told if isinstance(told, int) else int((datetime.fromisoformat(told[:19]) - datetime(1970, 1, 1)).total_seconds())
+    told, when = receipt["block_time"], datetime.fromtimestamp(min(block[2], 1 << 37), timezone.utc)
+    block[2] = block[2] if isinstance(told, int) else when.strftime("%Y-%m-%dT%H:%M:%S.000000Z")
     need(block == [receipt["block_hash"], receipt["block_number"], told], "block", "a header of that hash, number and time")
     raw = in_trie(header[4], receipt["tx_index"], [bytes.fromhex(node) for node in receipt["proof"]])
     need(keccak256(raw).hex() == receipt["tx"], "transaction", "that hash")
-    need(raw[0] == 2, "transaction", "type 2; this program reads no others")
-    items = rlp_list(raw[1:], 12)
-    parity, r, s = map(rlp_number, items[9:])
-    start = end = 2 if raw[1] < 0xF8 else raw[1] - 0xF5
-    for _ in range(9):
-        end = rlp(raw, end)[1]
-    size = end - start
-    head = bytes([0xC0 + size]) if size < 56 else bytes([0xF7 + (size.bit_length() + 7) // 8]) + size.to_bytes(2, "big").lstrip(b"\0")
-    digest = int.from_bytes(keccak256(b"\2" + head + raw[start:end]), "big")
+    kind = raw[0] if raw[0] < 0xC0 else 0
+    need(kind < 3, "transaction", "type 0, 1 or 2")
+    body = raw[kind > 0:]
+    items = rlp_list(body, (9, 11, 12)[kind])
+    v, r, s = map(rlp_number, items[-3:])
+    chain, parity = (rlp_number(items[0]), v) if kind else divmod(v - 35, 2)
+    need(0 < chain < 1 << 64, "transaction", "a chain that it is bound to")
+    start = end = 1 if body[0] < 0xF8 else body[0] - 0xF6
+    for _ in items[:-3]:
+        end = rlp(body, end)[1]
+    signed = body[start:end] + (b"" if kind else rlp_integer(chain) + b"\x80\x80")
+    size = len(signed)
+    width = size.to_bytes(4, "big").lstrip(b"\0")
+    head = bytes([0xC0 + size]) if size < 56 else bytes([0xF7 + len(width)]) + width
+    digest = int.from_bytes(keccak256(bytes([kind] * (kind > 0)) + head + signed), "big")
     square = (r**3 + 7) % K256.p
     y = pow(square, (K256.p + 1) // 4, K256.p)
-    need(parity < 2 and 0 < r < K256.n and 0 < s <= K256.n // 2 and y * y % K256.p == square, "transaction", "a signature")
+    need(parity in (0, 1) and 0 < r < K256.n and 0 < s <= K256.n // 2 and y * y % K256.p == square, "transaction", "a signature")
     inverse, point = pow(r, -1, K256.n), (r, y if y & 1 == parity else K256.p - y)
     public = K256.add(K256.times(s * inverse, point), K256.times(-digest * inverse, K256.base))
     sender = keccak256(b"".join(part.to_bytes(32, "big") for part in public))[12:].hex()
-    need(sender == receipt["from"] == items[5].hex(), "transaction", "one from the sender to itself")
-    said = [rlp_number(items[0]), rlp_number(items[6]), items[7].hex()]
-    need(said == [receipt["chain_id"], 0, receipt["digest"]], "transaction", "that chain, no value, the digest as data")
+    to, value, data = items[3 + kind:6 + kind]
+    said = [chain, sender, to, value, data]
+    wanted = [receipt["chain_id"], receipt["from"], bytes.fromhex(receipt["from"]), b"", bytes.fromhex(receipt["digest"])]
+    need(said == wanted, "transaction", "one on that chain from the sender to itself, without value, with the digest as data")
 
 # -- signed notes, checkpoints, policies (c2sp.org) ---------------------------------------------------------------------------
 
