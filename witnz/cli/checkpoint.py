@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from witnz.cli.access import documents
-from witnz.cli.command import LOOK, OutputFile, add_command, add_group
+from witnz.cli.access import documents, open_store
+from witnz.cli.command import LOOK, add_command, add_group
 from witnz.cli.files import STANDARD, write_output
 from witnz.cli.invocation import Invocation, invocation
 from witnz.cli.text import age, columns, count, short, size
@@ -30,7 +31,9 @@ def register(app: typer.Typer) -> None:
     )
     add_command(group, "list", "witnz checkpoint list --limit 5")(list_)
     add_command(group, "show", "witnz checkpoint show", "witnz checkpoint show 41 --json")(show)
-    add_command(group, "export", "witnz checkpoint export -o bundle.witnz.json")(export)
+    add_command(group, "export", "witnz checkpoint export -o bundle.witnz.json", "witnz checkpoint export --with-logs audit/")(
+        export
+    )
 
 
 def list_(
@@ -74,12 +77,50 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"  {line}" for line in found["note"].rstrip("\n").splitlines())
 
 
-def export(context: typer.Context, number: Size = None, *, output: OutputFile) -> int:
-    """Write the bundle of a checkpoint: with it and your policy anybody verifies it offline."""
+def export(
+    context: typer.Context,
+    number: Size = None,
+    *,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
+    ] = None,
+    with_logs: Annotated[
+        Path | None,
+        typer.Option("--with-logs", metavar="DIR", help="Instead, a new directory with the bundle, the secrets and the logs."),
+    ] = None,
+) -> int:
+    """Write the bundle of a checkpoint: with it and your policy anybody verifies it offline.
+
+    With --with-logs an auditor package: whoever has its secrets can tell every recorded row from a guess, and check whole
+    tables (witnz verify --table-data).
+    """
     call = invocation(context)
+    if (output is None) == (with_logs is None):
+        raise UsageError(
+            "expected one of -o FILE and --with-logs DIR", hint="the first is for anybody, the second for auditors"
+        )
+    if with_logs is not None:
+        return _export_with_logs(call, number, with_logs)
     with documents(call.load_config()) as source:
         data = source.checkpoint_bundle(number)
-    deliver_bundle(call, data, output, {"schema": "witnz.checkpoint-export/1"})
+    deliver_bundle(call, data, output or STANDARD, {"schema": "witnz.checkpoint-export/1"})
+    return 0
+
+
+def _export_with_logs(call: Invocation, number: int | None, directory: Path) -> int:
+    from witnz.node.evidence import Evidence
+    from witnz.node.view import now_us
+
+    with open_store(call.load_config()) as db:
+        written = Evidence(db, now_us).auditor_package(directory, number)
+    entries = sum(log["size"] for log in written["logs"])
+    said = (
+        f"{count(written['size'], 'record')} and {count(entries, 'entry', 'entries')} of {count(len(written['logs']), 'table')}"
+    )
+    document = {"schema": "witnz.auditor-package/1", "directory": str(directory), **written}
+    bundle = directory / written["bundle"]
+    hint = f"check a table with it:  witnz verify --checkpoint {bundle} --policy FILE --log {directory} --table-data TABLE=FILE"
+    call.output.answer(document, [f"wrote {directory}: the bundle, {said}; it holds the tables' secrets", hint])
     return 0
 
 

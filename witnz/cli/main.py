@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "verify",
     "findings",
     "log",
+    "table",
     "checkpoint",
     "anchor",
     "prove",

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
         "witnz verify --all --json",
         "witnz verify --checkpoint bundle.witnz.json --policy policy.txt",
         "witnz verify --checkpoint bundle.witnz.json --policy policy.txt --trust trust.txt --online",
+        "witnz verify --checkpoint audit/bundle.witnz.json --policy policy.txt --log audit/ --table-data audit_logs=rows.tsv",
         "witnz verify --report evidence/ --policy policy.txt --require-anchor evm",
         "witnz verify --store",
         section=LOOK,
@@ -58,6 +59,13 @@ def verify(
     online: Annotated[
         bool, typer.Option("--online", help="Ask the places where it was anchored, too; else no network is used.")
     ] = False,
+    table_data: Annotated[
+        list[str] | None,
+        typer.Option("--table-data", metavar="TABLE=FILE", help="Row lines to hold against --checkpoint; repeatable."),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", metavar="DIR", help="The auditor package with the logs, for --table-data.")
+    ] = None,
     store: Annotated[bool, typer.Option("--store", help="This node's data directory, from its entries.")] = False,
 ) -> int:
     """Check tables, a node's store, or a bundle or an evidence package offline.
@@ -83,13 +91,16 @@ def verify(
         )
     offline = checkpoint is not None or report is not None
     options = ("--policy", policy), ("--trust", trust), ("--online", online), ("--require-anchor", require_anchor)
+    for word, named in (("--table-data", table_data), ("--log", log)):
+        if named and checkpoint is None:
+            raise UsageError(f"{word} goes with --checkpoint", hint="`witnz verify --help` shows how it is used")
     for word, given in options:
         if given and not offline:
             raise UsageError(f"{word} goes with --checkpoint or --report", hint="`witnz verify --help` shows how it is used")
     if checkpoint is not None or report is not None:
         from witnz.cli.verify_offline import Asked, verify_file, verify_report
 
-        asked = Asked(policy, trust, tuple(require_anchor or ()), online=online)
+        asked = Asked(policy, trust, tuple(require_anchor or ()), tuple(table_data or ()), log, online=online)
         return verify_report(call, report, asked) if report is not None else verify_file(call, checkpoint or "", asked)
     if store:
         from witnz.cli.verify_store import verify_store

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from witnz.cli.access import table_name
 from witnz.cli.checks_text import check_lines, not_checked_lines, summary
 from witnz.cli.files import read_bounded
 from witnz.cli.invocation import Invocation
@@ -34,12 +35,15 @@ class Asked:
     """What the verifier brings and insists on.
 
     ``policy`` and ``trust``: files with the keys, and with the accounts, blocks and authorities, that the verifier knows;
-    ``anchors``: types of which one receipt must be checked in full; ``online``: the places of the receipts may be asked.
+    ``anchors``: types of which one receipt must be checked in full; ``table_data``: TABLE=FILE, row lines to compare, and
+    ``log`` the auditor package that they are compared with; ``online``: the places of the receipts may be asked.
     """
 
     policy: Path | None
     trust: Path | None = None
     anchors: tuple[str, ...] = ()
+    table_data: tuple[str, ...] = ()
+    log: Path | None = None
     online: bool = False
 
     def read_policy(self) -> Policy | None:
@@ -87,9 +91,41 @@ def verify_file(call: Invocation, name: str, asked: Asked) -> int:
 
     data = read_bounded(name, MAX_BUNDLE_BYTES, "bundle")
     result = asked.verifier(call)(data, asked.anchors)
+    if asked.table_data:
+        result = _with_table_data(result, data, asked)
     document: dict[str, Any] = {"schema": "witnz.verify/1", "file": name, **result.to_json()}
     call.output.answer(document, _bundle_lines(call.output, document))
     return result.exit_code
+
+
+def _with_table_data(result: BundleResult, data: bytes, asked: Asked) -> BundleResult:
+    """The answer, and a check of each file of rows; of none where the bundle itself does not hold."""
+    import tempfile
+    from dataclasses import replace
+
+    from witnz.core.bundle import parse_bundle
+    from witnz.core.verdict import CheckStatus, Verdict
+    from witnz.verify.bundle import verdict_of
+    from witnz.verify.bundle_rows import skip
+    from witnz.verify.table_data import check_table_data
+
+    bundle, checks = parse_bundle(data), list(result.checks)
+    with tempfile.TemporaryDirectory(prefix="witnz-") as spill:
+        for given in asked.table_data:
+            table, equals, file = given.partition("=")
+            if not equals or not file:
+                raise UsageError(f"--table-data: expected TABLE=FILE, found {given[:80]!r}")
+            table = table_name(table)
+            if result.verdict is Verdict.TAMPERED:
+                checks.append(skip(f"table-data[{table}]", "the bundle does not hold, so there is nothing to compare with"))
+                continue
+            try:
+                with Path(file).open("rb") as stream:
+                    checks.append(check_table_data(bundle, table, stream, asked.log, Path(spill)))
+            except OSError as error:
+                raise UsageError(f"{file} cannot be read: {error.strerror}", hint="name a file of row lines") from error
+    missing = [f"{one.name}: {one.detail}" for one in checks[len(result.checks) :] if one.status is CheckStatus.SKIP]
+    return replace(result, checks=tuple(checks), verdict=verdict_of(checks), not_checked=(*result.not_checked, *missing))
 
 
 def _bundle_lines(output: Output, document: dict[str, Any]) -> list[str]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from witnz import __version__
 from witnz.core.bundle import BundledRow, BundledTable, RowState, build_bundle, bundle_row
@@ -26,12 +27,18 @@ from witnz.core.record import Record, parse_record
 from witnz.core.rowline import escape, row_blind
 from witnz.core.state import bucket_of
 from witnz.core.tiles import consistency_proof, inclusion_proof
-from witnz.errors import Inconclusive, StoreCorrupt, UsageError
-from witnz.store import checkpoints, entries, logs, verified_states
+from witnz.errors import Inconclusive, StoreCorrupt, StoreFull, UsageError
+from witnz.store import checkpoints, entries, export, logs, verified_states
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.verify.expected import saved_state
 from witnz.verify.partition import Partitions, state_trees
+
+BUNDLE_FILE: Final = "bundle.witnz.json"
+"""Of an auditor package."""
+
+MAX_VERIFICATIONS: Final = 100
+"""Of one table in an auditor package, the newest ones."""
 
 RowLine = Callable[[sqlite3.Connection, int, int], bytes | None]
 """(conn, log, seq) -> the row line of an entry, from a retained image or from the live table; None if neither has it."""
@@ -76,18 +83,56 @@ class Evidence:
     def checkpoint_bundle(self, size: int | None = None) -> bytes:
         """The bundle of a checkpoint: genesis, and of every table its ``table`` record and newest seal."""
         with self._db.read() as conn:
+            return self._checkpoint(self._journal(conn, size))
+
+    def auditor_package(self, directory: Path, size: int | None = None) -> dict[str, Any]:
+        """Write a checkpoint's bundle, with secrets and clean verifications, and the logs that it covers; what was written.
+
+        ``bundle.witnz.json``, and as C2SP tiles ``journal/`` and ``logs/<table>/<generation>/``.
+
+        Raises UsageError for a directory that holds something, StoreFull where nothing can be written.
+        """
+        if directory.exists() and any(directory.iterdir()):
+            raise UsageError(f"{directory} is not empty", hint="name a new directory; nothing is overwritten")
+        with self._db.read() as conn:
             journal = self._journal(conn, size)
-            chosen: dict[int, Record] = {}
-            for record in journal.records:
-                if record.type == "genesis":
-                    chosen[record.seq or 0] = record
-            tables = {r.body["table"]: r for r in journal.records if r.type == "table"}
-            for record in tables.values():
+            data = self._checkpoint(journal, secrets=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(0o700)
+                (directory / BUNDLE_FILE).write_bytes(data)
+            except OSError as error:
+                raise StoreFull(f"{directory} cannot be written: {error.strerror}") from error
+            export.export_journal(conn, directory / "journal", journal.size)
+            written = []
+            for table, generation, sealed in _sealed(journal):
+                folder = directory / "logs" / table / str(generation)
+                export.export_tiles(conn, self._log(conn, table, generation), folder, sealed)
+                written.append({"table": table, "generation": generation, "size": sealed})
+        return {"bundle": BUNDLE_FILE, "size": journal.size, "bytes": len(data), "logs": written}
+
+    def _checkpoint(self, journal: _Journal, *, secrets: bool = False) -> bytes:
+        """The bundle of a checkpoint; with ``secrets``, of all generations, and with verifications that found nothing."""
+        conn = journal.conn
+        chosen: dict[int, Record] = {}
+        for record in journal.records:
+            if record.type == "genesis":
                 chosen[record.seq or 0] = record
-                seal = self._newest_seal(journal, record.body["table"], record.body["generation"])
-                if seal is not None:
-                    chosen[seal.seq or 0] = seal
-            return self._build(journal, [chosen[seq] for seq in sorted(chosen)])
+        tables = {r.body["table"]: r for r in journal.records if r.type == "table"}
+        bundled = []
+        for record in tables.values():
+            table, generation = record.body["table"], record.body["generation"]
+            chosen[record.seq or 0] = record
+            seal = self._newest_seal(journal, table, generation)
+            if seal is not None:
+                chosen[seal.seq or 0] = seal
+            if secrets and seal is not None:
+                clean = {"table": table, "generation": generation, "verdict": "VERIFIED", "mode": "snapshot"}
+                found = [one for one in journal.records if one.type == "verify" and clean.items() <= one.body.items()]
+                chosen |= {verify.seq or 0: verify for verify in found[-MAX_VERIFICATIONS:]}
+                secret = logs.get_log(conn, self._log(conn, table, generation)).secret
+                bundled.append(BundledTable(table, generation, secret, None))
+        return self._build(journal, [chosen[seq] for seq in sorted(chosen)], tables=bundled)
 
     def row_bundle(self, table: str, key: bytes, *, seq: int | None = None, row_line: RowLine | None = None) -> bytes:
         """The bundle of what was recorded under a key: its newest entry, or the one with this seq."""
@@ -238,6 +283,17 @@ def _older(journal: _Journal, sizes: set[int]) -> list[tuple[str, list[bytes]]]:
     read = stored.tile_reader(journal.conn, journal.size)
     notes = {size: checkpoints.get(journal.conn, size) for size in sorted(sizes) if size < journal.size}
     return [(saved.note, consistency_proof(read, size, journal.size)) for size, saved in notes.items() if saved is not None]
+
+
+def _sealed(journal: _Journal) -> Iterator[tuple[str, int, int]]:
+    """(table, generation, sealed size) of the newest generation of each table."""
+    newest: dict[str, tuple[int, int]] = {}
+    for record in journal.records:
+        for head in record.body["tables"] if record.type == "seal" else ():
+            at = (head["generation"], head["size"])
+            newest[head["table"]] = max(newest.get(head["table"], at), at)
+    for table in sorted(newest):
+        yield table, *newest[table]
 
 
 def newest_of_key(conn: sqlite3.Connection, log: int, key: bytes) -> int | None:
