@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyhanko.keys import load_cert_from_pemder
@@ -15,7 +16,10 @@ from pyhanko.sign.validation import validate_pdf_signature
 from pyhanko_certvalidator import ValidationContext
 
 from tests.support.evidence import PaperStore, make_package, request
+from witnz.config import AnchorConfig
+from witnz.demo.authority import Authority
 from witnz.errors import Inconclusive, UsageError
+from witnz.node.reporting import ask_authority
 from witnz.report import pdf_style
 from witnz.report.pdf_sign import NO_ANSWER
 
@@ -23,7 +27,7 @@ needs_poppler = pytest.mark.skipif(shutil.which("pdfsig") is None, reason="poppl
 needs_font = pytest.mark.skipif(pdf_style.japanese_font() is None, reason="no Japanese font; `make test` installs one")
 
 
-def status_of(package: Path, data: bytes | None = None):
+def status_of(package: Path, data: bytes | None = None, stamps: ValidationContext | None = None) -> Any:
     """What pyHanko says of the one signature, under the root of the package."""
     reader = PdfFileReader(io.BytesIO(data or (package / "report.pdf").read_bytes()))
     (signature,) = reader.embedded_signatures
@@ -31,7 +35,7 @@ def status_of(package: Path, data: bytes | None = None):
     root = package.parent / "root.pem"
     root.write_text("-----BEGIN CERTIFICATE-----" + text[2])
     context = ValidationContext(trust_roots=[load_cert_from_pemder(str(root))], allow_fetching=False)
-    return validate_pdf_signature(signature, signer_validation_context=context)
+    return validate_pdf_signature(signature, signer_validation_context=context, ts_validation_context=stamps)
 
 
 def test_the_signature_is_valid_trusted_and_over_the_whole_file(package: Path, store: PaperStore) -> None:
@@ -105,6 +109,23 @@ def test_without_a_font_a_japanese_report_is_refused_with_what_helps(monkeypatch
     with pytest.raises(UsageError, match="Japanese font") as refused:
         pdf_style.make_style("ja")
     assert "fonts-ipaexfont-gothic" in refused.value.hint
+
+
+def test_a_real_authority_stamps_the_pdf(store: PaperStore, tmp_path: Path) -> None:
+    with Authority.start(tmp_path / "authority") as authority:
+        section = AnchorConfig.model_validate({"type": "rfc3161", "url": authority.url})
+        built = make_package(store, tmp_path / "made", request("sec17a4"), time_stamp=ask_authority(section))
+        trusted = ValidationContext(trust_roots=[load_cert_from_pemder(str(authority.root))], allow_fetching=False)
+    assert built.time_stamp == "by the configured authority"
+    status = status_of(tmp_path / "made", stamps=trusted)
+    assert status.bottom_line and status.timestamp_validity.valid and status.timestamp_validity.trusted
+
+
+def test_an_authority_that_is_not_there_gives_no_answer(tmp_path: Path) -> None:
+    section = AnchorConfig.model_validate({"type": "rfc3161", "url": "http://127.0.0.1:9/tsr"})
+    with pytest.raises(Inconclusive, match="cannot be reached") as silent:
+        ask_authority(section)(b"")
+    assert silent.value.code == NO_ANSWER
 
 
 def test_an_authority_that_does_not_answer_does_not_keep_the_report_from_being_made(store: PaperStore, tmp_path: Path) -> None:

@@ -208,10 +208,12 @@ class Reports:
     def _time_stamp(self) -> TimeStamp | None:
         """How to have the PDF stamped: by the first authority that is configured."""
         section = next((one for one in self._config.anchors if one.type == "rfc3161" and one.url is not None), None)
-        return None if section is None else _asker(section)
+        return None if section is None else ask_authority(section)
 
 
-def _asker(section: AnchorConfig) -> TimeStamp:
+def ask_authority(section: AnchorConfig) -> TimeStamp:
+    """Asks the authority of a section for a time stamp; Inconclusive where it gives no answer."""
+
     def ask(request: bytes) -> bytes:
         import httpx
 

@@ -27,10 +27,10 @@ def coverage_chart(style: Style, days: Sequence[Mapping[str, Any]], gaps: set[st
     """A cell a day: sealed, not sealed, or with a gap on record."""
     drawing, step = _canvas(len(days)), _step(len(days))
     for index, day in enumerate(days):
-        color = BAD if day["day"] in gaps else GOOD if day["seals"] else RULE
+        color = WARN if day["day"] in gaps else GOOD if day["seals"] else RULE
         _rect(drawing, _LEFT + index * step, _BASE + 8, max(step - 0.6, 0.4), 26, color)
     _days(style, drawing, [day["day"] for day in days], step)
-    _legend(style, drawing, tuple(zip(labels, (GOOD, RULE, BAD), strict=True)), _BASE + 44)
+    _legend(style, drawing, tuple(zip(labels, (GOOD, RULE, WARN), strict=True)), _BASE + 44)
     drawing.height = _BASE + 60
     return drawing
 
