@@ -124,6 +124,15 @@ def test_a_sample_has_a_bundle_for_each_item_and_is_drawn_again_alike(running: S
     assert [item["item"] for item in other["items"]] != [item["item"] for item in one["items"]]
 
 
+def test_a_drill_stands_in_the_next_report(running: Site, tmp_path: Path) -> None:
+    words = ("report", "drill", "--attack", "restored a backup", "--result", "all rows as recorded", "--detected-s", "7")
+    seq = running.cli.json(*words)["seq"]
+    ask(running, tmp_path / "made", "--standard", "soc2").expect(0)
+    (drill,) = json.loads((tmp_path / "made/evidence.json").read_bytes())["predicate"]["drills"]
+    assert (drill["seq"], drill["attack"], drill["detected_s"]) == (seq, "restored a backup", 7)
+    assert running.cli.run("report", "drill", "--attack", " ", "--result", "x").code == 2
+
+
 def test_a_stopped_node_reports_from_its_store(site: Site, tmp_path: Path) -> None:
     site.cli.run("verify", "--all").expect(0)
     document = ask(site, tmp_path / "made", "--standard", "soc2").expect(0).document

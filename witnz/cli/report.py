@@ -28,7 +28,11 @@ Directory = Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR",
 EXAMPLES: Final = (
     "witnz report --standard soc2 --from 2026-10-01 --to 2026-11-01 -o evidence-2026-10",
     "witnz report sample --n 25 --seed 'drawn by the auditor' --from 2026-10-01 --to 2026-11-01 -o sample",
+    "witnz report drill --attack 'restored the last backup' --result 'verified, all rows as recorded'",
 )
+
+
+MAX_TEXT_BYTES: Final = 4096
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +50,7 @@ def register(app: typer.Typer) -> None:
     )
     group.callback()(report)
     add_command(group, "sample", EXAMPLES[1])(sample)
+    add_command(group, "drill", EXAMPLES[2])(drill)
     app.add_typer(group, rich_help_panel=MANAGE)
 
 
@@ -113,6 +118,37 @@ def sample(
     document = {**made, "directory": str(directory)}
     del document["id"]
     call.output.answer(document, _sample_lines(document))
+    return 0
+
+
+def drill(
+    context: typer.Context,
+    *,
+    attack: Annotated[
+        str, typer.Option("--attack", metavar="TEXT", help="What was done: a restore, a change by a superuser …")
+    ],
+    result: Annotated[str, typer.Option("--result", metavar="TEXT", help="What came of it.")],
+    detected_s: Annotated[
+        int | None,
+        typer.Option("--detected-s", min=0, metavar="N", help="After how many seconds it was noticed, if it was to be."),
+    ] = None,
+) -> int:
+    """Journal an exercise, so that reports show it.
+
+    It is your word, in the journal under your name: nothing here checks it.
+    """
+    call = invocation(context)
+    for name, text in (("--attack", attack), ("--result", result)):
+        if not text.strip() or len(text.encode()) > MAX_TEXT_BYTES:
+            raise UsageError(f"{name}: expected a text of at most {MAX_TEXT_BYTES} bytes")
+    config = call.load_config()
+    with running_client(config) as client:
+        if client is not None:
+            seq = client.drill(attack, result, detected_s)
+        else:
+            with idle_node(config) as node:
+                seq = node.journal.propose("drill", {"attack": attack, "result": result, "detected_s": detected_s})
+    call.output.answer({"schema": "witnz.drill/1", "seq": seq}, [f"journalled as record {seq}"])
     return 0
 
 

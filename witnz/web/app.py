@@ -25,6 +25,7 @@ POST /findings/{id}/ack                operator  {"reason": …}
 POST /findings/{id}/approve            operator  {"body": the signed accept body}
 GET /findings/{id}/repair              operator  witnz.repair-plan/1; it holds the values of the rows
 POST /findings/{id}/repair             operator  {"applied": {…}, "sql_sha256": …}: it is written; verify, and close the finding
+POST /drills                           operator  {"attack", "result", "detected_s"}
 POST /protect                          operator  {"table": …, "mode": …, …}
 POST /decisions                        operator  {"type": "unprotect", "key" or "config", "body": the signed body}
 =====================================  ========  ==============================================================================
@@ -107,6 +108,7 @@ ENDPOINTS: Final = (
     _post("/findings/{finding}/ack", writes.acknowledge),
     _post("/findings/{finding}/approve", writes.approve),
     _get("/findings/{finding}/repair", reads.repair_plan, role=Role.OPERATOR),
+    _post("/drills", reports.drill),
     _post("/protect", writes.protect),
     _post("/decisions", writes.decide),
 )

@@ -201,6 +201,10 @@ class NodeClient:
         body = {"population": population, "n": n, "seed": seed, "from": begin, "to": end}
         return self._work("/samples", body, lambda step: None)
 
+    def drill(self, attack: str, result: str, detected_s: int | None) -> int:
+        """Journal an exercise; its seq."""
+        return int(self._post("/drills", {"attack": attack, "result": result, "detected_s": detected_s})["seq"])
+
     def report_file(self, report: str, name: str) -> bytes:
         return self._bytes(f"/reports/{_segment(report)}/{quote(name)}")
 

@@ -44,6 +44,13 @@ def sample(site: Site, asked: Asked) -> Work:
     return work
 
 
+def drill(site: Site, asked: Asked) -> Answer:
+    """``{"attack", "result", "detected_s"}``: journal an exercise: what was done, what came of it, how soon it was noticed."""
+    check_members(asked.body, frozenset({"attack", "result", "detected_s"}))
+    _journal(site, asked, "report.drill", {"attack": str(asked.body["attack"])[:256]})
+    return {"schema": "witnz.drill/1", "seq": site.node.journal.propose("drill", dict(asked.body))}
+
+
 def file(site: Site, asked: Asked) -> Answer:
     """One file of a package or sample."""
     path = site.node.reports.file(asked.path["report"], asked.path["file"])
