@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from witnz.config import Config
     from witnz.node.node import Node
+    from witnz.node.peering import Fellows
 
 LOOK_S = 0.2
 
@@ -52,7 +53,7 @@ def _run(call: Invocation, config: Config, stopping: threading.Event) -> None:
     from witnz.node.node import Node
     from witnz.web.server import SocketServer
 
-    node = Node(config)
+    node = Node(config, fellows=_fellows(config, stopping))
     try:
         check_slot_free(config)
         node.start()
@@ -69,6 +70,25 @@ def _run(call: Invocation, config: Config, stopping: threading.Event) -> None:
         node.stop()
     if node.capture.fatal is not None:
         raise node.capture.fatal
+
+
+def _fellows(config: Config, stopping: threading.Event) -> Fellows | None:
+    """What connects this node to the others, once it has joined them; None for a cluster of one."""
+    if not config.is_one_of_several:
+        return None
+    from witnz.node.fellows import connect, make_channel
+    from witnz.node.joining import Joining
+    from witnz.node.node import now_us
+
+    channel = make_channel(config)
+    if Joining.is_due(config):
+        channel.start()
+        try:
+            Joining(config, channel, now_us, stopping).run()
+        finally:
+            channel.close()
+        channel = make_channel(config)
+    return connect(config, channel)
 
 
 def _wait(node: Node, stopping: threading.Event) -> None:

@@ -19,6 +19,7 @@ Votes of a cluster of one are its own; :attr:`Journal.collect` asks the other me
 from __future__ import annotations
 
 import base64
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ from typing import Any
 
 import structlog
 
-from witnz.cluster.engine import Engine, LocalEngine
+from witnz.cluster.engine import Engine, LocalEngine, Membership
 from witnz.core.canonical import canonical, parse_json
 from witnz.core.journal import JournalState
 from witnz.core.keys import Signer
@@ -52,7 +53,7 @@ log = structlog.get_logger(__name__)
 
 PROPOSE_TIMEOUT_S = 10.0
 SIGN_AGAIN = 3  # how often a record is signed anew because its place in the node's sequence was taken meanwhile
-INDEX, IN_FLIGHT = "journal_index", "proposal"
+INDEX, IN_FLIGHT, MEMBERSHIP = "journal_index", "proposal", "membership"
 
 _SNAPSHOT = members({"chain": hex_bytes(32), "size": integer()})
 
@@ -281,6 +282,15 @@ class Journal:
         self.head, self._index = head, index
         self._compared = head.size
         self.state.apply(record, verify_signatures=False)
+        if record.type == "member" and self._replicated:
+            self._reconfigure(index)
+
+    def _reconfigure(self, index: int) -> None:
+        """From the next command on other members order the journal; the engine has to know before it goes on."""
+        with self._db.write() as conn:
+            epoch, _ = json.loads(meta.load_value(conn, MEMBERSHIP) or "[0, 0]")
+            meta.save_value(conn, MEMBERSHIP, json.dumps([epoch + 1, index]))
+        self._engine.reconfigure(Membership(epoch + 1, index, tuple(sorted(self.state.members))))
 
     def _note_index(self, index: int, record: Record | None) -> None:
         """A command that left no leaf; the engine must not offer it again either."""

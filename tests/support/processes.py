@@ -1,0 +1,195 @@
+"""A cluster of real processes: `witnz start` three times, real TLS, real Raft, beside one real PostgreSQL.
+
+The nodes are looked at from outside only: through their sockets, and by reading their stores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.cluster import IDS, Tables, write_configs
+from tests.support.node import wait
+from tests.support.postgres import Database
+from tests.support.tls_peers import free_port
+from witnz.config import Config
+from witnz.core.finding import Finding
+from witnz.core.record import Record, parse_record
+from witnz.errors import WitnzError
+from witnz.node.node import now_us
+from witnz.node.setup import initialise
+from witnz.postgres.session import Conninfo
+from witnz.store import checkpoints, entries, findings, logs
+from witnz.store import journal as stored
+from witnz.store.database import Database as Store
+from witnz.web.client import NodeClient
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 120.0
+
+
+@dataclass
+class Processes:
+    """Nodes by id; those that run have a process."""
+
+    database: Database
+    configs: dict[str, Config]
+    directory: Path
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def found(cls, directory: Path, database: Database, tables: Tables, ids: Sequence[str] = IDS, **extra: Any) -> Processes:
+        """Initialise every node as its operator would; nothing runs yet."""
+        addresses = {node: f"127.0.0.1:{free_port()}" for node in ids}
+        configs = write_configs(directory, database, tables, ids, addresses=addresses, **extra)
+        owner = Conninfo.from_conninfo(database.owner_dsn)
+        for place, config in enumerate(configs.values()):
+            initialise(config, admin=owner if place == 0 else None, clock=now_us, operator="alice")
+        return cls(database, configs, directory)
+
+    def start(self, *ids: str) -> None:
+        for node in ids or self.configs:
+            with (self.directory / node / "node.log").open("ab") as log:
+                self.running[node] = subprocess.Popen(
+                    [sys.executable, "-m", "witnz", "-c", str(self.directory / node / "witnz.yaml"), "start"],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+
+    def kill(self, node: str) -> None:
+        """kill -9."""
+        process = self.running.pop(node)
+        process.kill()
+        process.wait()
+
+    def end(self, node: str) -> int:
+        """SIGTERM, and its exit code."""
+        process = self.running.pop(node)
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"{node} did not stop:\n{self.tail(node)}") from None
+
+    def close(self) -> None:
+        for node in list(self.running):
+            process = self.running.pop(node)
+            process.kill()
+            process.wait()
+
+    def tail(self, node: str) -> str:
+        return "\n".join((self.directory / node / "node.log").read_text(errors="replace").splitlines()[-25:])
+
+    def status(self, node: str) -> dict[str, Any] | None:
+        with contextlib.suppress(WitnzError, OSError):
+            return dict(NodeClient(self.configs[node].socket_path).status())
+        return None
+
+    def ready(self, *ids: str) -> None:
+        """These nodes, or all that run, record every table."""
+        wanted = {table.name for config in self.configs.values() for table in config.protected_tables}
+        for node in ids or list(self.running):
+
+            def look(node: str = node) -> bool:
+                process = self.running[node]
+                assert process.poll() is None, f"{node} ended with {process.returncode}:\n{self.tail(node)}"
+                status = self.status(node)
+                return bool(status and status["node"]["state"] == "running" and {t["name"] for t in status["tables"]} >= wanted)
+
+            try:
+                wait(look, f"{node} to be ready", START_S)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.status(node)}\n{self.tail(node)}") from None
+
+    def leader(self, among: Iterable[str] | None = None) -> str:
+        """Who leads, as a quorum of those that run says."""
+
+        def look() -> str | None:
+            said = [status["cluster"]["leader"] for node in (among or self.running) if (status := self.status(node))]
+            for candidate in set(said) - {None}:
+                if said.count(candidate) * 2 > len(self.configs) and candidate in self.running:
+                    return str(candidate)
+            return None
+
+        return wait(look, "a leader", START_S)
+
+    # -- their stores ---------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def store(self, node: str) -> Any:
+        with Store.open(self.configs[node].data_dir / "witnz.db", read_only=True) as db, db.read() as conn:
+            yield conn
+
+    def log(self, node: str, table: str) -> list[bytes]:
+        with self.store(node) as conn:
+            row = logs.find_log(conn, table)
+            return list(entries.entries(conn, row.id)) if row is not None and row.size else []
+
+    def records(self, node: str) -> list[Record]:
+        with self.store(node) as conn:
+            return [parse_record(leaf) for leaf in stored.records(conn)]
+
+    def findings(self, node: str) -> list[Finding]:
+        with self.store(node) as conn:
+            return findings.list_findings(conn)
+
+    def settled(self, entries_of: dict[str, int], timeout_s: float = START_S) -> None:
+        """Every running node has these many entries of these tables, all sealed, under a final checkpoint."""
+
+        def look() -> bool:
+            for node in self.running:
+                sealed: dict[str, int] = {}
+                newest = 0
+                for record in self.records(node):
+                    if record.type == "seal":
+                        newest = record.seq or 0
+                        sealed |= {head["table"]: head["size"] for head in record.body["tables"]}
+                with self.store(node) as conn:
+                    final = checkpoints.latest(conn, final=True)
+                if final is None or final.size < newest:
+                    return False
+                if any(sealed.get(table) != size or len(self.log(node, table)) != size for table, size in entries_of.items()):
+                    return False
+            return True
+
+        try:
+            wait(look, f"{entries_of} to be sealed", timeout_s)
+        except AssertionError as error:
+            told = {
+                node: ({table: len(self.log(node, table)) for table in entries_of}, self.status(node)) for node in self.running
+            }
+            raise AssertionError(f"{error}\n{told}\n" + "\n".join(self.tail(node) for node in self.running)) from None
+
+    def assert_alike(self, tables: Iterable[str], *, allowed: frozenset[str] = frozenset()) -> None:
+        """Identical logs, one journal, one history of final checkpoints, no unexpected finding."""
+        names = list(self.configs)
+        for table in tables:
+            logs_of = {node: self.log(node, table) for node in names}
+            assert len(set(map(tuple, logs_of.values()))) == 1, {node: len(log) for node, log in logs_of.items()}
+        journals = {node: [record.body_json for record in self.records(node)] for node in names}
+        shortest = min(map(len, journals.values()))
+        assert len({tuple(journal[:shortest]) for journal in journals.values()}) == 1
+        history: dict[int, str] = {}
+        for node in names:
+            with self.store(node) as conn:
+                for checkpoint in checkpoints.list_checkpoints(conn, limit=100_000, final=True):
+                    text = checkpoint.note.split("\n\n")[0]
+                    assert history.setdefault(checkpoint.size, text) == text
+            unexpected = [(f.cls, f.key, f.detail) for f in self.findings(node) if f.cls not in allowed]
+            assert not unexpected, f"{node}: {unexpected}"
+
+
+def until(moment: float) -> None:
+    """Sleep to a moment of the monotonic clock."""
+    time.sleep(max(0.0, moment - time.monotonic()))
