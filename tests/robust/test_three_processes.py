@@ -83,7 +83,8 @@ def test_nodes_killed_at_random_under_load_lose_and_double_nothing(processes: Pr
         assert writer.inserted > ROUNDS
     processes.ready()
     processes.settled(expected(processes))
-    processes.assert_alike(expected(processes))
+    # two of three may well have been down together for longer than that is worth no finding
+    processes.assert_alike(expected(processes), allowed=frozenset({"quorum.lost"}))
 
 
 def test_a_killed_leader_is_followed_by_another_and_a_rolling_restart_leaves_no_gap(processes: Processes) -> None:

@@ -122,8 +122,13 @@ class FindingBook:
         return self._clock()
 
     def adopt(self, conn: sqlite3.Connection, finding: Finding) -> bool:
-        """Keep a finding that another node has journalled; whether it is new here."""
-        if findings.get(conn, finding.id) is not None:
+        """Keep a finding as another node has journalled it; whether it is new here.
+
+        One that is known here keeps its state and its words: what is journalled of it is the same on every node.
+        """
+        known = findings.get(conn, finding.id)
+        if known is not None:
+            findings.upsert(conn, replace(finding, state=known.state, detail=known.detail, detected_at=known.detected_at))
             return False
         findings.upsert(conn, finding)
         self._alert(conn, finding)

@@ -140,6 +140,7 @@ class Node:
         self.events = Broadcaster()
         self.peering = self._join(self._fellows) if self._fellows is not None else None
         self.following.follow()
+        self.following.save()
         self._make_parts()
 
     def _make_parts(self) -> None:

@@ -88,6 +88,12 @@ class Peering:
         journal.on_record.append(lambda record: self._woken.set())
         journal.on_refusal.append(self._refused)
         self.ballots.on_forged = self._misbehaved
+        node.following.handlers |= {
+            "accept": self._follow_accept,
+            "finding": self._follow_finding,
+            "dissent": self.agreement.followed,
+            "operator": self.deliveries.followed,
+        }
 
     def wire(self) -> None:
         """What needs the parts that are made after this one."""
@@ -105,13 +111,7 @@ class Peering:
         MembersSide(
             node.journal, node.generations, node.states, self._connect, _import_scan, self.engine.leader
         ).register(self.peers)  # fmt: skip
-        node.following.handlers |= {
-            "accept": self._follow_accept,
-            "finding": self._follow_finding,
-            "dissent": self.agreement.followed,
-            "operator": self.deliveries.followed,
-            "unprotect": lambda record: node.generations.end(record.body["table"]),
-        }
+        node.following.handlers["unprotect"] = lambda record: node.generations.end(record.body["table"])
 
     def _connect(self) -> psycopg.Connection[Any]:
         return connect(self._node.conninfo, scan=True, application_name="witnz baseline")
