@@ -24,6 +24,7 @@ from witnz.store import findings
 from witnz.verify.stream import PATIENCE
 
 TIMEOUT_S = 60.0
+WATCH_S = 0.1  # tests need not wait two seconds for each look at the catalog
 READY_TIMEOUT_S = 240.0  # a big baseline on a busy machine
 
 Tables = Sequence[Mapping[str, Any]]
@@ -66,7 +67,7 @@ class Protected:
         """Initialise and start; every table is active when this returns."""
         config = load_config(write_config(directory, database, tables, **extra), {})
         initialise(config, admin=Conninfo.from_conninfo(database.owner_dsn), clock=now_us, operator="alice")
-        self = cls(database, config, Node(config), directory)
+        self = cls(database, config, Node(config, watch_s=WATCH_S), directory)
         self.go()
         return self
 
@@ -83,7 +84,7 @@ class Protected:
         self.resume()
 
     def resume(self) -> None:
-        self.node = Node(self.config)
+        self.node = Node(self.config, watch_s=WATCH_S)
         self.go()
 
     # -- asking ---------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from witnz.errors import FormatError
 
 BUCKETS: Final = 65_536
 DEPTH: Final = 16
+SPARSE_SHARE: Final = 32  # a tree of which fewer than one bucket in so many has rows is built from those
 EMPTY_BUCKET: Final = sha256(b"\2" + bytes(8)).digest()
 
 
@@ -59,15 +60,13 @@ def bucket_hashes_of_sorted(first_byte: int, hashes: Sequence[bytes]) -> list[by
     The concatenation over the first bytes 0 to 255 is what :class:`StateTree` takes.
     """
     packed = b"".join(hashes)
-    buckets = []
+    buckets = [EMPTY_BUCKET] * 256
     start = 0
-    for second_byte in range(256):
+    while start < len(hashes):
+        second_byte = hashes[start][1]
         # The bytes after the prefix are left out, so the prefix sorts before every hash that begins with it.
         end = len(hashes) if second_byte == 255 else bisect_left(hashes, bytes((first_byte, second_byte + 1)), start)
-        if start == end:
-            buckets.append(EMPTY_BUCKET)
-        else:
-            buckets.append(sha256(b"\2" + (end - start).to_bytes(8, "big") + packed[32 * start : 32 * end]).digest())
+        buckets[second_byte] = sha256(b"\2" + (end - start).to_bytes(8, "big") + packed[32 * start : 32 * end]).digest()
         start = end
     return buckets
 
@@ -100,14 +99,37 @@ class StateTree:
     def __init__(self, bucket_hashes: Sequence[bytes]) -> None:
         if len(bucket_hashes) != BUCKETS:
             raise FormatError(f"state tree: expected {BUCKETS} bucket hashes, found {len(bucket_hashes)}")
+        filled = [index for index, bucket in enumerate(bucket_hashes) if bucket != EMPTY_BUCKET]
+        build = self._sparse if len(filled) * SPARSE_SHARE < BUCKETS else self._dense
+        self._levels = build(bucket_hashes, filled)
+
+    @staticmethod
+    def _dense(bucket_hashes: Sequence[bytes], filled: Sequence[int]) -> list[bytes]:
+        """Every node is looked at."""
         empty = _EMPTY[0]
         level = b"".join([empty if b == EMPTY_BUCKET else sha256(b"\0" + b).digest() for b in bucket_hashes])
-        self._levels = [level]
+        levels = [level]
         for below, above in pairwise(_EMPTY):
             pair_of_empty = below * 2
             pairs = iter_unpack("64s", level)
             level = b"".join([above if pair == pair_of_empty else sha256(b"\1" + pair).digest() for (pair,) in pairs])
-            self._levels.append(level)
+            levels.append(level)
+        return levels
+
+    @staticmethod
+    def _sparse(bucket_hashes: Sequence[bytes], filled: Sequence[int]) -> list[bytes]:
+        """Only the nodes above the buckets that are not empty, by far the most tables' case, are hashed."""
+        level = bytearray(_EMPTY[0] * BUCKETS)
+        for index in filled:
+            level[32 * index : 32 * index + 32] = sha256(b"\0" + bucket_hashes[index]).digest()
+        levels = [bytes(level)]
+        for depth in range(1, DEPTH + 1):
+            filled = sorted({index >> 1 for index in filled})
+            below, level = levels[-1], bytearray(_EMPTY[depth] * (BUCKETS >> depth))
+            for index in filled:
+                level[32 * index : 32 * index + 32] = sha256(b"\1" + below[64 * index : 64 * index + 64]).digest()
+            levels.append(bytes(level))
+        return levels
 
     def root(self) -> bytes:
         """The state root."""

@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 MAX_MESSAGES = 4096
 COMMIT_S = 0.05
 IDLE_READ_S = 0.2
+STEP_S = 0.02  # between two steps of what is being opened, while nothing arrives
 POLL_S = 1.0
 ACK_IDLE_S = 1.0
 UNREACHABLE_AFTER_S = 10.0
@@ -63,7 +64,7 @@ class SourceStatus:
 class Hooks:
     """What the node does at the capture's turning points; all called on the capture thread."""
 
-    between: Callable[[Recorder], None]  # nothing is uncommitted: openings may step
+    between: Callable[[Recorder], bool]  # nothing is uncommitted: openings may step; True: they want to again soon
     recorded: Callable[[Outcome], None]  # a commit became durable
     connected: Callable[[psycopg.Connection], bool]  # before the stream starts; True: the stored position was set anew
     unreachable: Callable[[str], None]
@@ -93,6 +94,7 @@ class Capture:
         self._holds: dict[int, int] = {}
         self._hold_lock = threading.Lock()
         self._received = 0  # messages
+        self._stepping = False
         self._marks = Marks(conninfo, self._progress, self._ended)
         self._backoff = Backoff(0.1, 10.0)
         self._reached = 0  # everything up to this LSN was received and is durable
@@ -204,7 +206,8 @@ class Capture:
             recorder = self.recorder
             until_commit_s = max(0.0, self._committed_at + COMMIT_S / 2 - time.monotonic())
             commits_soon = recorder.dirty and not recorder.in_transaction
-            batch = stream.read(MAX_MESSAGES, until_commit_s if commits_soon else IDLE_READ_S)
+            idle_s = STEP_S if self._stepping else IDLE_READ_S
+            batch = stream.read(MAX_MESSAGES, min(until_commit_s, idle_s) if commits_soon else idle_s)
             if batch.payloads:
                 self.status.last_event = time.monotonic()
                 self._received += len(batch.payloads)
@@ -232,7 +235,7 @@ class Capture:
         """What is due once nothing is uncommitted and no transaction is half received."""
         if self.recorder.dirty or self.recorder.in_transaction:
             return
-        self._hooks.between(self.recorder)
+        self._stepping = self._hooks.between(self.recorder)
         if time.monotonic() - self._polled >= POLL_S and not self.recorder.dirty:
             self._poll(sql)
 

@@ -425,7 +425,7 @@ class Generations:
 
     def renew(self, state: TableState, info: TableInfo, reason: str) -> None:
         """The definition of a table changed: open the generation that follows, or ask for a decision."""
-        if state.name in self._blocked or state.status != ACTIVE:
+        if state.name in self._blocked or state.status != ACTIVE or any(o.plan.name == state.name for o in self.opening()):
             return
         if self._around.journal.state.open_gap(state.name) is not None:
             return  # nobody can say that the rows are as recorded before an operator has accepted the gap
@@ -441,8 +441,8 @@ class Generations:
 
     def decided(self, state: TableState, info: TableInfo, reason: str) -> None:
         """An operator accepted a change of the definition, or a gap: begin anew, without comparing."""
-        self._blocked.discard(state.name)
         self.open(self.successor(state, info, None, reason))
+        self._blocked.discard(state.name)  # last: a look of the watch in between would ask for the same decision again
 
     def successor(self, state: TableState, info: TableInfo, projection: tuple[int, ...] | None, reason: str) -> Plan:
         return Plan(

@@ -82,10 +82,20 @@ def now_us() -> int:
 
 
 class Node:
-    """One node.  ``open`` takes the data directory's lock; ``start`` begins to work; ``stop`` drains and lets go."""
+    """One node.  ``open`` takes the data directory's lock; ``start`` begins to work; ``stop`` drains and lets go.
 
-    def __init__(self, config: Config, *, clock: Callable[[], int] = now_us, fellows: Fellows | None = None) -> None:
-        self.config, self.clock, self._fellows = config, clock, fellows
+    ``watch_s``: between two looks of the catalog watch.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Callable[[], int] = now_us,
+        fellows: Fellows | None = None,
+        watch_s: float = WATCH_S,
+    ) -> None:
+        self.config, self.clock, self._fellows, self._watch_s = config, clock, fellows, watch_s
         self.data = DataDir(config.data_dir)
         self.data.check()
         self._lock: StoreLock = self.data.lock()
@@ -184,7 +194,7 @@ class Node:
         )
         self.watch = CatalogWatch(self.db, self.journal, self.book, self.generations, config.publication, self.states)
         hooks = Hooks(
-            between=self.generations.between, recorded=self._recorded, connected=self._connected,
+            between=self._between, recorded=self._recorded, connected=self._connected,
             unreachable=self._unreachable, retained=self.source.holds_back_too_much,
         )  # fmt: skip
         self.capture = Capture(
@@ -310,7 +320,7 @@ class Node:
 
     def _chores(self) -> None:
         """Findings into the journal, a seal when due, a look at the catalog when due; that one fails stops no other."""
-        while not self._stop.wait(CHORE_S):
+        while not self._stop.wait(min(CHORE_S, self._watch_s)):
             for chore in (self._journal_findings, self._seal_when_due, self._look_when_due, self.anchoring.check_late):
                 try:
                     chore()
@@ -325,7 +335,7 @@ class Node:
 
     def _look_when_due(self) -> None:
         now = time.monotonic()
-        if now - self._watched_at >= WATCH_S and self.capture.server_answers:
+        if now - self._watched_at >= self._watch_s and self.capture.server_answers:
             self._watched_at = now
             try:
                 self.watch.look(self._watch_connection())
@@ -397,6 +407,10 @@ class Node:
         return self.wishes.interval(table, configured.verify_interval_s if configured is not None else 300.0)
 
     # -- hooks of the capture -------------------------------------------------------------------------------------------------
+
+    def _between(self, recorder: Recorder) -> bool:
+        self.generations.between(recorder)
+        return bool(self.generations.opening())
 
     def _connected(self, conn: psycopg.Connection[Any]) -> bool:
         return self.source.check(conn, publication_missed=self.capture.lacks_publication)
