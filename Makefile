@@ -6,6 +6,9 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 endif
 ARGS ?=
+# Most tests wait rather than compute.  A file stays on one worker; ARGS="-n 0" runs everything in one process (--pdb needs that).
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,10 +39,10 @@ demo: $(VENV)/.for-demo
 	$(BIN)/witnz demo $(ARGS)
 
 test: $(VENV)/.for-dev
-	$(BIN)/python -m pytest -q -m "not matrix" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not matrix" $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/.for-dev
-	$(BIN)/python -m pytest -q --matrix $(ARGS)
+	$(BIN)/python -m pytest -q --matrix $(PARALLEL) $(ARGS)
 
 fuzz: $(VENV)/.for-dev
 	$(BIN)/python -m tests.cluster.fuzz $(ARGS)
