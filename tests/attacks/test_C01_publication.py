@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+from tests.support.node import wait
+from witnz.core.lsn import parse_lsn
+from witnz.core.record import parse_record
 from witnz.core.verdict import Verdict
+from witnz.store import journal
 
 ONE, FILTERED, CUT = "public.dropped_and_added", "public.filtered", "public.cut"
 TABLES = tuple({"name": name, "mode": "append_only"} for name in (ONE, FILTERED, CUT))
@@ -53,9 +59,66 @@ def test_a_table_that_left_the_publication_is_not_green_even_while_its_rows_are_
     scene.assert_bystanders_verified()
 
     scene.dba(f"ALTER PUBLICATION {scene.protected.config.publication} ADD TABLE {ONE}")
+    back = scene.insert_lsn()
     scene.protected.approve(finding)
+    scene.wait_bridged(ONE)
     assert scene.protected.verify(ONE).verdict is Verdict.VERIFIED
     assert scene.node.journal.state.open_gaps() == {}
+    assert scene.found(ONE) == []
+    (first_lsn, _), *_, (_, last_lsn) = gaps_of(scene, ONE)
+    assert first_lsn < back <= last_lsn, "the gap lasts until the table is seen to be published again"
+
+
+def gaps_of(scene, table: str) -> list[tuple[int, int]]:  # type: ignore[no-untyped-def]
+    """The stretches of WAL of which the journal says that they were not seen, in its order."""
+    with scene.node.db.read() as conn:
+        records = [parse_record(leaf) for leaf in journal.records(conn, 1)]
+    bodies = [record.body for record in records if record.type == "gap" and table in record.body["tables"]]
+    return [(parse_lsn(body["from_lsn"]), parse_lsn(body["to_lsn"])) for body in bodies]
+
+
+def test_a_second_alteration_while_the_first_is_undecided_is_a_gap_and_a_finding_of_its_own(own_scene) -> None:  # type: ignore[no-untyped-def]
+    scene = own_scene(TABLES[0])
+    publication = scene.protected.config.publication
+    scene.dba(f"ALTER PUBLICATION {publication} DROP TABLE {ONE}")
+    first = scene.now("publication.changed", None, ONE)
+    scene.dba(f"ALTER PUBLICATION {publication} ADD TABLE {ONE}")
+    scene.now_watched()
+    assert scene.found(ONE) == [("publication.changed", None)], "its return is no second finding"
+
+    begin = scene.insert_lsn()
+    scene.dba_at_once(
+        f"ALTER PUBLICATION {publication} DROP TABLE {ONE}",
+        f"UPDATE {ONE} SET amount = 0 WHERE id = 12",
+        f"UPDATE {ONE} SET amount = 12 WHERE id = 12",
+        f"ALTER PUBLICATION {publication} ADD TABLE {ONE}",
+    )
+    end = scene.insert_lsn()
+    (second,) = wait(lambda: [f for f in scene.protected.findings(ONE) if f.key is not None], "a second finding")
+    assert (second.cls, second.key) == ("publication.changed", second.lsn)
+    assert any(since <= begin and end <= until for since, until in gaps_of(scene, ONE))
+
+    scene.protected.approve(first)
+    assert list(scene.node.journal.state.open_gaps()) == [ONE], "who accepted the first has not accepted the second"
+    assert scene.protected.verify(ONE).verdict is not Verdict.VERIFIED
+    assert scene.node.state(ONE).generation == 1
+    scene.protected.approve(second)
+    assert scene.node.journal.state.open_gaps() == {}
+
+
+def test_what_is_accepted_while_it_goes_on_is_found_again(own_scene) -> None:  # type: ignore[no-untyped-def]
+    scene = own_scene(TABLES[0])
+    scene.dba(f"ALTER PUBLICATION {scene.protected.config.publication} DROP TABLE {ONE}")
+    first = scene.now("publication.changed", None, ONE)
+    scene.protected.approve(first)
+    again = scene.now("publication.changed", None, ONE)
+    assert (again.occurrence, again.id != first.id) == (1, True)
+    assert list(scene.node.journal.state.open_gaps()) == [ONE]
+    assert scene.protected.verify(ONE).verdict is Verdict.INCONCLUSIVE
+    stretches = gaps_of(scene, ONE)
+    assert len(stretches) == 2 and all(before[1] == after[0] for before, after in pairwise(stretches)), (
+        "nothing between two gaps is left out"
+    )
 
 
 def test_operations_left_out_and_put_back_are_found(own_scene) -> None:  # type: ignore[no-untyped-def]
@@ -79,6 +142,16 @@ def test_operations_left_out_and_put_back_are_found(own_scene) -> None:  # type:
     assert other.verdict is Verdict.INCONCLUSIVE
     scene.protected.approve(finding)
     scene.assert_bystanders_verified()
+
+    # the rows in doubt are decided under the old generation; the new one is owed until then, over a restart too
+    scene.stop()
+    scene.resume()
+    assert (scene.node.state(ONE).generation, scene.node.state("public.untouched").generation) == (1, 2)
+    scene.protected.approve(row)
+    assert scene.node.state(ONE).generation == 1
+    scene.protected.approve(scene.now("row.deleted", 13, ONE))
+    scene.wait_bridged(ONE)
+    assert scene.protected.verify(ONE).verdict is Verdict.VERIFIED
 
 
 def test_a_publication_dropped_and_made_anew_is_found_and_recording_goes_on(own_scene) -> None:  # type: ignore[no-untyped-def]

@@ -205,6 +205,22 @@ def test_accepting_a_finding_without_a_table_accepts_the_gap_of_all(cluster: Pap
     assert cluster.state.open_gaps() == {}
 
 
+@pytest.mark.parametrize("other_table", [None, TABLE])
+def test_a_gap_stays_open_until_every_finding_that_stands_for_one_is_decided(
+    cluster: PaperCluster, other_table: str | None
+) -> None:
+    cluster.add("table", table_body(table="public.other", oid=16400))
+    cluster.add("gap", gap_body(tables=[TABLE, "public.other"]))
+    first = cluster.finding("slot.lost", table=None, generation=None, key=None, seq=None)
+    second = cluster.finding("publication.changed", table=other_table, generation=None, key="0/1949A00", seq=None)
+    for finding in (first, second):
+        cluster.add("finding", finding)
+    cluster.add("accept", accept_body(table=None, generation=None, finding=first["id"]))
+    assert list(cluster.state.open_gaps()) == [TABLE, *(["public.other"] if other_table is None else [])]
+    cluster.add("accept", accept_body(table=None, generation=None, finding=second["id"]))
+    assert cluster.state.open_gaps() == {}
+
+
 @pytest.mark.parametrize(
     ("finding_table", "accept_table", "still_open"),
     [(None, None, []), (TABLE, None, ["public.other"]), (None, TABLE, ["public.other"]), (TABLE, "public.other", [TABLE])],

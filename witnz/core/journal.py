@@ -255,7 +255,7 @@ class JournalState(JournalView):
             return
         self._set_status(finding.id, "approved", only_from=("open", "acknowledged"))
         self.findings[finding.id] = replace(self.findings[finding.id], closed=True)
-        for table in closes_gap_of(finding, body["table"], self._gaps):
+        for table in closes_gap_of(finding, body["table"], self._gaps, self.findings.values()):
             del self._gaps[table]
 
     def _apply_anchor(self, record: Record) -> None:

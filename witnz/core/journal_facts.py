@@ -108,6 +108,11 @@ class JournalFinding:
     def table(self) -> str | None:
         return self.identity[1]
 
+    @property
+    def decided(self) -> bool:
+        """Whether nobody has to say anything about it any more."""
+        return self.closed or self.status in SETTLED
+
 
 @dataclass(frozen=True, slots=True)
 class AcceptedRow:

@@ -63,15 +63,19 @@ def split_key(record: Record) -> tuple[str, ...]:
     return (record.body["system"], str(record.body["timeline"]), record.body["switch_lsn"])
 
 
-def closes_gap_of(finding: JournalFinding, accepted_table: str | None, gaps: Iterable[str]) -> list[str]:
+def closes_gap_of(
+    finding: JournalFinding, accepted_table: str | None, gaps: Iterable[str], findings: Iterable[JournalFinding]
+) -> list[str]:
     """The tables, among those with open ``gaps``, whose gap is accepted with ``finding``.
 
-    The table that the ``accept`` or else the finding names; all, where both name none.
+    The table that the ``accept`` or else the finding names; all, where both name none.  Not one for which another of the
+    ``findings`` stands for a gap and is still to be decided: who accepted the first has not accepted the second.
     """
     if finding.finding_class not in COVERAGE_CLASSES:
         return []
     table = accepted_table or finding.table
-    return [name for name in gaps if table is None or name == table]
+    others = {f.table for f in findings if f.finding_class in COVERAGE_CLASSES and f.id != finding.id and not f.decided}
+    return [name for name in gaps if (table is None or name == table) and not others & {None, name}]
 
 
 def weakening(before: TableRecord, body: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from witnz.cluster.engine import Engine, LocalEngine
 from witnz.config import Config
 from witnz.core.classify import Rules
 from witnz.core.finding import Finding
+from witnz.core.journal_rules import COVERAGE_CLASSES
 from witnz.core.names import parse_table_name
 from witnz.errors import ConfigError, DatabaseError, Inconclusive, NoQuorum, UsageError, WitnzError
 from witnz.metrics import Metrics
@@ -30,6 +31,7 @@ from witnz.node.anchor_lane import Parts as AnchorParts
 from witnz.node.anchoring import Anchoring
 from witnz.node.approval import Approvals
 from witnz.node.auto_repair import AutoRepair
+from witnz.node.bridging import Bridging
 from witnz.node.capture import Capture, Hooks
 from witnz.node.cosigning import Cosigner
 from witnz.node.errands import Errands
@@ -73,7 +75,6 @@ log = structlog.get_logger(__name__)
 CHORE_S = 0.2
 WATCH_S = 2.0
 SEAL_PATIENCE = Patience(standstill_s=1.0, total_s=1.0)
-GAPS = frozenset({"slot.lost", "coverage.gap", "epoch.restored"})
 
 
 def now_us() -> int:
@@ -138,6 +139,7 @@ class Node:
         self.sealer = Sealer(self.db, self.journal)
         self.cosigner = Cosigner(self.db, self.journal, self.keys, config.cluster, self.clock)
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
+        self.bridging = Bridging(self.db, self.journal, self.approvals.in_doubt, self._begin_anew)
         self.following = Following(
             self.db,
             {
@@ -321,7 +323,8 @@ class Node:
     def _chores(self) -> None:
         """Findings into the journal, a seal when due, a look at the catalog when due; that one fails stops no other."""
         while not self._stop.wait(min(CHORE_S, self._watch_s)):
-            for chore in (self._journal_findings, self._seal_when_due, self._look_when_due, self.anchoring.check_late):
+            chores = (self._journal_findings, self._seal_when_due, self._look_when_due, self.anchoring.check_late)
+            for chore in (*chores, self.bridging.step):
                 try:
                     chore()
                 except (WitnzError, psycopg.Error) as error:
@@ -516,21 +519,24 @@ class Node:
         An accepted change of a definition begins a new generation of its table; an accepted gap, of every table in which no row
         is still in doubt (where one is, the rows have to be decided first, and the old generation still names them).
         """
-        gaps = sorted(self.journal.state.open_gaps())
+        if self.approvals.get(str(body.get("finding"))).cls in COVERAGE_CLASSES:
+            with suppress(WitnzError):  # what cannot be looked at is found later
+                self._look()  # a gap that is over is accepted as a whole
+            self._journal_findings(0.0)  # and none with another whose finding the journal does not know yet
+            self.bridging.step()
         finding = self.approvals.approve(body)
-        if self.peering is not None:
-            return finding  # whoever leads does the rest when it carries out the record
-        self.begin_after(finding, gaps)
+        if self.peering is None:  # among several whoever leads does the rest when it carries out the record
+            self.begin_after(finding)
         return finding
 
-    def begin_after(self, finding: Finding, gaps: Iterable[str]) -> None:
-        """Begin the generations that an accepted finding asks for; ``gaps``: the tables that had one."""
+    def begin_after(self, finding: Finding) -> None:
+        """Begin the generations that an accepted finding asks for."""
         if finding.cls == "schema.changed" and finding.table is not None:
             self._begin_anew(finding.table, "definition change approved")
-        elif finding.cls in GAPS:
-            for table in gaps:
-                if not self.approvals.in_doubt(table):
-                    self._begin_anew(table, f"gap accepted with {finding.id}")
+        try:
+            self.bridging.step()
+        except (WitnzError, psycopg.Error) as error:
+            log.warning("new generation was put off", reason=str(error).strip())  # it stays owed
 
     def _begin_anew(self, table: str, reason: str) -> None:
         with self._catalog() as conn:

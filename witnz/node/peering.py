@@ -292,11 +292,8 @@ class Peering:
         node.approvals.carry_out(record)
         if self.leads() and record.body["finding"] is not None:
             finding = node.approvals.get(record.body["finding"])
-            current = node.journal.state.tables()
-            tables = [finding.table] if finding.table is not None else sorted(current)
-            gaps = [table for table in tables if table in current and node.journal.state.open_gap(table) is None]
             with suppress(UsageError):  # a table that is not recorded here is opened when it is
-                node.begin_after(finding, gaps)
+                node.begin_after(finding)
 
     def _follow_finding(self, record: Record) -> None:
         """A finding that another node has journalled is known here as well, and alerted if nobody else does."""

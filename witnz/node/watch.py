@@ -147,17 +147,18 @@ class CatalogWatch:
             lsn = _insert_lsn(conn)
             state = publication_state(conn, expected.name)
             before, now = self._before(expected.name), _Seen.of(state, lsn)
-            reasons: Reasons = {}
+            departed: Reasons = {}
+            altered: Reasons = {}
             for departure in departures(expected, state):
                 # a surplus table is on its way to being protected, or no longer: its events are recorded nowhere
-                if departure.kind != "surplus" and not _is_leaf(conn, departure, state):
-                    self._add(reasons, conn, states, departure.oid, departure.text)
+                if departure.kind != "surplus" and not _is_explained(conn, departure, state):
+                    self._add(departed, conn, states, departure.oid, departure.text)
             for oid, text in before.altered(now):
                 if oid is None or oid in expected.tables:
-                    self._add(reasons, conn, states, oid, text)
+                    self._add(altered, conn, states, oid, text)
             names = sorted({s.name for s in states if s.oid in expected.tables})
-            until = _insert_lsn(conn) if reasons else lsn
-            opened += self._altered(expected.name, names, reasons, before, now, until)
+            until = _insert_lsn(conn) if departed or altered or before.departed else lsn
+            opened += self._compare(expected.name, names, departed, altered, before, now, until)
         return opened
 
     def _add(
@@ -169,33 +170,57 @@ class CatalogWatch:
         for name in names:
             reasons.setdefault(name, []).append(text)
 
-    def _altered(
-        self, publication: str, names: list[str], reasons: Reasons, before: _Seen, now: _Seen, until: int
+    def _compare(
+        self,
+        publication: str,
+        names: list[str],
+        departed: Reasons,
+        altered: Reasons,
+        before: _Seen,
+        now: _Seen,
+        until: int,
     ) -> list[str | None]:
-        """One finding and one gap for each table concerned, unless they stand already; then remember what was seen."""
+        """Journal each stretch in which a table was not wholly published, and open a finding where one begins.
+
+        A departure is a gap from the look before it was seen to the look at which it is over, whatever was altered meanwhile.
+        One that begins while an earlier finding is still to be decided is a finding of its own, named by where it was seen.
+        """
         with self._db.read() as conn:
-            known = {f.table for f in findings.list_findings(conn, classes=["publication.changed"]) if f.state not in CLOSED}
-        fresh = {table: texts for table, texts in reasons.items() if table not in known}
-        for table, texts in fresh.items():
-            tables = names if table is None else [table]
-            journal_gap(self._journal, tables, before.lsn, until, f"publication {publication}: {'; '.join(texts)}")
+            listed = findings.list_findings(conn, classes=["publication.changed"])
+        undecided = {finding.table for finding in listed if finding.state not in CLOSED}
+        begun: list[tuple[str | None, str | None, str]] = []
+        for table in {**departed, **altered, **before.departed}:
+            texts = [*departed.get(table, []), *altered.get(table, [])]
+            since = before.departed.get(table)
+            if since is None:
+                begun.append((table, format_lsn(until) if table in undecided else None, "; ".join(texts)))
+            elif table in departed and table in undecided:
+                now.departed[table] = since
+                continue
+            else:
+                texts = texts or ["it is as it was before"]
+                if table not in undecided:  # what was accepted went on after that
+                    begun.append((table, None, "; ".join(texts)))
+            if table in departed:
+                now.departed[table] = until
+            reason = f"publication {publication}: {'; '.join(texts)}"
+            journal_gap(self._journal, names if table is None else [table], since or before.lsn, until, reason)
         now.saved_at = before.saved_at
-        if fresh or now.rows != before.rows or time.monotonic() - before.saved_at > SAVE_S:
+        opened: list[str | None] = []
+        if begun or now.rows != before.rows or now.departed != before.departed or time.monotonic() - before.saved_at > SAVE_S:
             now.saved_at = time.monotonic()
             with self._db.write() as conn:
                 meta.save_value(conn, f"publication/{publication}", now.to_json())
-                opened = [self._publication_finding(conn, publication, table, texts) for table, texts in fresh.items()]
-        else:
-            opened = []
+                opened = [self._publication_finding(conn, publication, *beginning) for beginning in begun]
         self._seen[publication] = now
         return opened
 
     def _publication_finding(
-        self, conn: sqlite3.Connection, publication: str, table: str | None, texts: list[str]
+        self, conn: sqlite3.Connection, publication: str, table: str | None, key: str | None, text: str
     ) -> str | None:
-        detail = f"publication {publication}: {'; '.join(texts)}"
+        detail = f"publication {publication}: {text}"
         log.warning("publication was changed", publication=publication, table=table, detail=detail)
-        return self._book.open(conn, cls="publication.changed", table=table, detail=detail)
+        return self._book.open(conn, cls="publication.changed", table=table, key=key, lsn=key, detail=detail)
 
     def _before(self, publication: str) -> _Seen:
         seen = self._seen.get(publication)
@@ -209,11 +234,13 @@ class CatalogWatch:
 class _Seen:
     """What one look saw of a publication: its catalog rows (under "" its own, by OID those of its tables), and when.
 
-    ``lsn``: where WAL was written to; ``saved_at``: monotonic seconds of when this or an equal one was stored.
+    ``lsn``: where WAL was written to; ``saved_at``: monotonic seconds of when this or an equal one was stored; ``departed``:
+    the tables (None: all) that were not as they must be, and up to where that is journalled already.
     """
 
     rows: Mapping[str, str]
     lsn: int
+    departed: dict[str | None, int] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -228,10 +255,12 @@ class _Seen:
         if text is None:
             return cls({}, 0)
         document = json.loads(text)
-        return cls(document["rows"], parse_lsn(document["lsn"]))
+        departed = {table or None: parse_lsn(lsn) for table, lsn in document.get("departed", {}).items()}
+        return cls(document["rows"], parse_lsn(document["lsn"]), departed)
 
     def to_json(self) -> str:
-        return json.dumps({"lsn": format_lsn(self.lsn), "rows": dict(self.rows)}, sort_keys=True)
+        departed = {table or "": format_lsn(lsn) for table, lsn in self.departed.items()}
+        return json.dumps({"departed": departed, "lsn": format_lsn(self.lsn), "rows": dict(self.rows)}, sort_keys=True)
 
     def altered(self, now: _Seen) -> list[tuple[int | None, str]]:
         """(OID of the table, or None, what was done) where a catalog row is not the same one any more."""
@@ -249,12 +278,12 @@ class _Seen:
         return found
 
 
-def _is_leaf(conn: psycopg.Connection[Any], departure: Departure, state: PublicationState | None) -> bool:
-    """A leaf is published through its root, so that it is not listed itself is no departure."""
+def _is_explained(conn: psycopg.Connection[Any], departure: Departure, state: PublicationState | None) -> bool:
+    """A leaf is published through its root, and a table that was dropped during this look is for the next one to find."""
     if departure.kind != "missing" or departure.oid is None or state is None:
         return False
     info = catalog.table_by_oid(conn, departure.oid)
-    return info is not None and info.partition_root in state.tables
+    return info is None or info.partition_root in state.tables
 
 
 def _insert_lsn(conn: psycopg.Connection[Any]) -> int:
