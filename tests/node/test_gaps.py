@@ -68,6 +68,8 @@ def test_rows_changed_within_a_gap_keep_the_old_generation_until_they_are_decide
         assert generation(node, "public.audit") == 1
         assert node.verify("public.audit").verdict is Verdict.TAMPERED
         node.approve(node.wait_for("row.modified", "4"))
+        wait(lambda: generation(node, "public.audit") == 2, "generation 2")
+        node.caught_up()
         assert node.verify("public.audit").verdict is Verdict.VERIFIED
     finally:
         node.stop()
