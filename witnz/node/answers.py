@@ -1,4 +1,4 @@
-"""What a member tells another one that catches up: records, entries, tiles, and, sealed, the secrets (see ``docs/cluster.md``).
+"""What a member tells another one that catches up: records, entries, tiles, and, sealed, the secrets (``docs/decisions/0014``).
 
 Requests are canonical JSON; answers are bounded.  Only a member in force is answered.  Nothing in an answer has to be believed:
 the asker holds it against roots that a quorum signed or voted on (:mod:`witnz.node.catchup`).

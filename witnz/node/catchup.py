@@ -24,27 +24,26 @@ from witnz.core.canonical import parse_canonical
 from witnz.core.entry import parse_schema_hint
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import TableRecord
-from witnz.core.keys import ED25519, format_verifier_key, parse_private_key
 from witnz.core.lsn import format_lsn
 from witnz.core.record import Record, parse_record
-from witnz.core.rowline import row_hash, secret_commitment
+from witnz.core.rowline import row_hash
 from witnz.core.shape import base64_bytes, integer, list_of, members, refuse
 from witnz.core.tiles import TILE
-from witnz.errors import KeyProblem, ProofError, StoreError
+from witnz.errors import ProofError, StoreError
 from witnz.node import handover
 from witnz.node.derive import adopt_findings, derive
-from witnz.node.handover import Handed, Log
+from witnz.node.handover import Log
 from witnz.node.images import ImageBox
 from witnz.node.journal_fetch import JournalFetch
-from witnz.node.keyring import KeptSigner, next_file
+from witnz.node.keyring import KeptSigner
 from witnz.node.log_fetch import Diverged, LogFetch, Target, await_tail, targets_of
+from witnz.node.log_key import fetch_handed, save_log_key
 from witnz.node.log_notes import LogNotes
 from witnz.node.sources import NotFetched, Sources
 from witnz.postgres import catalog
 from witnz.store import entries, images, importing, logs, meta
 from witnz.store import journal as stored
 from witnz.store.database import Database
-from witnz.store.datadir import save_key_file
 from witnz.store.logs import LogRow
 
 log = structlog.get_logger(__name__)
@@ -105,27 +104,10 @@ class CatchUp:
         for at in range(0, max(1, len(wanted)), handover.MAX_LOGS):
             part = wanted[at : at + handover.MAX_LOGS]
 
-            def take(node: str, part: Sequence[Log] = part) -> Handed:
-                asked = handover.ask(self._home.identity, state.cluster_id, self._home.node_id, part)
-                handed = asked.open(self._sources.ask(node, "join.keys", asked.body), state.members[node])
-                _check_handed(handed, state, part, commitments)
-                return handed
-
-            handed = self._sources.first("the log key and the secrets", take)
-            self._save_log_keys(handed, state)
+            handed = fetch_handed(self._home.identity, self._home.node_id, state, self._sources, part, commitments)
+            save_log_key(self._home.keys_dir, self._home.cluster, handed, state)
             secrets |= {log: handed.secrets[log] for log in part}
         return secrets
-
-    def _save_log_keys(self, handed: Handed, state: JournalState) -> None:
-        path = self._home.keys_dir / "log.key"
-        for line in handed.log_keys:
-            if format_verifier_key(parse_private_key(line).verifier()) == state.log_key:
-                here = KeptSigner(path, self._home.cluster) if path.exists() else None
-                if here is None:
-                    save_key_file(path, line)
-                elif here.public != parse_private_key(line).verifier().public:
-                    next_file(path).unlink(missing_ok=True)
-                    save_key_file(next_file(path), line)
 
     # -- table logs -----------------------------------------------------------------------------------------------------------
 
@@ -316,18 +298,3 @@ def _tables(records: Iterable[Record]) -> dict[Log, TableRecord]:
         for record in records
         if record.type == "table"
     }
-
-
-def _check_handed(handed: Handed, state: JournalState, wanted: Sequence[Log], commitments: dict[Log, str]) -> None:
-    """Raise ProofError unless this is the log key in force, and every secret is what its ``table`` record commits to."""
-    try:
-        keys = [parse_private_key(line) for line in handed.log_keys]
-    except KeyProblem as error:
-        raise ProofError(f"handover: {error.message}") from None
-    if not any(key.type == ED25519 and format_verifier_key(key.verifier()) == state.log_key for key in keys):
-        raise ProofError("handover: expected the log key that the journal names, found another")
-    for wish in wanted:
-        if wish not in handed.secrets:
-            raise ProofError(f"handover: expected the secret of {wish[0]}, generation {wish[1]}, found none")
-        if secret_commitment(handed.secrets[wish]) != commitments[wish]:
-            raise ProofError(f"handover: the secret of {wish[0]}, generation {wish[1]}, is not the one that was committed to")

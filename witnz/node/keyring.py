@@ -60,6 +60,10 @@ class KeptSigner:
         return self._signer.sign(message)
 
     @property
+    def directory(self) -> Path:
+        return self._path.parent
+
+    @property
     def next_path(self) -> Path:
         return next_file(self._path)
 

@@ -6,6 +6,8 @@ record.  They are in force from the next record on, on every node alike; the con
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Final
 
 import structlog
@@ -15,12 +17,16 @@ from witnz.cluster.peers import Peers
 from witnz.config import Config
 from witnz.core.journal import JournalState
 from witnz.core.record import Record
+from witnz.errors import WitnzError
 from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring
+from witnz.node.log_key import fetch_log_key
+from witnz.node.sources import Sources
 
 log = structlog.get_logger(__name__)
 
 CHANGING: Final = ("member", "key")
+FETCH_S, FETCH_MAX_S, FETCH_TRIES = 0.5, 30.0, 100
 
 
 def follow_keys(keys: Keyring, node_id: str, journal: Journal, peers: Peers | None = None) -> None:
@@ -31,7 +37,9 @@ def follow_keys(keys: Keyring, node_id: str, journal: Journal, peers: Peers | No
             return
         state = journal.state
         missing = keys.follow(node_id, state.members, state.log_key)
-        if missing:
+        if missing == ["log"] and peers is not None:
+            threading.Thread(target=_fetch, args=(keys, node_id, journal, peers), name="log key", daemon=True).start()
+        elif missing:
             log.error("keys in force are not here", keys=missing, hint="restore this node's keys directory, or restart it")
         if peers is not None and record is not None and record.type == "member":
             peers.update_members(peers_of(state))
@@ -41,6 +49,23 @@ def follow_keys(keys: Keyring, node_id: str, journal: Journal, peers: Peers | No
     if journal.state.members:
         follow()
     journal.on_record.append(follow)
+
+
+def _fetch(keys: Keyring, node_id: str, journal: Journal, peers: Peers) -> None:
+    """The log key was rotated on another node: have it handed over, for as long as it takes the others to answer."""
+    wait_s = FETCH_S
+    for _ in range(FETCH_TRIES):
+        state = journal.state
+        others = [member for member in state.members if member != node_id]
+        try:
+            if fetch_log_key(keys, node_id, state, Sources(peers, others)):
+                log.info("log key was handed over")
+                return
+        except WitnzError as error:
+            log.warning("log key was not handed over yet", reason=error.message)
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, FETCH_MAX_S)
+    log.error("log key in force is not here", hint="restart this node when the others run")
 
 
 def peers_of(state: JournalState) -> list[Peer]:
