@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from witnz.demo import guard
+from witnz.demo.outside import Outside
 from witnz.demo.server import PostgresServer
 from witnz.errors import DatabaseError, NodeUnreachable, UsageError
 from witnz.web.client import NodeClient
@@ -116,6 +117,7 @@ class Stage:
         self.client = NodeClient(socket_path)
         self.version = ""
         self.server = PostgresServer(auth="scram-sha-256")
+        self.outside = Outside(directory)
         self._passwords = {role: secrets.token_urlsafe(12) for role in ROLES}
         self._node: subprocess.Popen[bytes] | None = None
 
@@ -126,7 +128,9 @@ class Stage:
             self._make_database()
             self._write_private("witnz.password", self._passwords["witnz"] + "\n")
             self._write_private("pgpass", f"127.0.0.1:*:*:shop_owner:{self._passwords['shop_owner']}\n")
-            self.config.write_text(_CONFIG.format(cluster=CLUSTER, port=self.server.port, database=DATABASE), encoding="utf-8")
+            self.outside = Outside.start(self.directory)
+            config = _CONFIG.format(cluster=CLUSTER, port=self.server.port, database=DATABASE) + self.outside.config()
+            self.config.write_text(config, encoding="utf-8")
         except BaseException:
             self.close()
             raise
@@ -140,6 +144,7 @@ class Stage:
         if self._node is not None:
             with contextlib.suppress(DatabaseError):
                 self.stop_node(timeout_s=10)
+        self.outside.close()
         self.server.close()
 
     def _make_database(self) -> None:

@@ -86,6 +86,7 @@ class Anchoring:
             for name, section in named(config.anchors).items()
         }
         self._started = time.monotonic()
+        self._has_threads = False
         self._compared = {name: threading.Event() for name in self.lanes}
         self._floor: Checkpoint | None = None
         self._forked: str | None = None
@@ -93,7 +94,8 @@ class Anchoring:
         self._lock = threading.Lock()
 
     def configure(self) -> None:
-        """Note every anchor in the store."""
+        """Note every anchor in the store; from now on each has a thread, which asks it for what is there."""
+        self._has_threads = True
         for lane in self.lanes.values():
             lane.configure()
 
@@ -302,6 +304,10 @@ class Anchoring:
     def condition(self, size: int) -> str | None:
         """Why this node must not sign a checkpoint of ``size``, None where nothing anchored speaks against it."""
         waiting = [name for name, event in self._compared.items() if not event.is_set()]
+        if not self._has_threads:  # a command beside a stopped node: nobody else will ask
+            for name in waiting:
+                self.compare(name)
+            waiting = []
         if waiting and time.monotonic() - self._started < START_WAIT_S:
             return f"{', '.join(waiting)} has not said yet what is anchored"
         with self._lock:

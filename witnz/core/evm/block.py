@@ -19,10 +19,10 @@ from witnz.core.evm.keccak import keccak256
 from witnz.core.evm.rlp import Encodable, as_bytes, as_integer, decode_list, encode
 from witnz.errors import FormatError, ProofError
 
-_HEADER_INTEGERS: Final = frozenset(
+HEADER_INTEGERS: Final = frozenset(
     ("difficulty", "number", "gasLimit", "gasUsed", "timestamp", "baseFeePerGas", "blobGasUsed", "excessBlobGas")
 )
-_HEADER: Final = (
+HEADER_FIELDS: Final = (
     *("parentHash", "sha3Uncles", "miner", "stateRoot", "transactionsRoot", "receiptsRoot", "logsBloom", "difficulty"),
     *("number", "gasLimit", "gasUsed", "timestamp", "extraData", "mixHash", "nonce"),
     # London, Shanghai, Cancun, Prague
@@ -58,9 +58,9 @@ def parse_header(data: bytes) -> Header:
 def header_from_json(block: Mapping[str, Any]) -> bytes:
     """The header's RLP of an ``eth_getBlockBy…`` answer.  Raises ProofError where it does not hash to the block's hash."""
     fields: list[Encodable] = []
-    for name in _HEADER:
+    for name in HEADER_FIELDS:
         if block.get(name) is not None:
-            fields.append(_integer(block, name) if name in _HEADER_INTEGERS else _bytes(block, name))
+            fields.append(_integer(block, name) if name in HEADER_INTEGERS else _bytes(block, name))
     header = encode(fields)
     if keccak256(header) != _bytes(block, "hash"):
         raise ProofError(
