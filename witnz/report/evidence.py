@@ -18,7 +18,6 @@ from witnz import __version__
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.journal_view import JournalView
 from witnz.core.note import parse_note
-from witnz.core.policy import evaluate, parse_policy
 from witnz.core.timestamp import format_time
 from witnz.report import bundles, changes, coverage, lifecycle, sections
 from witnz.report.coverage import Pace
@@ -268,11 +267,6 @@ def _controls(standard: Standard, predicate: Mapping[str, Any]) -> list[dict[str
             }
         )
     return out
-
-
-def is_final(note: str, policy: str) -> bool:
-    """Whether a note satisfies the policy."""
-    return evaluate(parse_policy(policy), parse_note(note)).satisfied
 
 
 def _b64(data: bytes) -> str:
