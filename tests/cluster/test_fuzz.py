@@ -11,7 +11,7 @@ from tests.support.raft_world import SCENARIOS, Host, Violation, World, run_scen
 from witnz.cluster.raft import log
 from witnz.cluster.raft.member import Agreed
 
-SEEDS = range(3)
+SEEDS = range(2)
 
 
 @pytest.fixture(autouse=True)

@@ -152,7 +152,7 @@ class World:
                 host.frozen_until = 0.0
             while self.now < 1000.0 + self.storm_s + self.calm_s:
                 self.advance(storm=False)
-                if self.now > 1000.0 + self.storm_s + self.calm_s / 3 and self.settled():
+                if self.now > 1000.0 + self.storm_s + self.calm_s / 2 and self.settled():
                     break
             self.judge()
         finally:
@@ -176,7 +176,8 @@ class World:
                 host.member.step()
                 self.apply(host)
                 self.catch_up(host)
-        if self.now < 1000.0 + self.storm_s + 1.0 or self.rnd.random() < 0.1:
+        calm_for = self.now - 1000.0 - self.storm_s
+        if calm_for < 1.0 or (calm_for < self.calm_s / 2 and self.rnd.random() < 0.1):
             self.propose()
         self.deliver()
 
@@ -210,13 +211,22 @@ class World:
 
     def stop(self, host: Host, *, power: bool) -> None:
         self.counts["power losses" if power else "kills"] += 1
-        for pair in [pair for pair in self.up if host.name in pair]:
+        for pair in sorted((pair for pair in self.up if host.name in pair), key=sorted):
+            self.last_words(host.name, *(pair - {host.name}))
             self.disconnect(pair)
         host.member = None
         host.restoring = None
         self.asked[host.name].clear()
         if power:
             host.disk.lose_power()
+
+    def last_words(self, one: str, other: str) -> None:
+        """Some of what a dying member had sent still arrives."""
+        link, hearer = self.links[one, other], self.hosts[other]
+        for _ in range(self.rnd.randint(0, len(link))):
+            frame = link.popleft()[1]
+            if hearer.member is not None and hearer.frozen_until <= self.now:
+                hearer.member.received(one, frame)
 
     def wipe_one(self) -> None:
         """A member loses everything; people remove it from the cluster and add it again."""
@@ -362,7 +372,7 @@ class World:
     def disconnect(self, pair: frozenset[str]) -> None:
         if pair in self.up:
             self.up.discard(pair)
-            for one in pair:
+            for one in sorted(pair):
                 (other,) = pair - {one}
                 self.links[one, other] = deque()
                 if self.hosts[one].member is not None:
@@ -450,7 +460,7 @@ SCENARIOS: dict[str, dict[str, float]] = {
     "three": {},
     "five": {"members": 5},
     "small commands": {"payload": 200, "compact_bytes": 20_000},
-    "slow links": {"delay_s": 0.6, "cut": 0.002},
+    "slow links": {"delay_s": 0.3, "cut": 0.002},
     "much cutting": {"cut": 0.02, "kill": 0.0005},
     "much killing": {"kill": 0.006, "cut": 0.001},
     "clocks": {"freeze": 0.01},
