@@ -21,13 +21,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Any, Final
 
 from witnz.core.evm.transaction import format_address
 from witnz.core.policy import Policy
 from witnz.errors import FormatError
+
+if TYPE_CHECKING:  # certificates are slow to import, and few trust files hold one
+    from cryptography import x509
 
 MAX_TRUST_BYTES: Final = 64 * 1024
 MAX_CHAIN_ID: Final = 2**53 - 1
@@ -125,6 +126,8 @@ class _Found:
         self.pem.append(line)
         if line != _PEM_END:
             return None
+        from cryptography import x509
+
         try:
             self.certificates.append(x509.load_pem_x509_certificate("\n".join(self.pem).encode()))
         except ValueError as error:

@@ -16,12 +16,8 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
-
-from witnz.core import rfc3161
 from witnz.core.checkpoint import checkpoint_digest
 from witnz.core.evm.receipt import EvmProof, check_evm_receipt
 from witnz.core.evm.transaction import format_address
@@ -33,6 +29,9 @@ from witnz.core.timestamp import format_time
 from witnz.core.trust import Trust
 from witnz.core.verdict import Check, CheckStatus
 from witnz.errors import FormatError, ProofError
+
+if TYPE_CHECKING:  # certificates are slow to import, and few bundles hold one
+    from cryptography import x509
 
 OfflineVerifier = Callable[[Receipt, bytes, Trust, str], Sequence[Check]]
 """(receipt, digest of the checkpoint, trust, name of the check) -> at least one check, each named ``name`` or ``name.…``."""
@@ -127,6 +126,8 @@ def _in_chain(proof: EvmProof, trust: Trust, name: str) -> Check:
 
 def verify_rfc3161(receipt: Receipt, digest: bytes, trust: Trust, name: str) -> list[Check]:
     """A time stamp is signed by an authority: one whose root the verifier lists, else nobody knows whose it is."""
+    from witnz.core import rfc3161
+
     name = f"{name}.token"
     if not rfc3161.is_available():
         return [skip(name, "the time stamp: not checked (this installation cannot; install witnz[tsa], or use openssl ts)")]
@@ -149,6 +150,9 @@ def verify_rfc3161(receipt: Receipt, digest: bytes, trust: Trust, name: str) -> 
 
 def _listed(texts: Sequence[str], authorities: frozenset[bytes]) -> list[x509.Certificate]:
     """Of the PEM certificates that a receipt brings, those whose digests the verifier lists."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+
     found = []
     for text in texts:
         with suppress(ValueError):
