@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,8 +51,12 @@ def test_the_edited_node_is_outvoted_and_restored(own_trio: Trio) -> None:
     assert edited.verdict is not Verdict.VERIFIED, "it equals the edited store, and yet it is not green"
     assert trio[others[0]].verify_table("public.untouched").verdict is Verdict.VERIFIED
 
-    kept = trio[victim].peering.refilling.restore(LEDGER)
-    assert kept is not None and kept.exists(), "what was there is kept as evidence"
+    finding = trio.wait_for(victim, "node.diverged", victim)
+    restored = trio[victim].peering.refilling.repair(finding.id)
+    assert Path(restored["evidence"]).exists(), "what was there is kept as evidence"
     trio.ready(victim)
     wait(lambda: trio.table_log(victim, LEDGER) == trio.table_log(others[0], LEDGER), "the majority's log")
+    for node in trio.nodes:
+        name = f"{finding.id} to be repaired on {node}"
+        wait(lambda node=node: any(f.id == finding.id and f.state == "repaired" for f in trio.findings(node, state=None)), name)
     trio.assert_alike(expected=lambda finding: finding.cls in ("node.diverged", "row.modified", "node.store-tampered"))

@@ -23,7 +23,7 @@ from witnz.cli.findings import FindingId
 from witnz.cli.invocation import Invocation, invocation
 from witnz.cli.output import is_terminal
 from witnz.cli.text import count, printable
-from witnz.errors import UsageError
+from witnz.errors import NodeUnreachable, UsageError
 
 if TYPE_CHECKING:
     from witnz.config import Config
@@ -44,7 +44,11 @@ class Repairing(Protocol):
 def register(app: typer.Typer) -> None:
     """Add the group to the program."""
     group = add_group(
-        app, "repair", "Put recorded rows back: plan, apply.", "witnz repair plan F-0123456789ab -o repair.sql", section=MANAGE
+        app,
+        "repair",
+        "Put back recorded rows, or a node's store.",
+        "witnz repair plan F-0123456789ab -o repair.sql",
+        section=MANAGE,
     )
     add_command(group, "plan", "witnz repair plan F-0123456789ab -o repair.sql")(plan)
     add_command(
@@ -53,6 +57,7 @@ def register(app: typer.Typer) -> None:
         "witnz repair apply F-0123456789ab --admin-url postgresql://app_owner@db.internal/app"
         ' --operator-key operator-alice.key --reason "restored after incident 12"',
     )(apply)
+    add_command(group, "store", "witnz repair store F-0123456789ab")(store)
 
 
 def plan(
@@ -100,6 +105,21 @@ def _write_private(path: Path, text: str) -> None:
     if path.exists():
         raise UsageError(f"{path} exists already", hint="name another file with -o")
     save_key_file(path, text)
+
+
+def store(context: typer.Context, finding_id: FindingId) -> int:
+    """Take a log of this node from the other members, where it differs from what a quorum sealed.
+
+    For a node.diverged finding that names this node.  What was there before is kept in the evidence directory.
+    """
+    call = invocation(context)
+    with running_client(call.startable_config()) as node:
+        if node is None:
+            raise NodeUnreachable("this node does not run", hint="start it with `witnz start`: it fetches from the others")
+        document = node.restore_store(finding_id)
+    kept = f"; what was there is kept in {printable(document['evidence'])}" if document["evidence"] else ""
+    call.output.answer(document, [f"{document['table']} is the majority's log again{kept}"])
+    return 0
 
 
 def apply(

@@ -13,7 +13,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import structlog
@@ -114,6 +114,28 @@ class Refilling:
         return True
 
     # -- the minority ---------------------------------------------------------------------------------------------------------
+
+    def repair(self, finding_id: str) -> dict[str, Any]:
+        """``witnz.restore/1``: restore what a ``node.diverged`` finding about this node names, and close the finding.
+
+        Raises UsageError for any other finding.
+        """
+        node = self._node
+        finding = node.approvals.get(finding_id)
+        if finding.cls != "node.diverged" or finding.key != node.config.node_id or finding.table is None:
+            raise UsageError(
+                f"finding {finding_id} is not about a log of this node", hint="run it on the node that the finding names"
+            )
+        kept = self.restore(finding.table)
+        node.approvals.journal_finding(finding)
+        body = {"finding": finding_id, "target": node.config.node_id, "sql_sha256": None, "result": "repaired"}
+        node.following.follow(node.journal.propose("repair", body))
+        return {
+            "schema": "witnz.restore/1",
+            "finding": finding_id,
+            "table": finding.table,
+            "evidence": None if kept is None else str(kept),
+        }
 
     def restore(self, table: str) -> Path | None:
         """Take back what of a table's log is not what a quorum sealed; the file that it was kept in.

@@ -221,7 +221,9 @@ def _source(moment: Moment) -> dict[str, Any]:
 
 def checks(moment: Moment) -> list[dict[str, Any]]:
     """Every named check, always all of them and in this order."""
+    among = [_check_quorum(moment)] if len(moment.state.members) > 1 else []
     return [
+        *among,
         _check_capture(moment),
         _check_slot(moment),
         _check_seals(moment),
@@ -236,6 +238,17 @@ def checks(moment: Moment) -> list[dict[str, Any]]:
 
 def check(name: str, status: CheckStatus, message: str, hint: str = "", since: str | None = None) -> dict[str, Any]:
     return {"name": name, "status": status, "message": message, "hint": hint, "since": since}
+
+
+def _check_quorum(moment: Moment) -> dict[str, Any]:
+    """Of several members only: without a quorum nothing is sealed or cosigned, and everything else goes on."""
+    if moment.live is None:
+        return check("quorum", "unknown", STOPPED)
+    engine, needed = moment.live.engine.status(), moment.state.quorum
+    if engine.has_quorum:
+        return check("quorum", "ok", f"a quorum of {needed} answers; {engine.leader} leads")
+    message = f"fewer than {needed} members answer: recording, detection and alerts go on, seals and checkpoints wait"
+    return check("quorum", "fail", message, "bring the other members back; `witnz cluster status` shows who answers")
 
 
 def _check_capture(moment: Moment) -> dict[str, Any]:

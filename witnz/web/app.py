@@ -24,6 +24,7 @@ POST /anchors/check                    auditor   {"all": bool}   look whether wh
 POST /findings/{id}/ack                operator  {"reason": …}
 POST /findings/{id}/approve            operator  {"body": the signed accept body}
 GET /findings/{id}/repair              operator  witnz.repair-plan/1; it holds the values of the rows
+POST /findings/{id}/restore            operator  the node's own log is taken from the other members
 POST /findings/{id}/repair             operator  {"applied": {…}, "sql_sha256": …}: it is written; verify, and close the finding
 POST /drills                           operator  {"attack", "result", "detected_s"}
 POST /protect                          operator  {"table": …, "mode": …, …}
@@ -130,6 +131,7 @@ LONG_ENDPOINTS: Final = (
     LongEndpoint("/anchor", writes.anchor, Role.AUDITOR),
     LongEndpoint("/anchors/check", writes.check_anchors, Role.AUDITOR),
     LongEndpoint("/findings/{finding}/repair", writes.settle_repair, Role.OPERATOR),
+    LongEndpoint("/findings/{finding}/restore", writes.restore_store, Role.OPERATOR),
 )
 
 

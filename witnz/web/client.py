@@ -181,6 +181,10 @@ class NodeClient:
         document = {"applied": dict(applied) | {"xid": str(applied["xid"])}, "sql_sha256": sql_sha256}
         return self._work(f"/findings/{_segment(finding_id)}/repair", document, lambda rows: None)
 
+    def restore_store(self, finding_id: str) -> dict[str, Any]:
+        """``witnz.restore/1``, once the node's own log is the majority's again."""
+        return self._work(f"/findings/{_segment(finding_id)}/restore", {}, lambda rows: None)
+
     def protect(
         self, table: str, mode: str = "state_integrity", *, exclude_columns: Sequence[str] = (), **rules: bool | str
     ) -> dict[str, Any]:

@@ -103,6 +103,17 @@ def settle_repair(site: Site, asked: Asked) -> Work:
     return work
 
 
+def restore_store(site: Site, asked: Asked) -> Work:
+    """The log of this node that a ``node.diverged`` finding names is taken from the majority; what was there is kept."""
+    check_members(asked.body, frozenset())
+    peering = site.node.peering
+    if peering is None:
+        raise UsageError("this node has no other members to restore from", hint="restore its data directory from a backup")
+    name = _open_finding(site, asked)
+    _journal(site, asked, "findings.restore", {"finding": name})
+    return lambda tell: peering.refilling.repair(name)
+
+
 def decide(site: Site, asked: Asked) -> Answer:
     """``{"type": …, "body": …}``: journal what an operator's key signed, and do it."""
     check_members(asked.body, frozenset({"type", "body"}))
