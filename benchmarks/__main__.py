@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import figures
+from benchmarks.anchoring import anchoring
 from benchmarks.ordering import ordering
 from benchmarks.setting import machine, setting
 
@@ -21,6 +22,7 @@ NAMES = {
     "P5": "peak memory of capture and verification",
     "P6": "store size",
     "P8": "offline verification",
+    "anchoring": "publishing, receipts, a thousand anchors",
     "ordering": "new leader, and ordering of commands",
 }
 
@@ -41,6 +43,7 @@ def main() -> int:
         taken["P3"] = figures.latency(place, node)
         node.stop()
     taken["ordering"] = ordering()
+    taken["anchoring"] = anchoring()
     text = json.dumps(taken, indent=2)
     if arguments.json is not None:
         arguments.json.write_text(text + "\n")

@@ -331,6 +331,9 @@ def comparing(scene: Scene, note: str | None) -> Anchoring:
     anchoring = Anchoring(scene.config(), scene.parts)
     anchoring.lanes["a"] = scene.lane(anchor)
     anchoring._compared["a"] = threading.Event()
+    stop, spawned = threading.Event(), []
+    anchoring.start(lambda name, work: spawned.append(name), stop, publish=True)
+    assert spawned == ["anchor a"]
     assert anchoring.condition(scene.node.journal.size) is not None, "nothing is signed before the anchors were asked"
     anchoring.compare("a")
     scene.node.cosigner.conditions.append(anchoring.condition)
@@ -369,6 +372,15 @@ def test_a_checkpoint_that_others_signed_does_not_stop_it(scene: Scene, tmp_path
         other.node.close()
     assert anchoring.condition(scene.node.journal.size) is None
     assert scene.open_findings() == []
+
+
+def test_a_node_that_is_not_started_asks_before_it_signs(scene: Scene) -> None:
+    anchor = Scripted()
+    anchor.shown = anchored_note(scene, scene.node.journal.size + 9, bytes(32))
+    anchoring = Anchoring(scene.config(), scene.parts)
+    anchoring.lanes["a"] = scene.lane(anchor)
+    anchoring._compared["a"] = threading.Event()
+    assert "is anchored" in str(anchoring.condition(scene.node.journal.size))
 
 
 def test_an_anchor_that_does_not_answer_holds_nothing_up(scene: Scene) -> None:

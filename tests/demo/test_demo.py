@@ -56,6 +56,8 @@ COMMANDS = {
     "report.verify": "exit code 0, VERIFIED",
     "report.spoilt": "exit code 3, TAMPERED",
     "report.spoilt.py": "exit code 3",
+    "storage.online": "exit code 0, VERIFIED",
+    **dict.fromkeys(("storage.check", "storage.online-after"), "exit code 3, TAMPERED"),
     "offline.without-policy": "exit code 4, INCONCLUSIVE",
     "offline.foreign-policy": "exit code 3, TAMPERED",
     "offline.root-changed": "exit code 2",
@@ -118,7 +120,9 @@ def test_everything_that_was_expected_was_seen(played: Played) -> None:
     assert played.code == 0
     assert (played.document["schema"], played.document["ok"], played.document["tamper"]) == ("witnz.demo/1", True, "all")
     names = [scene["scene"] for scene in played.document["scenes"]]
-    assert sorted(names) == sorted([*FOUND, *COMMANDS, *(f"repair.{name}" for name in REPAIRED), "repair.closed"])
+    assert sorted(names) == sorted(
+        ["storage.removed", *FOUND, *COMMANDS, *(f"repair.{name}" for name in REPAIRED), "repair.closed"]
+    )
 
 
 @pytest.mark.parametrize("scene", FOUND)
@@ -130,6 +134,13 @@ def test_each_tampering_is_caught_with_its_row_named(played: Played, scene: str)
     assert (finding["class"], finding["table"], finding["key"]) == (cls, table, key)
     assert finding["recorded"] != finding["found"] or finding["recorded"] is None
     assert (finding["explained_by"] is None) == (detector != "stream")
+
+
+def test_what_the_storage_administrator_removed_is_missing(played: Played) -> None:
+    seen = played.scene("storage.removed")
+    (finding,) = seen["findings"]
+    assert (seen["ok"], seen["detector"], finding["class"]) == (True, "anchor", "anchor.missing")
+    assert finding["key"].startswith("s3 evidence http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("scene", COMMANDS)

@@ -18,7 +18,7 @@ SOMEBODY_ELSE: Final = "0x" + "11" * 20
 def anchor(play: Play) -> None:
     """Publish the newest checkpoint everywhere, and look whether it is there."""
     outside = play.stage.outside
-    play.begin("anchors", "Anchoring outside: a public chain, a time-stamping authority")
+    play.begin("anchors", "Anchoring outside: a bucket under lock, a public chain, a time-stamping authority")
     for name, reason in outside.missing.items():
         play.narrator.say(f"{name} is left out: {reason}")
     if not outside.names:

@@ -1,4 +1,5 @@
-"""What lies outside the demo's house: a public chain and a time-stamping authority, real ones of their kinds, on this machine.
+"""What lies outside the demo's house: a bucket under Object Lock, a public chain, a time-stamping authority, real ones of their
+kinds, on this machine.
 
 Each is left out where what it needs is not installed, and the demo says so; nothing pretends to be one.
 """
@@ -10,12 +11,16 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from witnz.demo import evm_in_process
 from witnz.demo.authority import Authority, openssl_binary
 from witnz.demo.chain import Anvil, DemoChain, anvil_binary
 from witnz.demo.evm_in_process import InProcessChain
+from witnz.errors import UsageError
+
+if TYPE_CHECKING:
+    from witnz.demo.bucket import Bucket
 
 KEY: Final = "anchor-account.key"
 ROOT: Final = "authority.pem"
@@ -34,6 +39,7 @@ class Outside:
     address: str = ""
     chain: DemoChain | None = None
     authority: Authority | None = None
+    bucket: Bucket | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
@@ -41,6 +47,7 @@ class Outside:
         """Start what can be; keys and certificates that the configuration names go to ``directory``."""
         outside = cls(directory)
         try:
+            outside._start_storage()
             outside._start_chain()
             outside._start_authority()
         except BaseException:
@@ -54,6 +61,8 @@ class Outside:
     def config(self) -> str:
         """The ``anchors`` section of witnz.yaml."""
         lines = []
+        if self.bucket is not None:
+            lines.append(self.bucket.section())
         if self.chain is not None:
             url, chain_id = self.chain.url, self.chain.chain_id
             evm = f"rpc_url: '{url}', chain_id: {chain_id}, key_file: {KEY}, address: '{self.address}'"
@@ -82,6 +91,17 @@ class Outside:
         body = {"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": [hex(number), False]}
         answer = httpx.post(self.chain.url, json=body, timeout=30, trust_env=False).json()
         return str(answer["result"]["hash"])
+
+    def _start_storage(self) -> None:
+        from witnz.demo.bucket import Bucket
+
+        try:
+            self.bucket = Bucket.start(self.directory)
+        except UsageError as error:
+            self.missing["s3"] = error.message
+            return
+        self._stack.callback(self.bucket.close)
+        self.names.append("s3")
 
     def _start_chain(self) -> None:
         from eth_account import Account

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from witnz.demo import anchoring, guard, proving, reporting, tampering
+from witnz.demo import anchoring, bucket, guard, proving, reporting, tampering
 from witnz.demo.play import Expected, Narrator, Play
 from witnz.demo.stage import AUDIT_ROWS, PRICE_ROWS, Stage
 from witnz.demo.summary import Summary
@@ -82,6 +82,7 @@ def _play(play: Play, workload: Workload, tamper: Tamper) -> None:
         proving.export(play)
         proving.verify_offline(play)
         anchoring.verify_anchored(play)
+        bucket.administrator(play)
         reporting.report(play)
         _ending(play, workload)
     except (WitnzError, psycopg.Error) as error:

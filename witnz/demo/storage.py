@@ -93,6 +93,10 @@ class StorageServer:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._ports['s3']}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> None:
         """At once: its own orderly stop takes half a minute, and its directory is thrown away."""
         if self._process.poll() is None:
