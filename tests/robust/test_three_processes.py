@@ -15,6 +15,8 @@ from tests.support.postgres import create_database
 from tests.support.processes import Processes
 from witnz.demo.server import PostgresServer
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 ROUNDS = 20
 TABLES = [
     {"name": "events", "mode": "append_only", "verify_interval": "0s"},

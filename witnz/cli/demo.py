@@ -44,7 +44,7 @@ def demo(
         typer.Option("--keep", metavar="DIR", help="A new directory where database, store, keys, bundles and log stay."),
     ] = None,
     no_cluster: Annotated[
-        bool, typer.Option("--no-cluster", help="One node. This version has no larger cluster, so it is what runs anyway.")
+        bool, typer.Option("--no-cluster", help="One node, which is what the demo runs with anyway.")
     ] = False,
     tamper: Annotated[
         Tamper, typer.Option("--tamper", help="sql: as the DBA and round the publication; file: in the heap file.")
