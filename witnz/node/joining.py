@@ -27,6 +27,7 @@ from witnz.core.journal_facts import Member
 from witnz.core.record import Record, format_record, parse_record
 from witnz.errors import ConfigError, Inconclusive, ReplicationImpossible, WitnzError
 from witnz.node.catchup import UNSEALED_WAIT_S, CatchUp, Home
+from witnz.node.following import FOLLOWED
 from witnz.node.images import ImageBox
 from witnz.node.keyring import load_node_keys, load_retain_key
 from witnz.node.membership import peers_of
@@ -106,7 +107,7 @@ class Joining:
                 ("position", position),
                 ("last_final_lsn", state.last_seal_lsn),
                 ("timeline", state.timeline),
-                ("carried_out", state.size),
+                (FOLLOWED, state.size),
                 (JOINED, None),
             ):
                 meta.save_value(conn, key, value)
