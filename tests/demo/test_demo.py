@@ -29,7 +29,7 @@ from witnz.verify.bundle import verify_bundle
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_S = 240
+TIMEOUT_S = 420
 END_S = 90  # a machine with better things to do takes its time to stop a node and a server
 AUDIT, PRICES = "public.audit_logs", "billing.prices"
 
@@ -62,6 +62,11 @@ COMMANDS = {
     "offline.foreign-policy": "exit code 3, TAMPERED",
     "offline.root-changed": "exit code 2",
     "offline.root-forged": "exit code 3, TAMPERED",
+    "anchors.now": "exit code 0",
+    "anchors.check": "exit code 0, VERIFIED",
+    "anchors.receipts": "evm, rfc3161",
+    "offline.anchored": "exit code 0, VERIFIED",
+    "offline.foreign-account": "exit code 3, TAMPERED",
     "setup.start": "recording",
     "no-false-alarm": "no other finding",
     "workload": "rows and signed changes",
