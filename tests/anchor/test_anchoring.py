@@ -23,7 +23,7 @@ from witnz.core.verdict import Check, CheckStatus, Verdict
 from witnz.demo.storage import StorageServer
 from witnz.errors import AnchorUnreachable, NoQuorum, WitnzError
 from witnz.node.anchor_lane import Lane, Parts
-from witnz.node.anchor_status import anchor_documents, history
+from witnz.node.anchor_status import anchor_documents, history, receipt_documents
 from witnz.node.anchoring import Anchoring, worst_of
 from witnz.node.cosigning import NotCosigned
 from witnz.node.evidence import Evidence
@@ -428,6 +428,24 @@ def test_from_checkpoint_to_receipt_to_bundle_and_back(scene: Scene, storage: St
         (size + 1, later, ["basic"]),
     ]
     assert stretches[0]["parties"][0] == "the administrator of node1"
+
+
+def test_the_status_of_a_moment_does_not_run_into_what_was_journalled_since(scene: Scene) -> None:
+    settle(scene.lane(Scripted()))
+    with scene.node.db.read() as conn:
+        conn.execute("SELECT count(*) FROM journal").fetchone()  # the moment
+        before = history(conn, scene.node.journal.state)
+        scene.grow()
+        settle_now(scene)
+        assert len(scene.anchored()) == 2
+        assert history(conn, scene.node.journal.state) == before
+        assert len(list(receipt_documents(conn, scene.node.journal.state, 10))) == 1
+
+
+def settle_now(scene: Scene) -> None:
+    lane = scene.lane(Scripted())
+    lane.ask()
+    settle(lane)
 
 
 def test_what_was_done_to_an_anchored_object_is_one_finding(scene: Scene, storage: StorageServer) -> None:

@@ -83,7 +83,7 @@ def _status(newest: Anchored | None, saved: anchors.StoredAnchor | None, *, late
 
 def _newest(conn: sqlite3.Connection, state: JournalState, section: AnchorConfig) -> Anchored | None:
     """The newest receipt that fits what the section says of its place."""
-    for one in reversed(state.anchored()):
+    for one in reversed(_anchored(conn, state)):
         if one.type == _RECEIPT_TYPE.get(section.type, section.type) and _fits(section, receipt_of(conn, one)):
             return one
     return None
@@ -105,6 +105,12 @@ def _fits(section: AnchorConfig, receipt: Receipt) -> bool:
     return True
 
 
+def _anchored(conn: sqlite3.Connection, state: JournalState) -> list[Anchored]:
+    """The ``anchor`` records that ``conn`` sees: the running node's journal may be further by now."""
+    size = stored.journal_size(conn)
+    return [one for one in state.anchored() if one.seq <= size]
+
+
 def receipt_of(conn: sqlite3.Connection, one: Anchored) -> Receipt:
     """The receipt of an ``anchor`` record."""
     return parse_receipt(parse_record(stored.record_at(conn, one.seq)).body["receipt"])
@@ -115,7 +121,7 @@ def receipt_of(conn: sqlite3.Connection, one: Anchored) -> Receipt:
 
 def history(conn: sqlite3.Connection, state: JournalState) -> list[dict[str, Any]]:
     """The stretches of the journal, oldest first; ``at``: when the checkpoint that ends one was made."""
-    newest = {(one.type, one.place): one for one in state.anchored()}
+    newest = {(one.type, one.place): one for one in _anchored(conn, state)}
     final = checkpoints.latest(conn, final=True)
     sizes = sorted({one.size for one in newest.values()} | ({final.size} if final is not None else set()))
     stretches, first = [], 1
@@ -158,7 +164,7 @@ def _party(conn: sqlite3.Connection, one: Anchored) -> str:
 
 def receipt_documents(conn: sqlite3.Connection, state: JournalState, limit: int) -> Iterator[dict[str, Any]]:
     """The newest ``anchor`` records, newest first, with their receipts and what the last look found."""
-    for one in list(reversed(state.anchored()))[:limit]:
+    for one in list(reversed(_anchored(conn, state)))[:limit]:
         look = anchors.load_look(conn, one.seq)
         seen = None if look is None else {"at": format_time(look.at), "status": look.status, "checks": list(look.checks)}
         yield {
