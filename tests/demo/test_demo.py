@@ -29,7 +29,7 @@ from witnz.verify.bundle import verify_bundle
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_S = 420
+TIMEOUT_S = 280
 END_S = 90  # a machine with better things to do takes its time to stop a node and a server
 AUDIT, PRICES = "public.audit_logs", "billing.prices"
 
