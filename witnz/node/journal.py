@@ -21,6 +21,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,7 +44,7 @@ from witnz.core.record import (
     vote_bytes,
 )
 from witnz.core.record_bodies import VOTED
-from witnz.core.shape import hex_bytes, integer, members
+from witnz.core.shape import hex_bytes, integer, list_of, members
 from witnz.errors import NoQuorum, ProofError, WitnzError
 from witnz.store import journal as stored
 from witnz.store import meta
@@ -55,7 +56,7 @@ PROPOSE_TIMEOUT_S = 10.0
 SIGN_AGAIN = 3  # how often a record is signed anew because its place in the node's sequence was taken meanwhile
 INDEX, IN_FLIGHT, MEMBERSHIP = "journal_index", "proposal", "membership"
 
-_SNAPSHOT = members({"chain": hex_bytes(32), "size": integer()})
+_SNAPSHOT = members({"chain": hex_bytes(32), "membership": list_of(integer(), low=2, high=2), "size": integer()})
 
 Body = Mapping[str, Any]
 Collect = Callable[[str, Body, int], Mapping[str, str]]
@@ -213,9 +214,13 @@ class Journal:
         return self._index
 
     def snapshot(self) -> tuple[int, bytes]:
-        """What stands for all commands up to an index: the journal's size and chain head."""
-        with self._lock:
-            return self._index, canonical({"chain": self.head.chain.decode(), "size": self.head.size})
+        """What stands for all commands up to an index: the journal's size and chain head, and since when its members order it.
+
+        The index at which the members changed is known only to whoever applied that command, so it travels with the rest.
+        """
+        with self._lock, self._db.read() as conn:
+            membership = _membership(conn)
+            return self._index, canonical({"chain": self.head.chain.decode(), "membership": membership, "size": self.head.size})
 
     def restore(self, index: int, snapshot: bytes) -> None:
         """Reach the journal that a snapshot names, with records from other members; durable when this returns.
@@ -231,7 +236,13 @@ class Journal:
                 if self.head.size < named["size"] or stored.chain_at(conn, named["size"]) != named["chain"]:
                     raise ProofError(f"the journal of this node is not the cluster's at size {named['size']}")
                 meta.save_value(conn, INDEX, index)
+                changed = named["membership"][0] > _membership(conn)[0]
+                if changed:
+                    meta.save_value(conn, MEMBERSHIP, json.dumps(named["membership"]))
             self._index, self._compared = index, named["size"]
+            if changed:
+                epoch, since_index = named["membership"]
+                self._engine.reconfigure(Membership(epoch, since_index, tuple(sorted(self.state.members))))
 
     def reload(self) -> None:
         """Take note of records that were written to the store from elsewhere, checked there; on the applying thread."""
@@ -275,22 +286,20 @@ class Journal:
                 listener(record)
 
     def _store(self, index: int, record: Record) -> None:
+        """The record, its index and, where it changes the members, who orders from here on: all or nothing of it."""
+        changes = record.type == "member" and self._replicated
         with self._db.write() as conn:
             head = self.head.copy()
             stored.append_record(conn, head, format_record(record))
             self._save_index(conn, index, record)
+            epoch = _membership(conn)[0] + 1
+            if changes:
+                meta.save_value(conn, MEMBERSHIP, json.dumps([epoch, index]))
         self.head, self._index = head, index
         self._compared = head.size
         self.state.apply(record, verify_signatures=False)
-        if record.type == "member" and self._replicated:
-            self._reconfigure(index)
-
-    def _reconfigure(self, index: int) -> None:
-        """From the next command on other members order the journal; the engine has to know before it goes on."""
-        with self._db.write() as conn:
-            epoch, _ = json.loads(meta.load_value(conn, MEMBERSHIP) or "[0, 0]")
-            meta.save_value(conn, MEMBERSHIP, json.dumps([epoch + 1, index]))
-        self._engine.reconfigure(Membership(epoch + 1, index, tuple(sorted(self.state.members))))
+        if changes:  # the engine has to know before it goes on to the next command
+            self._engine.reconfigure(Membership(epoch, index, tuple(sorted(self.state.members))))
 
     def _note_index(self, index: int, record: Record | None) -> None:
         """A command that left no leaf; the engine must not offer it again either."""
@@ -325,6 +334,12 @@ class Journal:
         if self._compared == self.head.size:
             self._note_index(index, None)
         return True
+
+
+def _membership(conn: sqlite3.Connection) -> list[int]:
+    """[epoch, the engine's index at which it began]."""
+    known: list[int] = json.loads(meta.load_value(conn, MEMBERSHIP) or "[0, 0]")
+    return known
 
 
 def _nobody_to_ask(size: int, chain: str) -> None:
