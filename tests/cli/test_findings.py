@@ -87,7 +87,7 @@ def test_an_operator_approves_and_the_table_is_as_recorded(site: Site, beside_a_
         approve = ("findings", "approve", name, "--reason", "agreed")
         stranger = tmp_path / "mallory.key"
         site.cli.run("keys", "new", "operator", "mallory", "-o", stranger).expect(0)
-        assert site.cli.run(*approve, "--operator-key", stranger, "--json").expect(3).error["code"] == "proof"
+        assert site.cli.run(*approve, "--operator-key", stranger, "--json").expect(3).error["code"] == "journal.forged"
         intent = tmp_path / "intent.key"
         site.cli.run("keys", "new", "intent", "svc", "-o", intent).expect(0)
         assert "expected a key of kind 'operator'" in site.cli.run(*approve, "--operator-key", intent).expect(12).err

@@ -14,6 +14,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from witnz.core.journal_facts import Member
 from witnz.core.lsn import parse_lsn
@@ -112,8 +113,12 @@ class Periods:
         self.all.append(self.now.followed_by(record.seq or 0, log_key=log_key, members=members, quorum=quorum))
 
 
+KEY_RECORDS: Final = ("genesis", "member", "key")
+"""The types of records that begin a period."""
+
+
 def periods_of(records: Iterable[Record]) -> Periods:
-    """The periods of a journal whose records are known to be valid."""
+    """The periods of a journal whose records, or those of :data:`KEY_RECORDS` among them, are known to be valid."""
     periods = Periods()
     for record in records:
         periods.take(record)

@@ -79,8 +79,11 @@ class StorageServer:
             *(f"-{name}.port={port}" for name, port in ports.items()),
             "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         ]  # fmt: skip
+        environ = {**os.environ, "TMPDIR": str(directory)}  # where it keeps more logs
         with (directory / "weed.log").open("wb") as log:
-            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
+            )
         server = cls(directory, process, ports, who)
         try:
             server._await_answer()

@@ -12,6 +12,7 @@ import base64
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.entry import parse_entry
 from witnz.core.keyplan import key_text
 from witnz.core.note import parse_note
-from witnz.core.periods import periods_of
+from witnz.core.periods import KEY_RECORDS, periods_of
 from witnz.core.receipt import Receipt, parse_receipt
 from witnz.core.record import Record, parse_record
 from witnz.core.rowline import escape, row_blind
@@ -37,6 +38,8 @@ from witnz.verify.partition import Partitions, state_trees
 BUNDLE_FILE: Final = "bundle.witnz.json"
 """Of an auditor package."""
 
+_STRETCH: Final = 4096  # records
+
 MAX_VERIFICATIONS: Final = 100
 """Of one table in an auditor package, the newest ones."""
 
@@ -46,17 +49,35 @@ RowLine = Callable[[sqlite3.Connection, int, int], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class _Journal:
-    """The journal up to a checkpoint, by what bundles look for."""
+    """The journal up to a checkpoint, by what bundles look for.
+
+    A journal has a seal every few seconds for years, so records are told apart by the end of their canonical JSON, where the
+    type stands, and only what is asked for is parsed.
+    """
 
     note: str
     size: int
-    records: tuple[Record, ...]
     conn: sqlite3.Connection
+
+    def of(self, *types: str) -> Iterator[Record]:
+        """The records of these types, in order."""
+        ends = _ends(types)
+        for leaf in stored.records(self.conn, 1, self.size):
+            if leaf.endswith(ends):
+                yield parse_record(leaf)
+
+    def newest_first(self, *types: str, naming: str = "") -> Iterator[Record]:
+        """The same from the end on, a stretch at a time; with ``naming`` only those in which this text stands."""
+        ends, text = _ends(types), naming.encode()
+        for last in range(self.size, 0, -_STRETCH):
+            for leaf in reversed(list(stored.records(self.conn, max(1, last - _STRETCH + 1), last))):
+                if leaf.endswith(ends) and text in leaf:
+                    yield parse_record(leaf)
 
     def newest(self, record_type: str, **members: Any) -> Record | None:
         """The newest record of a type whose body has these members."""
-        for record in reversed(self.records):
-            if record.type == record_type and all(record.body.get(name) == value for name, value in members.items()):
+        for record in self.newest_first(record_type, naming=members.get("table", "")):
+            if all(record.body.get(name) == value for name, value in members.items()):
                 return record
         return None
 
@@ -66,11 +87,10 @@ class _Journal:
 
     def seal_of(self, table: str, generation: int, seq: int) -> tuple[Record, int] | None:
         """The first seal that covers an entry, and the log's size in it."""
-        for record in self.records:
-            if record.type == "seal":
-                for head in record.body["tables"]:
-                    if (head["table"], head["generation"]) == (table, generation) and head["size"] >= seq:
-                        return record, head["size"]
+        for record in self.of("seal"):
+            for head in record.body["tables"]:
+                if (head["table"], head["generation"]) == (table, generation) and head["size"] >= seq:
+                    return record, head["size"]
         return None
 
 
@@ -115,10 +135,9 @@ class Evidence:
         """The bundle of a checkpoint; with ``secrets``, of all generations, and with verifications that found nothing."""
         conn = journal.conn
         chosen: dict[int, Record] = {}
-        for record in journal.records:
-            if record.type == "genesis":
-                chosen[record.seq or 0] = record
-        tables = {r.body["table"]: r for r in journal.records if r.type == "table"}
+        genesis = parse_record(stored.record_at(conn, 1))
+        chosen[genesis.seq or 0] = genesis
+        tables = {record.body["table"]: record for record in journal.of("table")}
         bundled = []
         for record in tables.values():
             table, generation = record.body["table"], record.body["generation"]
@@ -128,8 +147,8 @@ class Evidence:
                 chosen[seal.seq or 0] = seal
             if secrets and seal is not None:
                 clean = {"table": table, "generation": generation, "verdict": "VERIFIED", "mode": "snapshot"}
-                found = [one for one in journal.records if one.type == "verify" and clean.items() <= one.body.items()]
-                chosen |= {verify.seq or 0: verify for verify in found[-MAX_VERIFICATIONS:]}
+                found = (one for one in journal.newest_first("verify", naming=table) if clean.items() <= one.body.items())
+                chosen |= {verify.seq or 0: verify for verify in islice(found, MAX_VERIFICATIONS)}
                 secret = logs.get_log(conn, self._log(conn, table, generation)).secret
                 bundled.append(BundledTable(table, generation, secret, None))
         return self._build(journal, [chosen[seq] for seq in sorted(chosen)], tables=bundled)
@@ -158,8 +177,7 @@ class Evidence:
                 f"there is {what} yet", hint="`witnz checkpoint list` shows those there are; one is made at each seal"
             )
         at = parse_checkpoint(parse_note(saved.note).text).size
-        records = tuple(parse_record(leaf) for leaf in stored.records(conn, 1, at))
-        return _Journal(saved.note, at, records, conn)
+        return _Journal(saved.note, at, conn)
 
     def _log(self, conn: sqlite3.Connection, table: str, generation: int) -> int:
         row = logs.find_log(conn, table, generation)
@@ -168,11 +186,10 @@ class Evidence:
         return row.id
 
     def _newest_seal(self, journal: _Journal, table: str, generation: int) -> Record | None:
-        for record in reversed(journal.records):
-            if record.type == "seal":
-                for head in record.body["tables"]:
-                    if (head["table"], head["generation"]) == (table, generation):
-                        return record
+        for record in journal.newest_first("seal", naming=table):
+            for head in record.body["tables"]:
+                if (head["table"], head["generation"]) == (table, generation):
+                    return record
         return None
 
     def _row(self, journal: _Journal, table: Record, log: int, seq: int, row_line: RowLine | None) -> bytes:
@@ -256,20 +273,25 @@ class Evidence:
             tables=tables or [],
             consistency=_older(journal, {receipt["size"] for receipt in receipts}),
             anchors=receipts,
-            policy=periods_of(journal.records).now.policy(),
+            policy=periods_of(journal.of(*KEY_RECORDS)).now.policy(),
             created=self._clock(),
             tool=f"witnz {__version__}",
         )
+
+
+def _ends(types: tuple[str, ...]) -> tuple[bytes, ...]:
+    """What the canonical JSON of records of these types ends with: ``type`` is the last of its members."""
+    return tuple(f'"type":"{name}"}}'.encode() for name in types)
 
 
 def newest_receipts(conn: sqlite3.Connection, size: int) -> list[dict[str, Any]]:
     """The newest receipt of each place for a checkpoint of at most ``size`` records whose note is here."""
     newest: dict[tuple[str, str], Receipt] = {}
     for leaf in stored.records(conn):
-        if b'"type":"anchor"' not in leaf:
+        if not leaf.endswith(_ends(("anchor",))):
             continue
         record = parse_record(leaf)
-        if record.type != "anchor" or record.body["size"] > size:
+        if record.body["size"] > size:
             continue
         receipt = parse_receipt(record.body["receipt"])
         before = newest.get((receipt.type, receipt.place))
@@ -288,8 +310,8 @@ def _older(journal: _Journal, sizes: set[int]) -> list[tuple[str, list[bytes]]]:
 def _sealed(journal: _Journal) -> Iterator[tuple[str, int, int]]:
     """(table, generation, sealed size) of the newest generation of each table."""
     newest: dict[str, tuple[int, int]] = {}
-    for record in journal.records:
-        for head in record.body["tables"] if record.type == "seal" else ():
+    for record in journal.of("seal"):
+        for head in record.body["tables"]:
             at = (head["generation"], head["size"])
             newest[head["table"]] = max(newest.get(head["table"], at), at)
     for table in sorted(newest):
