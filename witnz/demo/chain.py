@@ -82,6 +82,10 @@ class Anvil:
             raise
         return chain
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def _await(self, log: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from witnz.demo import evm_in_process
+from witnz.demo import evm_in_process, guard
 from witnz.demo.authority import Authority, openssl_binary
 from witnz.demo.chain import Anvil, DemoChain, anvil_binary
 from witnz.demo.evm_in_process import InProcessChain
@@ -107,8 +107,10 @@ class Outside:
         from eth_account import Account
 
         if anvil_binary() is not None:
-            log = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="witnz-chain-"))) / "log"
-            self.chain = Anvil.start(log, block_time_s=BLOCK_TIME_S)
+            anvil = Anvil.start(self._folder("witnz-chain-") / "log", block_time_s=BLOCK_TIME_S)
+            guard.protect_process(anvil.pid)
+            self._stack.callback(guard.release_process, anvil.pid)
+            self.chain = anvil
         elif evm_in_process.is_available():
             self.chain = InProcessChain()
         else:
@@ -127,7 +129,13 @@ class Outside:
         if openssl_binary() is None:
             self.missing["rfc3161"] = "openssl is not installed"
             return
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="witnz-authority-")))
-        self.authority = self._stack.enter_context(Authority.start(folder))
+        self.authority = self._stack.enter_context(Authority.start(self._folder("witnz-authority-")))
         (self.directory / ROOT).write_bytes(self.authority.root.read_bytes())
         self.names.append("rfc3161")
+
+    def _folder(self, prefix: str) -> Path:
+        """A folder that goes with us, however we end."""
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
+        guard.protect(path=folder)
+        self._stack.callback(guard.release, folder)
+        return folder
