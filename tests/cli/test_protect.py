@@ -104,7 +104,7 @@ def test_ending_protection_takes_an_operator_and_can_be_run_again(site: Site, be
         assert "Missing option" in site.cli.run(*words).expect(2).err
         stranger = tmp_path / "mallory.key"
         site.cli.run("keys", "new", "operator", "mallory", "-o", stranger).expect(0)
-        assert site.cli.run(*words, "--operator-key", stranger, "--json").expect(3).error["code"] == "proof"
+        assert site.cli.run(*words, "--operator-key", stranger, "--json").expect(3).error["code"] == "journal.forged"
         assert names(site) == ["billing.prices", "public.audit_logs"]
         done = site.cli.json(*words, "--operator-key", str(site.operator_key))
         assert (done["ended"], done["operator"]) == (["billing.prices"], "alice")
