@@ -369,6 +369,7 @@ class MessageGuard:
             self.greeted[peer] = message["standing"]
         else:
             self.greeted[peer] = FORGOTTEN
+            self._core.match_index[Node(peer)] = 0  # else it would never be offered what it had acknowledged before
             log_event.error("member has lost its part of the ordered journal", member=peer)
         self._deliver(peer, {"type": "welcome", "incarnation": incarnation, "forgotten": not same})
         if peer not in self._welcomed_by:
