@@ -4,7 +4,8 @@ threats.md B08, B11, B12, B13.  Logical replication says nothing of any of these
 some of them:
 
     rule       a rewrite rule: it can send an INSERT elsewhere
-    trigger    a BEFORE ROW trigger: it can drop or replace the row.  AFTER triggers and clones on partitions can not
+    trigger    a BEFORE INSERT trigger for each row: it can drop or replace the new row.  AFTER triggers and clones on
+               partitions can not, and one on UPDATE keeps nothing recorded from being seen
     label      a label of an enum inside a column's type: renamed, every row with it reads otherwise
     attribute  an attribute of a composite type inside a column's type
     output     the output function of a type inside a column's type: what it prints is what a scan reads
@@ -50,7 +51,7 @@ UNION ALL
 SELECT t.tgrelid, 'trigger', t.oid::text, t.tgname::text,
        {digest_trigger}
 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-WHERE t.tgrelid = ANY (%(oids)s::oid[]) AND NOT t.tgisinternal AND t.tgparentid = 0 AND (t.tgtype & 3) = 3
+WHERE t.tgrelid = ANY (%(oids)s::oid[]) AND NOT t.tgisinternal AND t.tgparentid = 0 AND (t.tgtype & 7) = 7
 UNION ALL
 SELECT part.rel, 'label', e.oid::text, format_type(e.enumtypid, NULL), e.enumlabel::text
 FROM part JOIN pg_catalog.pg_enum e ON e.enumtypid = part.type
