@@ -80,8 +80,7 @@ class Scene:
         name = f"{schema}.attacked_{next(self._names)}"
         make_table(self.database, name, columns=columns, rows=rows)
         self.database.sql(f"ALTER PUBLICATION {self.protected.config.publication} ADD TABLE ONLY {name}")
-        with connect(self.node.conninfo) as conn:
-            self.node.protect(conn, name, Rules(rules) if isinstance(rules, str) else rules)  # type: ignore[arg-type]
+        self.node.protect_table(name, Rules(rules) if isinstance(rules, str) else rules)  # type: ignore[arg-type]
         self.node.wait_ready(TIMEOUT_S)
         self.go_on(name, rows=rows)
         return name

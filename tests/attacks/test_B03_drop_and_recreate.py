@@ -72,7 +72,7 @@ def test_the_same_rows_in_another_table_are_still_a_replaced_table(scene) -> Non
 
 def test_a_scan_that_comes_before_the_watch_finds_it_itself(scene) -> None:  # type: ignore[no-untyped-def]
     table = scene.protect("append_only")
-    wait(lambda: scene.node.watch.look(scene.node._watch_connection()) == [], "a look at the catalog that finds nothing")
+    wait(lambda: scene.node.watch.look(scene.node.chores.watch_connection()) == [], "a look at the catalog that finds nothing")
     scene.dba_at_once(*keep_and_drop(table), *recreate(table))
     assert set(scene.differences_of(table)) == {"4", "9", "14", "99"}
     assert ("table.replaced", None) in scene.found(table)

@@ -30,7 +30,7 @@ def test_settings_of_the_role_are_one_finding_and_every_row_still_reads_as_recor
         finding = scene.now("role.changed", None, None)
         assert "search_path" in finding.detail and "datestyle" in finding.detail.lower()
         assert [cls for cls, _ in scene.open_without_table()] == ["role.changed"]
-        scene.node._drop_watch_connection()  # every connection from here on is made under the new settings
+        scene.node.chores.drop_watch_connection()  # every connection from here on is made under the new settings
         scene.database.server.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'witnz' AND datname = current_database()"
         )

@@ -11,7 +11,6 @@ import pytest
 from tests.support.node import TIMEOUT_S, wait
 from witnz.core.classify import Rules
 from witnz.core.verdict import Verdict
-from witnz.postgres.session import connect
 
 NAMES = count(1)
 COLUMNS = "id bigint, day date NOT NULL, amount numeric, PRIMARY KEY (id, day)"
@@ -28,8 +27,7 @@ def ledger(scene: Any) -> Iterator[str]:
         f" INSERT INTO {name} SELECT g, '2026-01-01'::date + g * 3, g FROM generate_series(1, 19) g"
     )
     scene.database.sql(f"ALTER PUBLICATION {scene.protected.config.publication} ADD TABLE {name}")
-    with connect(scene.node.conninfo) as conn:
-        scene.node.protect(conn, name, Rules("append_only"))
+    scene.node.protect_table(name, Rules("append_only"))
     scene.node.wait_ready(TIMEOUT_S)
     scene.database.sql(f"INSERT INTO {name} VALUES (100, '2026-01-15', 1), (101, '2026-02-15', 1)")
     scene.protected.caught_up()

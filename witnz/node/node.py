@@ -24,8 +24,7 @@ from witnz.config import Config
 from witnz.core.classify import Rules
 from witnz.core.finding import Finding
 from witnz.core.journal_rules import COVERAGE_CLASSES
-from witnz.core.names import parse_table_name
-from witnz.errors import ConfigError, DatabaseError, Inconclusive, NoQuorum, UsageError, WitnzError
+from witnz.errors import ConfigError, DatabaseError, Inconclusive, UsageError, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.anchor_lane import Parts as AnchorParts
 from witnz.node.anchoring import Anchoring
@@ -33,6 +32,7 @@ from witnz.node.approval import Approvals
 from witnz.node.auto_repair import AutoRepair
 from witnz.node.bridging import Bridging
 from witnz.node.capture import Capture, Hooks
+from witnz.node.chores import Chores
 from witnz.node.cosigning import Cosigner
 from witnz.node.errands import Errands
 from witnz.node.events import Broadcaster
@@ -44,7 +44,8 @@ from witnz.node.intents import IntentJudge
 from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring, load_keyring
 from witnz.node.membership import follow_keys
-from witnz.node.opening import Plan, Surroundings
+from witnz.node.opening import Surroundings
+from witnz.node.protection import Protection
 from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.repair import Parts, Repairs
 from witnz.node.reporting import Reports
@@ -53,12 +54,10 @@ from witnz.node.scanning import Scanning
 from witnz.node.sealer import Sealer
 from witnz.node.selfaudit import SelfAudit
 from witnz.node.source import SourceGuard
-from witnz.node.table_state import ACTIVE, OPEN, TableState
+from witnz.node.table_state import OPEN, TableState
 from witnz.node.verification import Verification, Verified
 from witnz.node.watch import CatalogWatch
 from witnz.node.wishes import Wishes
-from witnz.postgres import catalog
-from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 from witnz.postgres.publication import publication_names
 from witnz.postgres.session import Conninfo, classify_error, connect
 from witnz.store import meta
@@ -72,9 +71,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-CHORE_S = 0.2
 WATCH_S = 2.0
-SEAL_PATIENCE = Patience(standstill_s=1.0, total_s=1.0)
 
 
 def now_us() -> int:
@@ -96,7 +93,8 @@ class Node:
         fellows: Fellows | None = None,
         watch_s: float = WATCH_S,
     ) -> None:
-        self.config, self.clock, self._fellows, self._watch_s = config, clock, fellows, watch_s
+        self.config, self.clock, self._fellows = config, clock, fellows
+        self.chores, self.protection = Chores(self, watch_s), Protection(self)
         self.data = DataDir(config.data_dir)
         self.data.check()
         self._lock: StoreLock = self.data.lock()
@@ -139,7 +137,7 @@ class Node:
         self.sealer = Sealer(self.db, self.journal)
         self.cosigner = Cosigner(self.db, self.journal, self.keys, config.cluster, self.clock)
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
-        self.bridging = Bridging(self.db, self.journal, self.approvals.in_doubt, self._begin_anew)
+        self.bridging = Bridging(self.db, self.journal, self.approvals.in_doubt, self.protection.begin_anew)
         self.following = Following(
             self.db,
             {
@@ -171,9 +169,6 @@ class Node:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._progress: dict[str, int] = {}
-        self._sealed_at = time.monotonic()
-        self._watched_at = 0.0
-        self._watch_conn: psycopg.Connection[Any] | None = None
         around = Surroundings(
             db=self.db, journal=self.journal, stream=_StreamOf(self), cluster=config.cluster, clock=self.clock, box=self.box,
             connect=lambda: connect(self.conninfo, scan=True, application_name="witnz baseline"),
@@ -253,22 +248,22 @@ class Node:
         """Check the source, queue what the configuration adds, and begin."""
         if self.peering is not None:
             self.peering.start()
-        with self._catalog() as conn:
+        with self.catalog() as conn:
             if self.source.check(conn):
                 self.capture.recorder = self._make_recorder()
             self.wishes.compare(self.generations.leaves())
-            self.protect_configured(conn)
+            self.protection.open_configured(conn)
         self.capture.start()
         self.anchoring.start(self._spawn, self._stop, publish=chores)
         if chores:
-            self._spawn("chores", self._chores)
+            self._spawn("chores", lambda: self.chores.run(self._stop))
             self._spawn("alerts", lambda: self.alerts.run(self._stop))
             self._spawn("audit", lambda: self.audit.run(self._stop))
             if self.auto_repair.enabled:
                 self.auto_repair.check()
                 self._spawn("repair", lambda: self.auto_repair.work(self._stop))
         if schedule:
-            self._spawn("verify", self._schedule)
+            self._spawn("verify", lambda: self.chores.verify_by_schedule(self._stop))
         log.info("node was started", node=self.config.node_id, cluster=self.config.cluster, version=__version__)
 
     def stop(self) -> None:
@@ -292,8 +287,7 @@ class Node:
         log.info("node was stopped", node=self.config.node_id)
 
     def close(self) -> None:
-        if self._watch_conn is not None:
-            self._watch_conn.close()
+        self.chores.close()
         self.db.close()
         self._lock.release()
 
@@ -318,96 +312,9 @@ class Node:
         self._threads.append(thread)
         thread.start()
 
-    # -- chores ---------------------------------------------------------------------------------------------------------------
-
-    def _chores(self) -> None:
-        """Findings into the journal, a seal when due, a look at the catalog when due; that one fails stops no other."""
-        while not self._stop.wait(min(CHORE_S, self._watch_s)):
-            chores = (self._journal_findings, self._seal_when_due, self._look_when_due, self.anchoring.check_late)
-            for chore in (*chores, self.bridging.step):
-                try:
-                    chore()
-                except (WitnzError, psycopg.Error) as error:
-                    log.warning("chore failed", reason=str(error).strip())
-
-    def _seal_when_due(self) -> None:
-        now = time.monotonic()
-        if now - self._sealed_at >= self.config.seal_interval_s:
-            self._sealed_at = now
-            self.seal_now()
-
-    def _look_when_due(self) -> None:
-        now = time.monotonic()
-        if now - self._watched_at >= self._watch_s and self.capture.server_answers:
-            self._watched_at = now
-            try:
-                self.watch.look(self._watch_connection())
-            except (WitnzError, psycopg.Error):
-                self._drop_watch_connection()
-                raise
-
-    def _journal_findings(self, min_age_s: float | None = None) -> None:
-        """Among several nodes: the leader at once, the others what the leader has left out for a while."""
-        if self.peering is not None:
-            if not self.peering.has_quorum:
-                return
-            min_age_s = self.peering.journal_after_s() if min_age_s is None else min_age_s
-        for finding in self.approvals.journal_all(min_age_s or 0.0):
-            self.events.publish("finding", finding.to_json())
-
     def seal_now(self) -> None:
-        """Seal what moved and sign the journal."""
-        self._journal_findings()
-        if self.peering is not None and not self.peering.seals():
-            return
-        try:
-            if self.sealer.seal():
-                self.events.publish("seal", {"journal_size": self.journal.size})
-            elif self.sealer.waits:
-                self._move_stream()
-        except NoQuorum:
-            if self.sealer.waits:
-                self._move_stream()
-            raise
-        self.cosigner.checkpoint()
-
-    def _move_stream(self) -> None:
-        """A marker gives the next seal an LSN of its own."""
-        with suppress(Inconclusive):  # what has not come yet is for the next seal
-            self.capture.await_mark(f"seal-{time.monotonic_ns()}".encode(), SEAL_PATIENCE)
-
-    def open_what_is_due(self) -> None:
-        """As the leader: open what the configuration names and the journal does not yet hold."""
-        if any(table.name not in self.journal.state.tables() for table in self.config.protected_tables):
-            with self._catalog() as conn:
-                self.protect_configured(conn)
-
-    def _schedule(self) -> None:
-        """Verify each table when its interval has passed; the first time soon after the start."""
-        due: dict[str, float] = {}
-        while not self._stop.wait(0.5):
-            for state in self.states():
-                if state.status != ACTIVE or not self.capture.status.connected:
-                    continue
-                interval = self.interval_of(state.name)
-                if interval <= 0:
-                    continue
-                now = time.monotonic()
-                if now >= due.setdefault(state.name, now + 1.0):
-                    if self.peering is not None and not self.peering.is_my_turn(state.name, interval):
-                        continue
-                    self._verify_on_schedule(state.name)
-                    due[state.name] = time.monotonic() + interval
-
-    def _verify_on_schedule(self, table: str) -> None:
-        try:
-            self.events.publish("verification", self.verify_table(table).to_json())
-        except (WitnzError, psycopg.Error) as error:
-            log.warning("scheduled verification failed", table=table, reason=str(error).strip())
-
-    def interval_of(self, table: str) -> float:
-        configured = self.config.table(self.generations.leaves().get(table, table))
-        return self.wishes.interval(table, configured.verify_interval_s if configured is not None else 300.0)
+        """Seal what moved and sign the journal, now."""
+        self.chores.seal()
 
     # -- hooks of the capture -------------------------------------------------------------------------------------------------
 
@@ -444,40 +351,10 @@ class Node:
     def _table_names(self) -> list[str]:
         return sorted(self.journal.state.tables())
 
-    def protect_configured(self, conn: psycopg.Connection[Any]) -> None:
-        """Queue a first generation for every table that the configuration names and the journal does not."""
-        for table in self.config.protected_tables:
-            rules = Rules(table.mode, table.on_change, table.inserts_only, table.require_intent, table.retain == "rows")
-            self.protect(conn, table.name, rules, hidden=table.keys == "hidden", excluded=frozenset(table.exclude_columns))
-
-    def protect(
-        self,
-        conn: psycopg.Connection[Any],
-        name: str,
-        rules: Rules,
-        *,
-        hidden: bool = False,
-        excluded: frozenset[str] = frozenset(),
-    ) -> None:
-        """Open the first generation of a table, and of every leaf it has; what is protected already stays as it is."""
-        info = require_table(conn, *parse_table_name(name))
-        known = self.journal.state.tables()
-        if info.witnz_name not in known:
-            raise_fatal(table_problems(conn, info, mode=rules.mode, inserts_only=rules.inserts_only, excluded_columns=excluded))
-        leaves = catalog.leaf_partitions(conn, info.oid) if info.is_partitioned else []
-        for table in [info, *leaves]:
-            if table.witnz_name not in known:
-                newest = self.journal.state.newest_generation(table.witnz_name)
-                generation = newest.generation + 1 if newest is not None else 1
-                root = info.witnz_name if table is not info else None
-                self.generations.open(
-                    Plan(table.witnz_name, table, rules, hidden, generation, "protected", excluded, root=root)
-                )
-
     def protect_table(self, name: str, rules: Rules, *, hidden: bool = False, excluded: frozenset[str] = frozenset()) -> None:
-        """The same for one more table, while the node runs."""
-        with self._catalog() as conn:
-            self.protect(conn, name, rules, hidden=hidden, excluded=excluded)
+        """Open the first generation of one more table, and of every leaf it has, while the node runs."""
+        with self.catalog() as conn:
+            self.protection.open(conn, name, rules, hidden=hidden, excluded=excluded)
 
     # -- verification ---------------------------------------------------------------------------------------------------------
 
@@ -487,7 +364,7 @@ class Node:
         self._look()
         target = self.target(state)
         verified = self.verification.run(target, progress)
-        self._journal_findings()
+        self.chores.journal_findings()
         self.metrics.verified(table, verified.verdict.value, verified.result.seconds, verified.result.rows)
         self.auto_repair.offer(finding.id for finding in verified.findings)
         return verified
@@ -495,7 +372,7 @@ class Node:
     def _look(self) -> None:
         """What a scan relies on is looked at just before it; a table that is gone must not wait for the next round."""
         try:
-            with self._catalog() as conn:
+            with self.catalog() as conn:
                 self.watch.look(conn)
         except (DatabaseError, Inconclusive, psycopg.Error) as error:
             log.warning("catalog was not read", reason=str(error).strip())  # the scan meets the same, and says so
@@ -522,28 +399,12 @@ class Node:
         if self.approvals.get(str(body.get("finding"))).cls in COVERAGE_CLASSES:
             with suppress(WitnzError):  # what cannot be looked at is found later
                 self._look()  # a gap that is over is accepted as a whole
-            self._journal_findings(0.0)  # and none with another whose finding the journal does not know yet
+            self.chores.journal_findings(0.0)  # and none with another whose finding the journal does not know yet
             self.bridging.step()
         finding = self.approvals.approve(body)
         if self.peering is None:  # among several whoever leads does the rest when it carries out the record
-            self.begin_after(finding)
+            self.protection.begin_after(finding)
         return finding
-
-    def begin_after(self, finding: Finding) -> None:
-        """Begin the generations that an accepted finding asks for."""
-        if finding.cls == "schema.changed" and finding.table is not None:
-            self._begin_anew(finding.table, "definition change approved")
-        try:
-            self.bridging.step()
-        except (WitnzError, psycopg.Error) as error:
-            log.warning("new generation was put off", reason=str(error).strip())  # it stays owed
-
-    def _begin_anew(self, table: str, reason: str) -> None:
-        with self._catalog() as conn:
-            state = self.state(table)
-            info = catalog.table_by_oid(conn, state.oid)
-            if info is not None:
-                self.generations.decided(state, info, reason)
 
     def decide(self, record_type: str, body: dict[str, Any]) -> int:
         """Journal what an operator signed: ``unprotect``, ``key``, ``config`` or ``member``; the record's seq.
@@ -563,21 +424,12 @@ class Node:
 
     # -- connections ----------------------------------------------------------------------------------------------------------
 
-    def _catalog(self) -> psycopg.Connection[Any]:
+    def catalog(self) -> psycopg.Connection[Any]:
+        """A connection to look at the catalog with.  Raises what :func:`classify_error` makes of a failure."""
         try:
             return connect(self.conninfo, application_name="witnz catalog")
         except psycopg.Error as error:
             raise classify_error(error) from error
-
-    def _watch_connection(self) -> psycopg.Connection[Any]:
-        if self._watch_conn is None or self._watch_conn.closed:
-            self._watch_conn = connect(self.conninfo, application_name="witnz watch")
-        return self._watch_conn
-
-    def _drop_watch_connection(self) -> None:
-        if self._watch_conn is not None:
-            self._watch_conn.close()
-            self._watch_conn = None
 
     @property
     def path(self) -> Path:

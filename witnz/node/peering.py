@@ -214,7 +214,7 @@ class Peering:
         self.refilling.look()
         if self.leads():
             self._node.generations.cancel_orphans()
-            self._node.open_what_is_due()
+            self._node.protection.open_what_is_due()
         if self.has_quorum:
             self.deliveries.journal_sent()
 
@@ -293,7 +293,7 @@ class Peering:
         if self.leads() and record.body["finding"] is not None:
             finding = node.approvals.get(record.body["finding"])
             with suppress(UsageError):  # a table that is not recorded here is opened when it is
-                node.begin_after(finding)
+                node.protection.begin_after(finding)
 
     def _follow_finding(self, record: Record) -> None:
         """A finding that another node has journalled is known here as well, and alerted if nobody else does."""
