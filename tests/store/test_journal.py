@@ -38,6 +38,42 @@ def test_a_journal_begins_empty_and_knows_its_first_parent() -> None:
     assert (head.size, head.chain.decode(), head.root()) == (0, first_parent("local/app"), merkle.EMPTY_ROOT)
 
 
+def test_records_of_a_type_are_told_by_their_end_and_never_by_what_stands_inside() -> None:
+    conn = fresh_store()
+    head = journal.load_head(conn)
+    leaves = [
+        b'{"body":{"reason":"\\"type\\":\\"seal\\"}"},"sig":"s","type":"ack"}',
+        b'{"body":{"receipt":{"size":1,"type":"seal"}},"sig":"s","type":"anchor"}',
+        b'{"body":{"table":"public.t"},"sig":"s","type":"seal"}',
+        b'{"body":{},"sig":"s","type":"unseal"}',
+        b'{"body":{"table":"public.u"},"sig":"s","type":"seal"}',
+        b'{"body":{},"sig":"s","type":"report"}',
+    ]
+    for leaf in leaves:
+        journal.append_record(conn, head, leaf)
+    assert [seq for seq, _ in journal.records_of(conn, "seal")] == [3, 5]
+    assert list(journal.records_of(conn, "seal", "ack", to_seq=3)) == [(1, leaves[0]), (3, leaves[2])]
+    assert [seq for seq, _ in journal.records_of(conn, "seal", "report", newest_first=True)] == [6, 5, 3]
+    assert [seq for seq, _ in journal.records_of(conn, "seal", from_seq=4)] == [5]
+    assert [seq for seq, _ in journal.records_of(conn, "seal", naming="public.t")] == [3]
+    assert list(journal.records_of(conn)) == []
+
+
+def test_records_from_the_end_on_come_in_stretches_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    conn = fresh_store()
+    head = journal.load_head(conn)
+    for number in range(1, 24):
+        journal.append_record(conn, head, b'{"n":%d,"type":"%s"}' % (number, b"seal" if number % 3 else b"ack"))
+    monkeypatch.setattr(journal, "_STRETCH", 5)
+    for first, last in ((1, 23), (1, 5), (6, 10), (4, 17), (1, 99), (9, 8)):
+        found = [seq for seq, _ in journal.records_of(conn, "seal", from_seq=first, to_seq=last, newest_first=True)]
+        assert found == [seq for seq in range(min(last, 23), first - 1, -1) if seq % 3]
+    conn.execute("DELETE FROM journal WHERE seq = 12")
+    for newest_first in (False, True):
+        with pytest.raises(StoreCorrupt, match="record 12 is missing"):
+            list(journal.records_of(conn, "ack", newest_first=newest_first))
+
+
 def test_a_store_that_belongs_to_no_cluster_has_no_journal() -> None:
     conn = fresh_store()
     meta.save_value(conn, meta.CLUSTER, None)

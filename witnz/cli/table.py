@@ -120,18 +120,17 @@ def _verifications(conn: sqlite3.Connection, log: LogRow, verify_id: int | None)
     from witnz.store import journal
 
     found = []
-    for leaf in journal.records(conn):
-        if b'"type":"verify"' in leaf:
-            record = parse_record(leaf)
-            own = (record.body["table"], record.body["generation"]) == (log.table, log.generation)
-            if own and record.body["verdict"] == "VERIFIED" and verify_id in (None, record.seq):
-                found.append(record)
+    for _, leaf in journal.records_of(conn, "verify", naming=log.table, newest_first=True):
+        record = parse_record(leaf)
+        own = (record.body["table"], record.body["generation"]) == (log.table, log.generation)
+        if own and record.body["verdict"] == "VERIFIED" and verify_id in (None, record.seq):
+            found.append(record)
     if verify_id is not None and not found:
         raise UsageError(
             f"record {verify_id} is no verification of {log.table}, generation {log.generation}, that found nothing",
             hint="`witnz verify TABLE --json` shows the journal_seq of a verification",
         )
-    yield from reversed(found)
+    yield from found
 
 
 def _write(batches: Iterator[list[bytes]], output: Path, secret: bytes) -> tuple[int, bytes]:

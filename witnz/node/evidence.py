@@ -9,10 +9,11 @@ state root of a verification that found nothing.
 from __future__ import annotations
 
 import base64
+import json
+import re
 import sqlite3
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,8 +39,6 @@ from witnz.verify.partition import Partitions, state_trees
 BUNDLE_FILE: Final = "bundle.witnz.json"
 """Of an auditor package."""
 
-_STRETCH: Final = 4096  # records
-
 MAX_VERIFICATIONS: Final = 100
 """Of one table in an auditor package, the newest ones."""
 
@@ -49,30 +48,21 @@ RowLine = Callable[[sqlite3.Connection, int, int], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class _Journal:
-    """The journal up to a checkpoint, by what bundles look for.
-
-    A journal has a seal every few seconds for years, so records are told apart by the end of their canonical JSON, where the
-    type stands, and only what is asked for is parsed.
-    """
+    """The journal up to a checkpoint, by what bundles look for."""
 
     note: str
     size: int
     conn: sqlite3.Connection
 
-    def of(self, *types: str) -> Iterator[Record]:
-        """The records of these types, in order."""
-        ends = _ends(types)
-        for leaf in stored.records(self.conn, 1, self.size):
-            if leaf.endswith(ends):
-                yield parse_record(leaf)
+    def of(self, *types: str, naming: str = "") -> Iterator[Record]:
+        """The records of these types, in order; with ``naming`` only those in which this text stands."""
+        for _, leaf in stored.records_of(self.conn, *types, naming=naming, to_seq=self.size):
+            yield parse_record(leaf)
 
     def newest_first(self, *types: str, naming: str = "") -> Iterator[Record]:
-        """The same from the end on, a stretch at a time; with ``naming`` only those in which this text stands."""
-        ends, text = _ends(types), naming.encode()
-        for last in range(self.size, 0, -_STRETCH):
-            for leaf in reversed(list(stored.records(self.conn, max(1, last - _STRETCH + 1), last))):
-                if leaf.endswith(ends) and text in leaf:
-                    yield parse_record(leaf)
+        """The same from the end on."""
+        for _, leaf in stored.records_of(self.conn, *types, naming=naming, to_seq=self.size, newest_first=True):
+            yield parse_record(leaf)
 
     def newest(self, record_type: str, **members: Any) -> Record | None:
         """The newest record of a type whose body has these members."""
@@ -87,11 +77,67 @@ class _Journal:
 
     def seal_of(self, table: str, generation: int, seq: int) -> tuple[Record, int] | None:
         """The first seal that covers an entry, and the log's size in it."""
-        for record in self.of("seal"):
+        for record in self.of("seal", naming=table):
             for head in record.body["tables"]:
                 if (head["table"], head["generation"]) == (table, generation) and head["size"] >= seq:
                     return record, head["size"]
         return None
+
+    def newest_of_tables(self, *, verifications: int = 0) -> Newest:
+        """The newest seal of each table, and its newest verifications that found nothing, in one walk from the end on."""
+        tables = {record.body["table"]: record for record in self.of("table")}
+        found = Newest(tables)
+        missing, named = set(tables), _naming(tables)
+        wanted = ("seal", "verify") if verifications else ("seal",)
+        for seq, leaf in stored.records_of(self.conn, *wanted, to_seq=self.size, newest_first=True) if tables else ():
+            if not missing and not verifications:
+                break
+            if leaf.endswith(b'"verify"}'):
+                found.add_verification(parse_record(leaf), verifications)
+            elif missing and named.search(leaf):
+                missing -= found.add_seal(json.loads(leaf)["body"]["tables"], seq)
+                named = _naming(missing)
+        return found
+
+
+@dataclass(slots=True)
+class Newest:
+    """What a checkpoint bundle shows of each table, by its name.
+
+    ``tables``: its newest ``table`` record; ``heads``: generation, sealed size and seq of the newest seal that names it, which
+    may still be of the generation before; ``clean``: seqs of verifications of the newest generation that found nothing.
+    """
+
+    tables: dict[str, Record]
+    heads: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    clean: dict[str, list[int]] = field(default_factory=dict)
+
+    def add_seal(self, heads: list[dict[str, Any]], seq: int) -> set[str]:
+        """Take over what no later seal named; the tables that a seal names."""
+        for head in heads:
+            at = (head["generation"], head["size"], seq)
+            have = self.heads.get(head["table"])
+            if have is None or (have[2] == seq and have < at):
+                self.heads[head["table"]] = at
+        return {head["table"] for head in heads}
+
+    def add_verification(self, record: Record, most: int) -> None:
+        """Note a verification that found nothing, while there are fewer than ``most``."""
+        body, known = record.body, self.tables.get(record.body["table"])
+        seqs = self.clean.setdefault(body["table"], [])
+        own = known is not None and body["generation"] == known.body["generation"]
+        if own and len(seqs) < most and (body["verdict"], body["mode"]) == ("VERIFIED", "snapshot"):
+            seqs.append(record.seq or 0)
+
+    def seal_of(self, table: str) -> int | None:
+        """The seq of the newest seal of a table's newest generation."""
+        generation, _, seq = self.heads.get(table, (0, 0, 0))
+        return seq if generation == self.tables[table].body["generation"] else None
+
+
+def _naming(tables: Iterable[str]) -> re.Pattern[bytes]:
+    """Finds a seal that names one of these tables, before it is parsed."""
+    return re.compile(b"|".join(re.escape(f'"table":"{table}"'.encode()) for table in sorted(tables)))
 
 
 class Evidence:
@@ -103,7 +149,8 @@ class Evidence:
     def checkpoint_bundle(self, size: int | None = None) -> bytes:
         """The bundle of a checkpoint: genesis, and of every table its ``table`` record and newest seal."""
         with self._db.read() as conn:
-            return self._checkpoint(self._journal(conn, size))
+            journal = self._journal(conn, size)
+            return self._checkpoint(journal, journal.newest_of_tables())
 
     def auditor_package(self, directory: Path, size: int | None = None) -> dict[str, Any]:
         """Write a checkpoint's bundle, with secrets and clean verifications, and the logs that it covers; what was written.
@@ -116,7 +163,8 @@ class Evidence:
             raise UsageError(f"{directory} is not empty", hint="name a new directory; nothing is overwritten")
         with self._db.read() as conn:
             journal = self._journal(conn, size)
-            data = self._checkpoint(journal, secrets=True)
+            newest = journal.newest_of_tables(verifications=MAX_VERIFICATIONS)
+            data = self._checkpoint(journal, newest, secrets=True)
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 directory.chmod(0o700)
@@ -125,33 +173,27 @@ class Evidence:
                 raise StoreFull(f"{directory} cannot be written: {error.strerror}") from error
             export.export_journal(conn, directory / "journal", journal.size)
             written = []
-            for table, generation, sealed in _sealed(journal):
+            for table, (generation, sealed, _) in sorted(newest.heads.items()):
                 folder = directory / "logs" / table / str(generation)
                 export.export_tiles(conn, self._log(conn, table, generation), folder, sealed)
                 written.append({"table": table, "generation": generation, "size": sealed})
         return {"bundle": BUNDLE_FILE, "size": journal.size, "bytes": len(data), "logs": written}
 
-    def _checkpoint(self, journal: _Journal, *, secrets: bool = False) -> bytes:
-        """The bundle of a checkpoint; with ``secrets``, of all generations, and with verifications that found nothing."""
-        conn = journal.conn
-        chosen: dict[int, Record] = {}
-        genesis = parse_record(stored.record_at(conn, 1))
-        chosen[genesis.seq or 0] = genesis
-        tables = {record.body["table"]: record for record in journal.of("table")}
-        bundled = []
-        for record in tables.values():
-            table, generation = record.body["table"], record.body["generation"]
-            chosen[record.seq or 0] = record
-            seal = self._newest_seal(journal, table, generation)
-            if seal is not None:
-                chosen[seal.seq or 0] = seal
-            if secrets and seal is not None:
-                clean = {"table": table, "generation": generation, "verdict": "VERIFIED", "mode": "snapshot"}
-                found = (one for one in journal.newest_first("verify", naming=table) if clean.items() <= one.body.items())
-                chosen |= {verify.seq or 0: verify for verify in islice(found, MAX_VERIFICATIONS)}
+    def _checkpoint(self, journal: _Journal, newest: Newest, *, secrets: bool = False) -> bytes:
+        """The bundle of a checkpoint; with ``secrets``, those of the newest generations, and their verifications."""
+        conn, bundled, chosen = journal.conn, [], {1}
+        for table, record in newest.tables.items():
+            chosen.add(record.seq or 0)
+            seal, generation = newest.seal_of(table), record.body["generation"]
+            if seal is None:
+                continue
+            chosen.add(seal)
+            if secrets:
+                chosen.update(newest.clean.get(table, ()))
                 secret = logs.get_log(conn, self._log(conn, table, generation)).secret
                 bundled.append(BundledTable(table, generation, secret, None))
-        return self._build(journal, [chosen[seq] for seq in sorted(chosen)], tables=bundled)
+        records = [parse_record(stored.record_at(conn, seq)) for seq in sorted(chosen)]
+        return self._build(journal, records, tables=bundled)
 
     def row_bundle(self, table: str, key: bytes, *, seq: int | None = None, row_line: RowLine | None = None) -> bytes:
         """The bundle of what was recorded under a key: its newest entry, or the one with this seq."""
@@ -184,13 +226,6 @@ class Evidence:
         if row is None:
             raise StoreCorrupt(f"the journal names {table}, generation {generation}, and the store has no such log")
         return row.id
-
-    def _newest_seal(self, journal: _Journal, table: str, generation: int) -> Record | None:
-        for record in journal.newest_first("seal", naming=table):
-            for head in record.body["tables"]:
-                if (head["table"], head["generation"]) == (table, generation):
-                    return record
-        return None
 
     def _row(self, journal: _Journal, table: Record, log: int, seq: int, row_line: RowLine | None) -> bytes:
         name, generation = table.body["table"], table.body["generation"]
@@ -279,17 +314,10 @@ class Evidence:
         )
 
 
-def _ends(types: tuple[str, ...]) -> tuple[bytes, ...]:
-    """What the canonical JSON of records of these types ends with: ``type`` is the last of its members."""
-    return tuple(f'"type":"{name}"}}'.encode() for name in types)
-
-
 def newest_receipts(conn: sqlite3.Connection, size: int) -> list[dict[str, Any]]:
     """The newest receipt of each place for a checkpoint of at most ``size`` records whose note is here."""
     newest: dict[tuple[str, str], Receipt] = {}
-    for leaf in stored.records(conn):
-        if not leaf.endswith(_ends(("anchor",))):
-            continue
+    for _, leaf in stored.records_of(conn, "anchor"):
         record = parse_record(leaf)
         if record.body["size"] > size:
             continue
@@ -305,17 +333,6 @@ def _older(journal: _Journal, sizes: set[int]) -> list[tuple[str, list[bytes]]]:
     read = stored.tile_reader(journal.conn, journal.size)
     notes = {size: checkpoints.get(journal.conn, size) for size in sorted(sizes) if size < journal.size}
     return [(saved.note, consistency_proof(read, size, journal.size)) for size, saved in notes.items() if saved is not None]
-
-
-def _sealed(journal: _Journal) -> Iterator[tuple[str, int, int]]:
-    """(table, generation, sealed size) of the newest generation of each table."""
-    newest: dict[str, tuple[int, int]] = {}
-    for record in journal.of("seal"):
-        for head in record.body["tables"]:
-            at = (head["generation"], head["size"])
-            newest[head["table"]] = max(newest.get(head["table"], at), at)
-    for table in sorted(newest):
-        yield table, *newest[table]
 
 
 def newest_of_key(conn: sqlite3.Connection, log: int, key: bytes) -> int | None:

@@ -57,11 +57,9 @@ def export_log(conn: sqlite3.Connection, log: LogRow, size: int, directory: Path
 
 def seal_rows(conn: sqlite3.Connection, log: LogRow) -> Iterator[dict[str, Any]]:
     """The `checkpoints` rows of the audit log: what each seal says of this log; none is anchored yet."""
-    for leaf in journal.records(conn):
-        if b'"type":"seal"' not in leaf:  # parsing every record of a long journal would take minutes
-            continue
+    for _, leaf in journal.records_of(conn, "seal"):
         record = parse_record(leaf)
-        for head in record.body["tables"] if record.type == "seal" else ():
+        for head in record.body["tables"]:
             if (head["table"], head["generation"]) == (log.table, log.generation):
                 at = format_time(record.at)
                 yield {"as_of_seq": head["size"], "chain_hash": head["chain"], "snapshot_uri": None, "at": at}

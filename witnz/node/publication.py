@@ -47,11 +47,8 @@ def log_files(conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[st
 def _sealed(conn: sqlite3.Connection, size: int) -> list[tuple[int, str, int]]:
     """(log id, origin, size) of every table log that a seal among the first ``size`` records names."""
     newest: dict[tuple[str, int], int] = {}
-    for leaf in journal.records(conn, 1, size):
-        if b'"type":"seal"' not in leaf:
-            continue
-        record = parse_record(leaf)
-        for head in record.body["tables"] if record.type == "seal" else ():
+    for _, leaf in journal.records_of(conn, "seal", to_seq=size):
+        for head in parse_record(leaf).body["tables"]:
             newest[head["table"], head["generation"]] = head["size"]
     rows = {(row.table, row.generation): row for row in logs.list_logs(conn)}
     return [(rows[log].id, rows[log].origin, sealed) for log, sealed in sorted(newest.items()) if log in rows]

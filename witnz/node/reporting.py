@@ -183,10 +183,9 @@ class Reports:
 
         wanted, found = b64encode(key.public_der).decode(), 0
         with self._db.read() as conn:
-            for seq, leaf in enumerate(stored.records(conn), 1):
-                if leaf.endswith(b'"type":"key"}') and wanted.encode() in leaf:
-                    record = parse_record(leaf)
-                    found = seq if (record.body["action"], record.body["key"]) == ("add", wanted) else found
+            for seq, leaf in stored.records_of(conn, "key", naming=wanted):
+                record = parse_record(leaf)
+                found = seq if (record.body["action"], record.body["key"]) == ("add", wanted) else found
         return found
 
     def _final(self, seq: int) -> str:

@@ -18,11 +18,9 @@ from witnz.errors import StoreCorrupt
 from witnz.report.period import Bounds
 from witnz.store import journal
 
-_SEAL: Final = b'"type":"seal"}'  # canonical JSON sorts the members: the type is the last one
-_REPORT: Final = b'"type":"report"}'
-_KEPT_BEFORE: Final = frozenset(
-    {"genesis", "member", "key", "config", "table", "unprotect", "gap", "epoch", "finding", "ack", "accept", "repair", "report"}
-)
+_KEPT_BEFORE: Final = (
+    "genesis", "member", "key", "config", "table", "unprotect", "gap", "epoch", "finding", "ack", "accept", "repair", "report",
+)  # fmt: skip
 
 Log = tuple[str, int]
 """(table, generation)."""
@@ -75,11 +73,7 @@ def read_facts(connection: sqlite3.Connection, bounds: Bounds, on_seal: Callable
     """Everything up to the closing checkpoint.  ``on_seal`` is given each seal of the period and the entries that it added."""
     first, last = bounds.first_seq, bounds.closing.size
     facts = Facts(genesis_of(connection), [])
-    for seq, leaf in enumerate(journal.records(connection, 1, first - 1), 1):
-        if not leaf.endswith(_SEAL):
-            record = _record(seq, leaf)
-            if record.type in _KEPT_BEFORE:
-                facts.before.append(record)
+    facts.before += [_record(*found) for found in journal.records_of(connection, *_KEPT_BEFORE, to_seq=first - 1)]
     _find_sizes(connection, first - 1, facts)
     facts.sizes = dict(facts.sizes_before)
     for seq, leaf in enumerate(journal.records(connection, first, last), first):
@@ -89,9 +83,7 @@ def read_facts(connection: sqlite3.Connection, bounds: Bounds, on_seal: Callable
             on_seal(record, _note_sizes(facts, record))
         else:
             facts.records.append(record)
-    for seq, leaf in enumerate(journal.records(connection, last + 1), last + 1):
-        if leaf.endswith(_REPORT):
-            facts.later_reports.append(_record(seq, leaf))
+    facts.later_reports += [_record(*found) for found in journal.records_of(connection, "report", from_seq=last + 1)]
     return facts
 
 
@@ -109,16 +101,14 @@ def _note_sizes(facts: Facts, seal: Rec) -> int:
 def _find_sizes(connection: sqlite3.Connection, size: int, facts: Facts) -> None:
     """The sealed sizes at a journal size: backwards, until every log that there was has been met."""
     missing = {(record.body["table"], record.body["generation"]) for record in facts.before if record.type == "table"}
-    query = "SELECT seq, leaf FROM journal WHERE seq <= ? ORDER BY seq DESC"
-    for seq, leaf in connection.execute(query, (size,)):
+    for seq, leaf in journal.records_of(connection, "seal", to_seq=size, newest_first=True) if missing else ():
+        for head in json.loads(leaf)["body"]["tables"]:
+            log = (head["table"], head["generation"])
+            if log in missing:
+                facts.sizes_before[log], facts.sealed_by[log] = head["size"], seq
+                missing.discard(log)
         if not missing:
             break
-        if leaf.endswith(_SEAL):
-            for head in json.loads(leaf)["body"]["tables"]:
-                log = (head["table"], head["generation"])
-                if log in missing:
-                    facts.sizes_before[log], facts.sealed_by[log] = head["size"], seq
-                    missing.discard(log)
 
 
 def _record(seq: int, leaf: bytes) -> Rec:

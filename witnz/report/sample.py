@@ -172,9 +172,7 @@ def _seals_of(connection: sqlite3.Connection, facts: Facts, bounds: Bounds, draw
     """item -> the seq of the first seal that covers it."""
     missing = {one.item: _split(one.item) for one in drawn}
     found: dict[str, int] = {}
-    for seq, leaf in enumerate(journal.records(connection, bounds.first_seq, bounds.closing.size), bounds.first_seq):
-        if not leaf.endswith(b'"type":"seal"}'):
-            continue
+    for seq, leaf in journal.records_of(connection, "seal", from_seq=bounds.first_seq, to_seq=bounds.closing.size):
         sizes = {(head["table"], head["generation"]): head["size"] for head in json.loads(leaf)["body"]["tables"]}
         for item, (table, generation, entry) in list(missing.items()):
             if sizes.get((table, generation), 0) >= entry:

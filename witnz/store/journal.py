@@ -7,8 +7,9 @@ it.  Whether a record is valid is decided before it comes here.  A head belongs 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from witnz.core.entry import MAX_ENTRY, first_parent
 from witnz.core.hashing import chain_hashes, leaf_hashes
@@ -18,6 +19,8 @@ from witnz.errors import FormatError, StoreCorrupt, StoreError
 from witnz.store.meta import CLUSTER, load_value
 from witnz.store.treestore import JOURNAL_LOG, load_tree, save_tiles
 from witnz.store.treestore import tile_reader as read_tiles
+
+_STRETCH: Final = 4096  # records
 
 
 @dataclass(slots=True)
@@ -85,6 +88,37 @@ def records(connection: sqlite3.Connection, from_seq: int = 1, to_seq: int | Non
         yield leaf
     if expected <= last:
         raise _corrupt(f"record {expected} is missing")
+
+
+def records_of(
+    connection: sqlite3.Connection,
+    *types: str,
+    naming: str = "",
+    from_seq: int = 1,
+    to_seq: int | None = None,
+    newest_first: bool = False,
+) -> Iterator[tuple[int, bytes]]:
+    """(seq, record) of the records of these types from one seq to another, both included.
+
+    A journal has a seal every few seconds for years, so that only what is asked for should be parsed.  Records are told
+    apart by the end of their canonical JSON, in which the type is the last member: text inside a record never counts.
+    ``naming``: only records in which this ASCII text stands somewhere.  ``newest_first``: from the end on, a stretch at a time.
+    Raises StoreCorrupt where a record is missing.
+    """
+    ends, text = tuple(f',"type":"{name}"}}'.encode() for name in types), naming.encode("ascii")
+    size = journal_size(connection)
+    first, last = max(1, from_seq), size if to_seq is None else min(to_seq, size)
+    for low, high in _stretches(first, last) if newest_first else [(first, last)]:
+        numbered: Iterable[tuple[int, bytes]] = enumerate(records(connection, low, high), low)
+        for seq, leaf in reversed(list(numbered)) if newest_first else numbered:
+            if leaf.endswith(ends) and text in leaf:
+                yield seq, leaf
+
+
+def _stretches(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """A range from its end on, in pieces that fit into memory."""
+    for high in range(last, first - 1, -_STRETCH):
+        yield max(first, high - _STRETCH + 1), high
 
 
 def record_at(connection: sqlite3.Connection, seq: int) -> bytes:
