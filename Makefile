@@ -39,10 +39,10 @@ demo: $(VENV)/.for-demo
 	$(BIN)/witnz demo $(ARGS)
 
 test: $(VENV)/.for-dev
-	$(BIN)/python -m pytest -q -m "not matrix" $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest -q --instafail -m "not matrix" $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/.for-dev
-	$(BIN)/python -m pytest -q --matrix $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest -q --instafail --matrix $(PARALLEL) $(ARGS)
 
 fuzz: $(VENV)/.for-dev
 	$(BIN)/python -m tests.cluster.fuzz $(ARGS)

@@ -6,7 +6,11 @@ Servers do not live below ``tmp_path``: as root they run as another account, whi
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -29,6 +33,38 @@ for _name in [name for name in os.environ if name.startswith("PG")]:
 # Time limits say more about the neighbours on the machine than about the code.
 hypothesis.settings.register_profile("witnz", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("witnz")
+
+# pytest-timeout interrupts a test once; whoever then hangs in its own clean-up would hold up the whole run.
+STUCK_AFTER_S = 600
+_began: dict[str, float] = {}  # the test that runs now and the time it began at
+
+
+def _end_when_stuck(report: int) -> None:
+    while True:
+        time.sleep(5)
+        for name, began in list(_began.items()):
+            if time.monotonic() - began > STUCK_AFTER_S:
+                os.write(report, f"\n{name} did not end within {STUCK_AFTER_S} s, clean-up included; where it stands:\n".encode())
+                faulthandler.dump_traceback(report)
+                os._exit(70)
+
+
+def pytest_sessionstart() -> None:
+    assert sys.__stderr__ is not None
+    threading.Thread(target=_end_when_stuck, args=(os.dup(sys.__stderr__.fileno()),), daemon=True, name="stuck").start()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _began[item.nodeid] = time.monotonic()
+    try:
+        return (yield)
+    finally:
+        del _began[item.nodeid]
+
+
+def pytest_sessionfinish() -> None:
+    _began["the end of the run"] = time.monotonic()  # threads that somebody forgot keep a process alive
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
