@@ -44,7 +44,7 @@ def _end_when_stuck(report: int) -> None:
         time.sleep(5)
         for name, began in list(_began.items()):
             if time.monotonic() - began > STUCK_AFTER_S:
-                os.write(report, f"\n{name} did not end within {STUCK_AFTER_S} s, clean-up included; where it stands:\n".encode())
+                os.write(report, f"\n{name} did not end in {STUCK_AFTER_S} s, clean-up included; it stands here:\n".encode())
                 faulthandler.dump_traceback(report)
                 os._exit(70)
 
