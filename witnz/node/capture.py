@@ -138,9 +138,9 @@ class Capture:
                 self._failed(error, transient=error.code == PUBLICATION_MISSING)  # it may be made again
             except sqlite3.Error as error:
                 self._failed(_store_error(error, self._db.path), transient=False)
-            except Exception as error:
-                log.exception("capture failed unexpectedly")
+            except BaseException as error:  # the thread ends with it; the node must not look as if it still recorded
                 self._failed(WitnzError(f"capture failed: {type(error).__name__}: {error}"), transient=False)
+                raise
 
     def _failed(self, error: WitnzError, *, transient: bool) -> None:
         with suppress(WitnzError, sqlite3.Error):  # rolling back may fail for the same reason

@@ -31,7 +31,8 @@ from witnz.core.shape import base64_bytes, boolean, integer, list_of, members, n
 from witnz.errors import Inconclusive, NoQuorum, WitnzError
 from witnz.node.generations import Generations
 from witnz.node.journal import Journal
-from witnz.node.opening import Invitation, Opening, Plan
+from witnz.node.opening import Opening
+from witnz.node.plan import Invitation, Plan
 from witnz.node.rootscan import RootScan
 from witnz.node.succession import Predecessor
 from witnz.node.table_state import ACTIVE, TableState

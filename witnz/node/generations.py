@@ -17,27 +17,23 @@ from dataclasses import replace
 import psycopg
 import structlog
 
-from witnz.core.entry import Schema, parse_entry, parse_schema_hint
-from witnz.core.lsn import format_lsn
-from witnz.core.names import log_origin
-from witnz.core.rowline import leaf_secret, secret_commitment
+from witnz.core.rowline import secret_commitment
 from witnz.core.tiles import root_at
-from witnz.errors import DatabaseUnreachable, NoQuorum, ProofError, StoreCorrupt, WitnzError
-from witnz.node.block import Transaction
+from witnz.errors import DatabaseUnreachable, NoQuorum, ProofError, WitnzError
 from witnz.node.findings import FindingBook
+from witnz.node.leaves import Leaves
+from witnz.node.loading import Loading
 from witnz.node.log_notes import LogNotes
-from witnz.node.opening import Invitation, Opening, Plan, Surroundings, baseline_key
-from witnz.node.recorder import Recorder, has_overlay
+from witnz.node.opening import Opening
+from witnz.node.plan import Invitation, Plan, Surroundings
+from witnz.node.recorder import Recorder
 from witnz.node.spool import replay_spool
 from witnz.node.succession import Predecessor, RowsChanged
 from witnz.node.table_state import ACTIVE, ENDED, OPEN, PROVISIONAL, TableState
 from witnz.node.voting import TooFewVotes
 from witnz.postgres import catalog
-from witnz.postgres.catalog import TableInfo, schema_columns
-from witnz.postgres.pgoutput import Relation
-from witnz.postgres.xid import format_snapshot, parse_snapshot
-from witnz.store import entries, logs, meta, spool, tablelog
-from witnz.store.logs import LogRow
+from witnz.postgres.catalog import TableInfo
+from witnz.store import entries, logs, spool
 
 log = structlog.get_logger(__name__)
 
@@ -46,133 +42,23 @@ VOTE_AGAIN_S = 0.5
 
 
 class Generations:
-    """Owns the openings; its ``between`` runs on the capture thread whenever the stream pauses between transactions."""
+    """Owns the openings; its ``between`` runs on the capture thread whenever the stream pauses between transactions.
 
-    def __init__(self, around: Surroundings, book: FindingBook) -> None:
+    ``connection``: the recorder's write transaction.
+    """
+
+    def __init__(self, around: Surroundings, book: FindingBook, connection: Callable[[], sqlite3.Connection]) -> None:
         self._around, self._book = around, book
         self._lock = threading.Lock()
         self._openings: list[Opening] = []
         self._ending: set[str] = set()
-        self._returned: set[int] = set()
         self._again: dict[str, tuple[int, float, Plan]] = {}  # failed first generations: tries, when the next is due
         self._meanwhile: dict[Hashable, Callable[[], None]] = {}
         self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
-
-    # -- loading --------------------------------------------------------------------------------------------------------------
-
-    def load(self) -> list[TableState]:
-        """The states to record into, from the store; what an interrupted opening left is taken back or completed."""
-        states = []
-        running = {o.state.head.id: o for o in self.opening() if o.state is not None}
-        rows = self._rows()
-        if self._around.companions is None:
-            self.cancel_orphans()
-        for row in rows:
-            if row.status == OPEN and row.id not in running and not self._adopted(row):
-                self._take_back(row)
-        for row in self._rows():  # once more: the old generations go on where the new ones were taken back
-            if row.id in running:
-                states.append(_as_stored(running[row.id], row))
-            elif row.status == ACTIVE and self._around.journal.state.current_table(row.table) is None:
-                self._set_ended(row)
-            else:
-                states.append(self._state(row))
-        self._relink(states)
-        return states
-
-    def _rows(self) -> list[LogRow]:
-        with self._around.db.read() as conn:
-            return [row for row in logs.list_logs(conn) if row.status in (OPEN, ACTIVE, PROVISIONAL)]
-
-    def cancel_orphans(self) -> None:
-        """An ``open`` record whose log was never made, or is not this node's to lead: a crash, or a change of leader."""
-        there = {(o.plan.name, o.plan.generation) for o in self.opening() if o.invitation is None}
-        if self._around.companions is None:
-            there |= {(row.table, row.generation) for row in self._rows() if row.status == OPEN}
-        for table, (generation, _) in list(self._around.journal.state.opened.items()):
-            if (table, generation) not in there:
-                self._cancel(table, generation, "the node stopped meanwhile")
-
-    def _cancel(self, table: str, generation: int, reason: str) -> None:
-        """Journal that an opening ended, if the journal still waits for it; among several nodes the leader does."""
-        journal = self._around.journal
-        if self._around.leads() and journal.state.opened.get(table, (0, ""))[0] == generation:
-            body = {"table": table, "generation": generation, "reason": reason[:1000]}
-            self._around.errands.start(("cancel", table), lambda: journal.propose("cancel", body))
-
-    def _set_ended(self, row: LogRow) -> None:
-        """A crash came between the ``unprotect`` record and the end of the log."""
-        with self._around.db.write() as conn:
-            logs.set_status(conn, row.id, ENDED)
-
-    def _relink(self, states: list[TableState]) -> None:
-        """Openings compare with, and end, the states that are being recorded into now."""
-        by_log = {state.head.id: state for state in states}
-        for opening in self.opening():
-            old = opening.plan.predecessor
-            if old is not None and old.state.head.id in by_log:
-                old.state = by_log[old.state.head.id]
-
-    def _adopted(self, row: LogRow) -> bool:
-        """Whether the ``table`` record of an opening stands, so that only the replay of its spool is still due."""
-        newest = self._around.journal.state.newest_generation(row.table)
-        if newest is None or newest.generation < row.generation:
-            return False
-        if self._around.companions is None:
-            return True
-        with self._around.db.read() as conn:  # others may have adopted it while this node was still reading
-            return meta.load_value(conn, baseline_key(row.id)) is not None
-
-    def _take_back(self, row: LogRow) -> None:
-        """A crash interrupted an opening that no ``table`` record adopted: as if it had never begun."""
-        self._cancel(row.table, row.generation, "the node stopped meanwhile")
-        self.discard(row)
-
-    def discard(self, row: LogRow) -> None:
-        """Forget a log that was being opened, and let the generation before go on."""
-        with self._around.db.write() as conn:
-            spool.clear(conn, row.id)
-            logs.drop_log(conn, row.id)
-            if row.generation > 1:
-                old = logs_of(conn, row.table, row.generation - 1).id
-                logs.set_final_lsn(conn, old, None)
-                self._returned.add(old)  # what was spooled for it comes back before anything new
-        log.info("interrupted opening was taken back", table=row.table, generation=row.generation)
-
-    def _state(self, row: LogRow) -> TableState:
-        notes = LogNotes.of(row)
-        record = self._around.journal.state.newest_generation(row.table) or (
-            self._around.journal.state.newest_generation(notes.root) if notes.root else None
-        )
-        if record is None:
-            raise ProofError(f"the store holds a log of {row.table}, but no table record of the journal names it")
-        with self._around.db.read() as conn:
-            head = tablelog.load_head(conn, row.id)
-            hint = row.columns
-            overlay = has_overlay(conn, row.id)
-            first = _first_schema(conn, row) if head.size else None
-        schema = parse_schema_hint(hint) if hint else None
-        state = TableState(
-            head=head,
-            oid=row.oid,
-            rules=record.rules,
-            key_columns=row.key_columns,
-            hidden_keys=record.hidden_keys,
-            columns=schema.columns if schema is not None else (),
-            identity=schema.identity if schema is not None else "d",
-            status=row.status,
-            snapshot=parse_snapshot(row.snapshot) if row.snapshot else None,
-            lsn=row.lsn,
-            final_lsn=row.final_lsn,
-            has_overlay=overlay,
-            excluded=frozenset(notes.excluded),
-            skip_until=notes.skip_until,
-            settled_xid=notes.settled_xid,
-            first_columns=first.columns if first is not None else None,
-            first_identity=first.identity if first is not None else "",
-        )
-        state.logged_schema = hint
-        return state
+        self._loading = Loading(around, self.opening)
+        self._leaves = Leaves(around, book, connection)
+        self.load, self.cancel_orphans, self.discard = self._loading.load, self._loading.cancel_orphans, self._loading.discard
+        self.unknown = self._leaves.unknown
 
     # -- opening --------------------------------------------------------------------------------------------------------------
 
@@ -197,9 +83,7 @@ class Generations:
 
     def leaves(self) -> dict[str, str]:
         """Leaf tables that appeared or were found below a protected root, and that root."""
-        with self._around.db.read() as conn:
-            found = {row.table: LogNotes.of(row).root for row in logs.list_logs(conn)}
-        return {table: root for table, root in found.items() if root is not None}
+        return self._leaves.roots()
 
     def opening(self) -> list[Opening]:
         with self._lock:
@@ -245,13 +129,13 @@ class Generations:
         for state in recorder.tables():
             if recorder.dirty:
                 return
-            if state.head.id in self._returned:
-                self._returned.discard(state.head.id)
+            if state.head.id in self._loading.returned:
+                self._loading.returned.discard(state.head.id)
                 self._replay(state, recorder)
             elif state.name in self._ending:
                 self._end(state, recorder)
             elif state.status == PROVISIONAL and state.head.size:
-                self._adopt_leaf(state)
+                self._leaves.adopt(state)
             elif state.status == OPEN and not any(o.state is state for o in self._openings):
                 self._activate(state, self._before(state, recorder), recorder)
 
@@ -307,7 +191,7 @@ class Generations:
         if plan.generation == 1:
             return None
         with self._around.db.read() as conn:
-            row = logs_of(conn, plan.name, plan.generation - 1)
+            row = logs.require_log(conn, plan.name, plan.generation - 1)
             root = root_at(entries.tile_reader(conn, row.id, row.size), row.size)
         return {"size": row.size, "root": base64.b64encode(root).decode(), "chain": row.chain}
 
@@ -350,7 +234,7 @@ class Generations:
             self._openings.remove(opening)
         plan, state = opening.plan, opening.state
         log.warning("generation was cancelled", table=plan.name, generation=plan.generation, reason=opening.error)
-        self._cancel(plan.name, plan.generation, opening.error)
+        self._loading.cancel(plan.name, plan.generation, opening.error)
         companions = self._around.companions
         if companions is not None and opening.invitation is None:
             self._around.errands.start(("forget", plan.name), lambda: companions.forget(opening))
@@ -464,124 +348,3 @@ class Generations:
         if not attnums or any(attnum not in now for attnum in attnums):
             return None
         return tuple(now.index(attnum) for attnum in attnums)
-
-    # -- leaf partitions ------------------------------------------------------------------------------------------------------
-
-    def unknown(self, connect: Callable[[], psycopg.Connection]) -> Callable[[Relation, Transaction], TableState | None]:
-        """What the recorder asks about a relation that no log is about: a leaf of a protected root begins one."""
-
-        def look(relation: Relation, tx: Transaction) -> TableState | None:
-            with connect() as conn:
-                info = catalog.table_by_oid(conn, relation.oid)
-                root = catalog.table_by_oid(conn, info.partition_root) if info is not None and info.partition_root else None
-            if info is None or root is None:
-                return None
-            record = self._around.journal.state.current_table(root.witnz_name)
-            return self._begin_leaf(info, root.witnz_name, tx) if record is not None else None
-
-        return look
-
-    def _begin_leaf(self, info: TableInfo, root: str, tx: Transaction) -> TableState | None:
-        around = self._around
-        record = around.journal.state.current_table(root)
-        if record is None:
-            raise ProofError(f"{root} is not protected")
-        snapshot = f"{tx.xid64}:{tx.xid64}:"
-        with around.db.read() as reader:
-            root_secret = logs_of(reader, root, record.generation).secret
-        secret = leaf_secret(root_secret, info.oid)
-        conn = self.recorder_connection()
-        if logs.find_log(conn, info.witnz_name) is not None:
-            # A leaf of this name was recorded before: another table stands there now, and an operator has to say so.
-            detail = f"another partition (OID {info.oid}) stands under the name of a recorded one"
-            self._book.open(conn, cls="table.replaced", table=info.witnz_name, generation=1, detail=detail)
-            return None
-        head = tablelog.create_log(
-            conn,
-            table=info.witnz_name,
-            generation=1,
-            origin=log_origin(around.cluster, info.witnz_name, 1),
-            oid=info.oid,
-            secret=secret,
-            status=PROVISIONAL,
-            key_columns=info.key_columns,
-            mode=LogNotes(attnums=tuple(c.attnum for c in info.replicated_columns), root=root).to_json(),
-            snapshot=snapshot,
-            lsn=tx.final_lsn,
-        )
-        log.info("leaf partition appeared", table=info.witnz_name, root=root)
-        return TableState(
-            head=head,
-            oid=info.oid,
-            rules=record.rules,
-            key_columns=info.key_columns,
-            hidden_keys=record.hidden_keys,
-            columns=schema_columns(info),
-            identity=info.identity,
-            status=PROVISIONAL,
-            snapshot=parse_snapshot(snapshot),
-            lsn=tx.final_lsn,
-        )
-
-    def _adopt_leaf(self, state: TableState) -> None:
-        """The ``table`` record of a leaf that appeared: empty in its snapshot, recorded since."""
-        journal = self._around.journal
-        if journal.state.newest_generation(state.name) is not None:
-            self._set_active(state)  # another node, or this one before a crash, proposed the record
-            return
-        if self._around.leads():
-            body = leaf_body(state)
-            if self._around.errands.run(("table", state.name, state.head.secret), lambda: journal.propose("table", body)):
-                self._set_active(state)
-
-    def _set_active(self, state: TableState) -> None:
-        with self._around.db.write() as conn:
-            logs.set_status(conn, state.head.id, ACTIVE)
-        state.status = ACTIVE
-
-    recorder_connection: Callable[[], sqlite3.Connection]
-
-
-def leaf_body(state: TableState) -> dict[str, object]:
-    """The body of the ``table`` record that adopts a leaf partition, as every node derives it alike."""
-    rules = state.rules
-    return {
-        "table": state.name,
-        "generation": 1,
-        "mode": rules.mode,
-        "on_change": rules.on_change,
-        "rules": {"inserts_only": rules.inserts_only, "require_intent": rules.require_intent, "retain": rules.retain},
-        "keys": {"columns": list(state.key_columns), "form": "hidden" if state.hidden_keys else "plain"},
-        "oid": state.oid,
-        "snapshot": format_snapshot(state.snapshot) if state.snapshot is not None else "",
-        "lsn": format_lsn(state.lsn),
-        "secret_sha256": secret_commitment(state.head.secret),
-        "previous": None,
-        "reason": "a leaf partition appeared",
-    }
-
-
-def _as_stored(opening: Opening, row: LogRow) -> TableState:
-    """The state of an opening that outlives a lost connection: what was not committed is forgotten, it comes again."""
-    state = opening.state
-    if state is None:
-        raise ProofError(f"the opening of {opening.plan.name} has no state")
-    state.take_block()
-    state.logged_schema, state.pending_schema = row.columns, None
-    return state
-
-
-def _first_schema(conn: sqlite3.Connection, row: LogRow) -> Schema:
-    """The description that a log begins with."""
-    entry = parse_entry(entries.entry_at(conn, row.id, 1))
-    if entry.op != "schema" or entry.hint is None:
-        raise StoreCorrupt(f"the log of {row.table}, generation {row.generation}, does not begin with a schema entry")
-    return parse_schema_hint(entry.hint)
-
-
-def logs_of(conn: sqlite3.Connection, table: str, generation: int) -> LogRow:
-    """The register's row of a log that the journal says is there."""
-    row = logs.find_log(conn, table, generation)
-    if row is None:
-        raise StoreCorrupt(f"the journal names {table}, generation {generation}, and the store has no such log")
-    return row

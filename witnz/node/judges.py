@@ -19,9 +19,10 @@ from witnz.core.lsn import parse_lsn
 from witnz.core.record import operator_bytes
 from witnz.core.shape import integer
 from witnz.node.findings import CLOSED
-from witnz.node.generations import Generations, leaf_body
+from witnz.node.generations import Generations
 from witnz.node.heads import from_items, head_at, moved_until, size_at
 from witnz.node.journal import Journal
+from witnz.node.leaves import leaf_body
 from witnz.node.table_state import PROVISIONAL, TableState
 from witnz.node.voting import Refused
 from witnz.store import findings, logs, meta

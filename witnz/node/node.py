@@ -44,7 +44,7 @@ from witnz.node.intents import IntentJudge
 from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring, load_keyring
 from witnz.node.membership import follow_keys
-from witnz.node.opening import Surroundings
+from witnz.node.plan import Surroundings
 from witnz.node.protection import Protection
 from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.repair import Parts, Repairs
@@ -176,8 +176,7 @@ class Node:
         )  # fmt: skip
         if self.peering is not None:
             around.companions, around.leads = self.peering.companions, self.peering.leads
-        self.generations = Generations(around, self.book)
-        self.generations.recorder_connection = self._recorder_connection
+        self.generations = Generations(around, self.book, self._recorder_connection)
         self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
         self.source = SourceGuard(
             self.db,

@@ -20,38 +20,34 @@ thread calls between transactions; only the copying runs on a thread of its own.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import psycopg
 import structlog
 
-from witnz.core import hashing
-from witnz.core.classify import BASELINE, Rules
-from witnz.core.entry import SchemaColumn, entry_suffix, schema_hint
-from witnz.core.keyplan import NO_KEY, KeyPlan, keyless_state_key
+from witnz.core.entry import SchemaColumn, schema_hint
+from witnz.core.keyplan import KeyPlan
 from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.rowline import secret_commitment
 from witnz.errors import Inconclusive, WitnzError
-from witnz.node.errands import Errands
-from witnz.node.images import ImageBox
-from witnz.node.journal import Journal
+from witnz.node.baseline import Baseline, baseline_key
 from witnz.node.log_notes import LogNotes
+from witnz.node.plan import Invitation, Plan, Surroundings
 from witnz.node.rootscan import RootScan
-from witnz.node.succession import Predecessor, RowsChanged
+from witnz.node.succession import RowsChanged
 from witnz.node.table_state import OPEN, TableState
 from witnz.postgres.catalog import TableInfo, schema_columns, table_by_oid
 from witnz.postgres.scan import SnapshotScan
 from witnz.postgres.scan_errors import TableLocked
 from witnz.postgres.xid import parse_snapshot
-from witnz.store import images, live, logs, meta, spool, tablelog
-from witnz.store.database import Database
-from witnz.verify.stream import PATIENCE, Stream
+from witnz.store import logs, meta, spool, tablelog
+from witnz.verify.stream import PATIENCE
 
 log = structlog.get_logger(__name__)
 
@@ -62,69 +58,6 @@ OLD_TRANSACTION = "a transaction older than the replication slot is still runnin
 STILL_S = 5.0  # how long a companion holds its stream still for the leader
 REMIND_S = 5.0
 FORGET_S = 60.0  # a companion that has heard nothing of an opening for so long gives it up
-
-
-class Companions(Protocol):
-    """The members that open together with this node, which leads."""
-
-    def prepare(self, opening: Opening) -> None:
-        """Return once enough of them spool.  Raises NoQuorum."""
-
-    def remind(self, opening: Opening) -> None:
-        """Tell them that the opening goes on."""
-
-    def hold_still(self, opening: Opening) -> None:
-        """Return once those that spool hold their streams still, for at most STILL_S, or could not be asked."""
-
-    def move_on(self, opening: Opening) -> None:
-        """There is no S yet."""
-
-    def read(self, opening: Opening, exported: str, snapshot: str, lsn: int, at: int) -> None:
-        """Return once those that could have imported S."""
-
-    def forget(self, opening: Opening) -> None:
-        """The opening was given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """Who leads an opening that this node takes part in, and the secret of the generation (32 bytes)."""
-
-    leader: str
-    secret: bytes
-
-
-@dataclass(slots=True)
-class Plan:
-    """What is to be opened: the table as the catalog shows it, its rules, and what it follows."""
-
-    name: str
-    info: TableInfo
-    rules: Rules
-    hidden_keys: bool
-    generation: int
-    reason: str
-    excluded: frozenset[str] = frozenset()
-    predecessor: Predecessor | None = None
-    root: str | None = None
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """The parts of the node that an opening works with."""
-
-    db: Database
-    journal: Journal
-    stream: Stream
-    cluster: str
-    clock: Callable[[], int]
-    box: ImageBox | None
-    connect: Callable[[], psycopg.Connection]
-    scan: Callable[[psycopg.Connection, TableInfo, frozenset[str]], SnapshotScan | RootScan]
-    progress: Callable[[str, int], None]
-    errands: Errands = field(default_factory=lambda: Errands(inline=True))
-    companions: Companions | None = None
-    leads: Callable[[], bool] = lambda: True
 
 
 @dataclass(slots=True)
@@ -380,11 +313,11 @@ class Opening:
             self.changed, self.error, self.phase = changed, changed.message, "failed"
         except WitnzError as error:
             self.error, self.phase = error.message, "failed"
-        except psycopg.Error as error:
+        except (psycopg.Error, sqlite3.Error, OSError) as error:
             self.error, self.phase = str(error).strip(), "failed"
-        except Exception as error:
-            log.exception("baseline failed unexpectedly", table=self.plan.name)
+        except BaseException as error:  # the thread ends with it; the opening must not look as if it still read
             self.error, self.phase = f"{type(error).__name__}: {error}", "failed"
+            raise
         else:
             self.phase = "ready"
         finally:
@@ -402,14 +335,15 @@ class Opening:
         if scan is None or state is None or keys is None:
             raise Inconclusive("the baseline has no snapshot")
         started = time.monotonic()
-        self._write_schema(state)
+        baseline = Baseline(self.around.db, state, keys, self.around.box, self._at)
+        baseline.write_schema(self._hint)
         if plan.predecessor is not None:
             plan.predecessor.begin(self.around.db, scan)
         self._held.close()
         for lines in scan.lines(BASELINE_ROWS):
             if self._stop.is_set():
                 raise Inconclusive("the node stopped while the baseline was being read")
-            self._write_rows(state, keys, lines)
+            baseline.write_rows(lines)
             if plan.predecessor is not None:
                 plan.predecessor.compare(lines)
             self.rows += len(lines)
@@ -424,30 +358,6 @@ class Opening:
             with self.around.db.write() as conn:
                 meta.save_value(conn, baseline_key(state.head.id), "read")
         log.info("baseline was read", table=plan.name, rows=self.rows, seconds=round(time.monotonic() - started, 3))
-
-    def _write_schema(self, state: TableState) -> None:
-        suffix = entry_suffix(state.lsn, 0, self._at, None, self._hint, None)
-        with self.around.db.write() as conn:
-            seq = tablelog.append(conn, state.head, [b"schema"], [NO_KEY], [None], [suffix])
-            logs.set_schema(conn, state.head.id, self._hint, seq)
-
-    def _write_rows(self, state: TableState, plan: KeyPlan, lines: list[bytes]) -> None:
-        count = len(lines)
-        hashes = hashing.row_hashes(plan.secret, lines)
-        suffix = entry_suffix(state.lsn, 0, self._at, None, None, None)
-        keys, fields = plan.state_keys(lines) if plan.keyed else ([], [NO_KEY] * count)
-        with self.around.db.write() as conn:
-            first = tablelog.append(conn, state.head, [BASELINE] * count, fields, hashes, [suffix] * count)
-            if not plan.keyed:
-                keys = [keyless_state_key(row, seq) for seq, row in enumerate(hashes, first) if row is not None]
-            items = [(key, seq) for seq, key in enumerate(keys, first)]
-            if not live.insert_fresh(conn, state.head.id, items):
-                # Two rows with one primary key: the database's own constraint is broken, and a scan will say so.
-                live.set_accepted(conn, state.head.id, items)
-            if state.rules.retain and self.around.box is not None:
-                for seq, (line, row) in enumerate(zip(lines, hashes, strict=True), first):
-                    if row is not None:
-                        images.put(conn, state.head.id, seq, self.around.box.seal(state.head.origin, row, line))
 
     def _close(self) -> None:
         self._held.close()
@@ -494,11 +404,6 @@ class Opening:
             with self.around.db.write() as conn:
                 spool.clear(conn, self.state.head.id)
                 logs.drop_log(conn, self.state.head.id)
-
-
-def baseline_key(log_id: int) -> str:
-    """Where the store notes that a log's baseline is complete: other nodes may have adopted the generation before."""
-    return f"baseline/{log_id}"
 
 
 def _oldest_xid(conn: psycopg.Connection) -> int:

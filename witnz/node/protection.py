@@ -14,7 +14,7 @@ from witnz.core.classify import Rules
 from witnz.core.finding import Finding
 from witnz.core.names import parse_table_name
 from witnz.errors import WitnzError
-from witnz.node.opening import Plan
+from witnz.node.plan import Plan
 from witnz.postgres import catalog
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 

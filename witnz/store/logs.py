@@ -69,6 +69,14 @@ def find_log(connection: sqlite3.Connection, table: str, generation: int | None 
     return _first(connection, "table_name = ? AND generation = ?", [table, generation])
 
 
+def require_log(connection: sqlite3.Connection, table: str, generation: int) -> LogRow:
+    """The log that the journal says is there; raises StoreCorrupt if it is not."""
+    row = find_log(connection, table, generation)
+    if row is None:
+        raise StoreCorrupt(f"the journal names {table}, generation {generation}, and the store has no such log")
+    return row
+
+
 def get_log(connection: sqlite3.Connection, log_id: int) -> LogRow:
     """The log with this id; raises StoreError if there is none."""
     row = _first(connection, "id = ?", [log_id])
