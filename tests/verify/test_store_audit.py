@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,3 +168,30 @@ def test_a_damaged_file_is_a_failed_check_and_no_crash(copy: Path) -> None:
         file.seek(size // 2)
         file.write(b"\xa5" * 20_000)
     assert audit_store(copy).verdict is Verdict.TAMPERED
+
+
+def audit_process(store: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "witnz.verify.audit_process", str(store)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_the_audit_of_a_killed_node_ends_with_the_pipe_that_the_node_held_open(copy: Path) -> None:
+    orphan = audit_process(copy)
+    orphan.send_signal(signal.SIGSTOP)  # before its interpreter is up: its node dies before it has looked at anything
+    assert orphan.stdin is not None
+    orphan.stdin.close()
+    orphan.send_signal(signal.SIGCONT)
+    assert orphan.stdout is not None
+    with orphan.stdout as pipe:
+        assert pipe.read() == ""
+    assert orphan.wait(60) == 1
+
+
+def test_the_audit_in_a_process_of_its_own_prints_what_it_checked(copy: Path) -> None:
+    audited = audit_process(copy)
+    assert audited.stdout is not None and audited.stdin is not None
+    with audited.stdin, audited.stdout as pipe:
+        document = json.loads(pipe.read())
+    assert audited.wait(60) == 0
+    assert document["verdict"] == "VERIFIED"
+    assert "pages" in {check["name"] for check in document["checks"]}

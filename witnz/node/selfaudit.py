@@ -40,7 +40,10 @@ class SelfAudit:
     def run(self, stop: threading.Event) -> None:
         """Audit, and open findings for what is wrong; returns early when the node stops."""
         command = [sys.executable, "-m", "witnz.verify.audit_process", str(self.path)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        # Nothing is ever written to its standard input: it ends when the pipe does, so also when this node is killed.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         reader: list[str] = []
         output = threading.Thread(target=lambda: reader.append(self._read()), name="audit output", daemon=True)
         output.start()
@@ -49,9 +52,15 @@ class SelfAudit:
                 self._process.kill()
                 self._process.wait()
                 output.join()
+                self._close_input()
                 return
         output.join()
+        self._close_input()
         self._conclude("".join(reader), self._process.returncode)
+
+    def _close_input(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _read(self) -> str:
         if self._process is None or self._process.stdout is None:

@@ -1,6 +1,8 @@
 """The audit of a store in a process of its own: ``python -m witnz.verify.audit_process STORE``.
 
 So that a node that audits itself at its start goes on capturing at full speed.  Prints one JSON document and exits 0, 3 or 4.
+Whoever starts it holds a pipe to its standard input open: at the end of that it ends too, with 1 and without a word, so a node
+that is killed leaves no audit behind.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 from witnz.core.verdict import exit_code
@@ -17,7 +20,13 @@ from witnz.verify.store import audit_store
 POLITENESS = 10  # nice: an audit can wait, changes can not
 
 
+def _end_with_the_input() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
 def main(path: str) -> int:
+    threading.Thread(target=_end_with_the_input, name="end of input", daemon=True).start()
     os.nice(POLITENESS)
     try:
         audit = audit_store(Path(path))
