@@ -35,18 +35,17 @@ hypothesis.settings.register_profile("witnz", deadline=None, suppress_health_che
 hypothesis.settings.load_profile("witnz")
 
 # pytest-timeout interrupts a test once; whoever then hangs in its own clean-up would hold up the whole run.
-STUCK_AFTER_S = 600
-_began: dict[str, float] = {}  # the test that runs now and the time it began at
+GRACE_S = 180
+_deadlines: dict[str, float] = {}  # of the test that runs now, by its name
 
 
 def _end_when_stuck(report: int) -> None:
     while True:
         time.sleep(5)
-        for name, began in list(_began.items()):
-            if time.monotonic() - began > STUCK_AFTER_S:
-                os.write(report, f"\n{name} did not end in {STUCK_AFTER_S} s, clean-up included; it stands here:\n".encode())
-                faulthandler.dump_traceback(report)
-                os._exit(70)
+        for name in [name for name, deadline in list(_deadlines.items()) if time.monotonic() > deadline]:
+            os.write(report, f"\n{name} did not end, its clean-up neither; it stands here:\n".encode())
+            faulthandler.dump_traceback(report)
+            os._exit(70)
 
 
 def pytest_sessionstart() -> None:
@@ -56,15 +55,17 @@ def pytest_sessionstart() -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    _began[item.nodeid] = time.monotonic()
+    marker = item.get_closest_marker("timeout")
+    limit_s = float(marker.args[0] if marker else item.config.getini("timeout"))
+    _deadlines[item.nodeid] = time.monotonic() + limit_s + GRACE_S
     try:
         return (yield)
     finally:
-        del _began[item.nodeid]
+        del _deadlines[item.nodeid]
 
 
 def pytest_sessionfinish() -> None:
-    _began["the end of the run"] = time.monotonic()  # threads that somebody forgot keep a process alive
+    _deadlines["the end of the run"] = time.monotonic() + GRACE_S  # threads that somebody forgot keep a process alive
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
