@@ -288,23 +288,35 @@ class Shared:
     """The node that attacks share, and what ends it."""
 
     scene: Scene | None = None
+    tests: int = 0
     stack: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
-        self.scene = None
+        self.scene, self.tests = None, 0
         self.stack.close()
 
 
-@pytest.fixture(scope="session")
-def shared() -> Iterator[Shared]:
-    made = Shared()
-    yield made
-    made.close()
+SHARED = pytest.StashKey[Shared]()
+MOST_TESTS = 25  # of one node: what they protected is watched ten times a second until the node stops
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    shared = item.session.stash.get(SHARED, None)
+    if shared is not None and (nextitem is None or nextitem.path.parent != item.path.parent):
+        shared.close()  # no node watches the database beside the tests of other directories
+
+
+@pytest.fixture
+def shared(request: pytest.FixtureRequest) -> Shared:
+    return request.session.stash.setdefault(SHARED, Shared())
 
 
 @pytest.fixture
 def scene(shared: Shared, pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The node that attacks share; a test protects tables of its own in it, and leaves it recording."""
+    if shared.tests >= MOST_TESTS:
+        shared.close()
+    shared.tests += 1
     if shared.scene is None:
         directory = tmp_path_factory.mktemp("scene")
         shared.scene = start_scene(shared.stack, directory, pg_server, [], columns=COLUMNS, rows=ROWS)
