@@ -84,7 +84,10 @@ class SimulatedPeers:
         time.sleep(min(timeout_s, links.delay_s(self.me.id, node)))
         if not links.up(self.me.id, node):
             raise PeerUnreachable(f"{node} did not answer within {timeout_s:g} s")
-        answer = peer._workers.submit(peer._answer, self.me.id, method, body)
+        try:
+            answer = peer._workers.submit(peer._answer, self.me.id, method, body)
+        except RuntimeError:  # it was closed this very moment
+            raise PeerUnreachable(f"{node} is not connected") from None
         try:
             response = answer.result(max(0.0, timeout_s - (time.monotonic() - started)))
         except NotInTime:

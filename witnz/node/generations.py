@@ -55,6 +55,8 @@ class Generations:
         self._again: dict[str, tuple[int, float, Plan]] = {}  # failed first generations: tries, when the next is due
         self._meanwhile: dict[Hashable, Callable[[], None]] = {}
         self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
+        self.accepted: Callable[[str], bool] = lambda table: False
+        """Whether an operator has accepted a changed definition of a table, and its generation is not opened yet."""
         self._loading = Loading(around, self.opening)
         self._leaves = Leaves(around, book, connection)
         self.load, self.cancel_orphans, self.discard = self._loading.load, self._loading.cancel_orphans, self._loading.discard
@@ -311,8 +313,14 @@ class Generations:
         """The definition of a table changed: open the generation that follows, or ask for a decision."""
         if state.name in self._blocked or state.status != ACTIVE or any(o.plan.name == state.name for o in self.opening()):
             return
-        if self._around.journal.state.open_gap(state.name) is not None:
+        journal = self._around.journal.state
+        newest = journal.newest_generation(state.name)
+        if state.name in journal.opened or (newest is not None and newest.generation > state.generation):
+            return  # the generation that follows is on its way here
+        if journal.open_gap(state.name) is not None:
             return  # nobody can say that the rows are as recorded before an operator has accepted the gap
+        if self.accepted(state.name):
+            return  # the decision that would be asked for has been taken; whoever leads opens what follows
         projection = self.projection(state, info)
         if projection is None:
             self._blocked.add(state.name)

@@ -89,7 +89,7 @@ class Journal:
         self._outcome: tuple[str, Record | None, WitnzError | None] | None = None
         self.collect: Collect = lambda record_type, body, at: {self._node_id: self.vote(record_type, body)}
         self.later: Callable[[str, Body], None] | None = None
-        """Among several nodes: proposes, as often as it takes, what the recording thread must not wait for."""
+        """Among several nodes: stores, and proposes as often as it takes, what the recording thread must not wait for."""
         self.fetch: Callable[[int, str], None] = _nobody_to_ask
         """Gets the records up to a size and its chain head from other members, and calls :meth:`reload`."""
         self.on_record: list[Callable[[Record], None]] = []

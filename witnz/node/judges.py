@@ -23,6 +23,7 @@ from witnz.node.generations import Generations
 from witnz.node.heads import from_items, head_at, moved_until, size_at
 from witnz.node.journal import Journal
 from witnz.node.leaves import leaf_body
+from witnz.node.owed_gaps import GAP_CLASSES
 from witnz.node.table_state import PROVISIONAL, TableState
 from witnz.node.voting import Refused
 from witnz.store import findings, logs, meta
@@ -30,7 +31,6 @@ from witnz.store.database import Database
 
 PATIENCE_S = 2.5  # how long a vote is held back for this node's own stream and journal; below the asker's timeout
 POLL_S = 0.02
-GAP_CLASSES = ("slot.lost", "coverage.gap", "epoch.restored", "publication.changed")
 
 Misbehaved = Callable[[str, str, str], None]
 """What no honest node asks for: (its id, type of the record, why)."""

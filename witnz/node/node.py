@@ -24,6 +24,7 @@ from witnz.config import Config
 from witnz.core.classify import Rules
 from witnz.core.finding import Finding
 from witnz.core.journal_rules import COVERAGE_CLASSES
+from witnz.core.record import Record
 from witnz.errors import ConfigError, DatabaseError, Inconclusive, UsageError, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.anchor_lane import Parts as AnchorParts
@@ -141,9 +142,11 @@ class Node:
         self.following = Following(
             self.db,
             {
-                "accept": self.approvals.carry_out,
+                "accept": self._follow_accept,
                 "ack": self.approvals.follow_state,
                 "repair": self.approvals.follow_state,
+                "gap": self.bridging.followed_gap,
+                "epoch": self.bridging.followed_gap,
             },
         )
         self.approvals.follow = self.following.follow
@@ -177,6 +180,7 @@ class Node:
         if self.peering is not None:
             around.companions, around.leads = self.peering.companions, self.peering.leads
         self.generations = Generations(around, self.book, self._recorder_connection)
+        self.generations.accepted = self.bridging.owes
         self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
         self.source = SourceGuard(
             self.db,
@@ -402,8 +406,13 @@ class Node:
             self.bridging.step()
         finding = self.approvals.approve(body)
         if self.peering is None:  # among several whoever leads does the rest when it carries out the record
-            self.protection.begin_after(finding)
+            self.protection.begin_after_accept()
         return finding
+
+    def _follow_accept(self, record: Record) -> None:
+        """What an operator decided, whichever node was asked."""
+        self.approvals.carry_out(record)
+        self.bridging.followed_accept(record)
 
     def decide(self, record_type: str, body: dict[str, Any]) -> int:
         """Journal what an operator signed: ``unprotect``, ``key``, ``config`` or ``member``; the record's seq.

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import structlog
 
-from witnz.core.canonical import canonical
 from witnz.core.finding import CLASSES, Finding, Window, finding_id
 from witnz.core.journal import FORGED
 from witnz.core.record import Record, check_record_signature
 from witnz.core.timestamp import format_time
-from witnz.errors import FormatError, NoQuorum, ProofError, UsageError, WitnzError
+from witnz.errors import FormatError, WitnzError
 from witnz.node.agreement import Agreement
 from witnz.node.companions import LeadersSide, MembersSide
 from witnz.node.confirming import Confirming
 from witnz.node.delivery import Deliveries
 from witnz.node.gossip import Gossip
 from witnz.node.judges import Judges
+from witnz.node.owed_gaps import OwedGaps
 from witnz.node.refilling import Refilling
 from witnz.node.voting import Ballots
 from witnz.postgres.catalog import TableInfo
@@ -47,7 +45,6 @@ EXCHANGE_S: Final = 1.0
 TEND_S: Final = 2.0
 QUORUM_LOST_S: Final = 10.0
 OTHERS_JOURNAL_AFTER_S: Final = 5.0
-GAP_AGAIN_S, GAP_AGAIN_FOR_S = 0.5, 3600.0
 LATE_SEALS: Final = 3  # intervals; then anybody seals
 LATE_SLACK_S: Final = 2.0
 
@@ -84,12 +81,13 @@ class Peering:
         node.alerts.hold_s = self.deliveries.hold_s
         node.cosigner.conditions += [self.agreement.condition, self._late_condition, self._asked_condition]
         journal.collect = self.ballots.collect
-        journal.later = self._propose_later
+        self.gaps = OwedGaps(db, journal, self.leads)
+        journal.later = self.gaps.owe
+        node.bridging.leads = self.leads
         journal.on_record.append(lambda record: self._woken.set())
         journal.on_refusal.append(self._refused)
         self.ballots.on_forged = self._misbehaved
         node.following.handlers |= {
-            "accept": self._follow_accept,
             "finding": self._follow_finding,
             "dissent": self.agreement.followed,
             "operator": self.deliveries.followed,
@@ -186,7 +184,9 @@ class Peering:
         while not self._stop.is_set():
             self._woken.wait(ROUND_S)
             self._woken.clear()
-            for chore in (self._settle, self._node.following.follow, self.agreement.look, self._exchange, self._tend):
+            for chore in (self._settle, self._node.following.follow, self.agreement.look, self._exchange, self._tend,
+                self._propose_gaps,
+            ):  # fmt: skip
                 if self._stop.is_set():
                     return
                 try:
@@ -235,20 +235,10 @@ class Peering:
                 self._node.alerts.wake()
                 log.error("quorum was lost", finding=opened)
 
-    def _propose_later(self, record_type: str, body: Mapping[str, Any]) -> None:
-        """A gap that this node has seen: it is for the cluster's journal once a quorum has seen it."""
-        self._node.errands.start((record_type, canonical(dict(body))), lambda: self._propose_gap(body))
-
-    def _propose_gap(self, body: Mapping[str, Any]) -> None:
-        state, deadline = self._node.journal.state, time.monotonic() + GAP_AGAIN_FOR_S
-        while not self._stop.wait(GAP_AGAIN_S) and time.monotonic() < deadline:
-            missing = [table for table in body["tables"] if state.open_gap(table) is None]
-            if not missing:
-                return
-            if not self.leads() and time.monotonic() < deadline - GAP_AGAIN_FOR_S + 10 * GAP_AGAIN_S:
-                continue  # the leader sees the same, and says it first
-            with suppress(NoQuorum, ProofError):
-                self._node.journal.propose("gap", {**body, "tables": missing})
+    def _propose_gaps(self) -> None:
+        """The gaps that this node has seen are for the cluster's journal once a quorum has seen them."""
+        if self.has_quorum and self.gaps.due():
+            self._node.errands.start("gaps", self.gaps.step)
 
     # -- cosigning ------------------------------------------------------------------------------------------------------------
 
@@ -285,15 +275,6 @@ class Peering:
             log.error("node misbehaved", peer=node, finding=opened, reason=reason)
 
     # -- what others found ----------------------------------------------------------------------------------------------------
-
-    def _follow_accept(self, record: Record) -> None:
-        """What an operator decided, whichever node was asked; the generations that follow from it are the leader's to open."""
-        node = self._node
-        node.approvals.carry_out(record)
-        if self.leads() and record.body["finding"] is not None:
-            finding = node.approvals.get(record.body["finding"])
-            with suppress(UsageError):  # a table that is not recorded here is opened when it is
-                node.protection.begin_after(finding)
 
     def _follow_finding(self, record: Record) -> None:
         """A finding that another node has journalled is known here as well, and alerted if nobody else does."""

@@ -11,7 +11,6 @@ import psycopg
 import structlog
 
 from witnz.core.classify import Rules
-from witnz.core.finding import Finding
 from witnz.core.names import parse_table_name
 from witnz.errors import WitnzError
 from witnz.node.plan import Plan
@@ -72,10 +71,8 @@ class Protection:
 
     # -- further generations --------------------------------------------------------------------------------------------------
 
-    def begin_after(self, finding: Finding) -> None:
-        """Begin the generations that an accepted finding asks for."""
-        if finding.cls == "schema.changed" and finding.table is not None:
-            self.begin_anew(finding.table, "definition change approved")
+    def begin_after_accept(self) -> None:
+        """Begin the generations that what was just accepted asks for."""
         try:
             self._node.bridging.step()
         except (WitnzError, psycopg.Error) as error:
