@@ -16,6 +16,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +42,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-HOLD, RELEASE = "verify.hold", "verify.release"
+HOLD, HOLD_ALL, RELEASE = "verify.hold", "verify.hold.all", "verify.release"
 CALL_TIMEOUT_S = 2.0
 HOLD_S = 1800.0  # a verification that takes longer is not confirmed
 MAX_HOLDS = 16
 PATIENCE_S = 3.0
 _HOLD = members({"table": spelled(parse_table_name), "generation": integer(1), "token": hex_bytes(16)})
 _RELEASE = members({"token": hex_bytes(16)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """For whom and until when (monotonic seconds) the horizon is held; ``shared``: for all who scan in one snapshot."""
+
+    node: str
+    until: float
+    stack: ExitStack
+    shared: bool
 
 
 class Confirming:
@@ -65,16 +77,19 @@ class Confirming:
         self._db, self._journal, self._following, self._peers = db, journal, following, peers
         self._node_id, self._spill_dir, self._hold = node_id, spill_dir, hold
         self._lock = threading.Lock()
-        self._held: dict[str, tuple[str, float, ExitStack]] = {}
+        self._held: dict[str, _Held] = {}
+        self.refused: Callable[[str, Mapping[str, Any]], None] = lambda node, body: None
+        """Told of a member that asked to confirm another state than this node expects."""
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="confirming")
-        peers.serve(HOLD, self._answer_hold, 4096)
+        peers.serve(HOLD, partial(self._answer_hold, shared=False), 4096)
+        peers.serve(HOLD_ALL, partial(self._answer_hold, shared=True), 4096)
         peers.serve(RELEASE, self._answer_release, 4096)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
-            for _, _, stack in self._held.values():
-                stack.close()
+            for held in self._held.values():
+                held.stack.close()
             self._held.clear()
 
     def is_my_turn(self, table: str, interval_s: float, now_s: float) -> bool:
@@ -86,14 +101,32 @@ class Confirming:
     # -- asking ---------------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def held(self, table: str, generation: int) -> Iterator[None]:
-        """While this lasts the others keep what they need to confirm a scan that begins now."""
-        token = os.urandom(16).hex()
-        self._tell(HOLD, {"table": table, "generation": generation, "token": token})
+    def held(self, table: str, generation: int, shared: str | None = None) -> Iterator[None]:
+        """While this lasts the others keep what they need to confirm a scan that begins now.
+
+        ``shared``: the token (16 bytes in hex) of a snapshot in which all of them scan; this node keeps it for them, too.
+        """
+        token = shared or os.urandom(16).hex()
+        if shared is not None:
+            self._keep(self._node_id, token, shared=True)
+        self._tell(HOLD if shared is None else HOLD_ALL, {"table": table, "generation": generation, "token": token})
         try:
             yield
         finally:
+            self._let_go(self._node_id, token)
             self._tell(RELEASE, {"token": token})
+
+    def holds_for(self, token: str, node: str) -> bool:
+        """Whether this node keeps what a snapshot of that node needs."""
+        with self._lock:
+            return token in self._held and self._held[token].node == node
+
+    def sweep(self) -> None:
+        """Let go of what nobody has let go of in time."""
+        now = time.monotonic()
+        with self._lock:
+            for token in [token for token, held in self._held.items() if held.until < now]:
+                self._held.pop(token).stack.close()
 
     def _tell(self, method: str, what: Mapping[str, Any]) -> None:
         body = canonical(dict(what))
@@ -107,33 +140,37 @@ class Confirming:
 
     # -- answering ------------------------------------------------------------------------------------------------------------
 
-    def _answer_hold(self, node: str, data: bytes) -> bytes:
+    def _answer_hold(self, node: str, data: bytes, *, shared: bool) -> bytes:
         told = parse_json(data, what=HOLD, max_bytes=4096)
         _HOLD(told, HOLD)
-        now = time.monotonic()
+        self._keep(node, told["token"], shared=shared)
+        return b"{}"
+
+    def _keep(self, node: str, token: str, *, shared: bool) -> None:
+        self.sweep()
         with self._lock:
-            for token in [token for token, (_, until, _) in self._held.items() if until < now]:
-                self._held.pop(token)[2].close()
-            if len(self._held) >= MAX_HOLDS:
+            if len(self._held) >= MAX_HOLDS or token in self._held:
                 raise Inconclusive("too many verifications are under way")
             stack = ExitStack()
             stack.enter_context(self._hold())
-            self._held[told["token"]] = (node, now + HOLD_S, stack)
-        return b"{}"
+            self._held[token] = _Held(node, time.monotonic() + HOLD_S, stack, shared)
+
+    def _let_go(self, node: str, token: str) -> None:
+        with self._lock:
+            held = self._held.get(token)
+            if held is not None and held.node == node:
+                self._held.pop(token).stack.close()
 
     def _answer_release(self, node: str, data: bytes) -> bytes:
         told = parse_json(data, what=RELEASE, max_bytes=4096)
         _RELEASE(told, RELEASE)
-        with self._lock:
-            held = self._held.get(told["token"])
-            if held is not None and held[0] == node:
-                self._held.pop(told["token"])[2].close()
+        self._let_go(node, told["token"])
         return b"{}"
 
     def judge(self, node: str, body: Mapping[str, Any], at: int, context: Mapping[str, Any]) -> None:
         """Vote for the state expected, if this node's log and journal say the same for the same snapshot."""
         with self._lock:
-            if not any(holder == node for holder, _, _ in self._held.values()):
+            if not any(held.node == node or held.shared for held in self._held.values()):
                 raise Refused("later", "this node was not asked in time to keep what the snapshot needs")
         if body["mode"] != "snapshot":
             raise Refused("other", "only whole snapshots are confirmed")
@@ -154,6 +191,7 @@ class Confirming:
         if self._following.done > body["journal_size"] and self._accepted_since(body):
             raise Refused("later", "an acceptance has changed the state meanwhile")
         if root != body["state_expected"] or expected.unresolved != body["unresolved"]:
+            self.refused(node, body)
             raise Refused("differs", f"the state expected of {body['table']} is another one here")
 
     def _await(self, body: Mapping[str, Any]) -> None:

@@ -365,8 +365,10 @@ class Node:
         """Verify one table now and record the result."""
         state = self.state(table)
         self._look()
-        target = self.target(state)
-        verified = self.verification.run(target, progress)
+        if self.peering is not None and self.config.verify == "all":
+            verified = self.peering.together.verify(state, progress)
+        else:
+            verified = self.verification.run(self.target(state), progress)
         self.chores.journal_findings()
         self.metrics.verified(table, verified.verdict.value, verified.result.seconds, verified.result.rows)
         self.auto_repair.offer(finding.id for finding in verified.findings)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -28,7 +30,8 @@ from witnz.node.gossip import Gossip
 from witnz.node.judges import Judges
 from witnz.node.owed_gaps import OwedGaps
 from witnz.node.refilling import Refilling
-from witnz.node.voting import Ballots
+from witnz.node.together import Comparison, Together
+from witnz.node.voting import Ballots, TooFewVotes
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.scan import SnapshotScan
 from witnz.postgres.session import connect
@@ -104,6 +107,15 @@ class Peering:
         )
         self.ballots.judges["verify"] = self.confirming.judge
         node.verification.around = self.confirming.held
+        node.verification.disputed = self._disputed
+        node.verification.diverged = partial(self.agreement.name, self._id)
+        self.comparison = Comparison(node.journal, self.agreement.name)
+        self.confirming.refused = self.comparison.refused
+        node.following.handlers["verify"] = self.comparison.followed
+        self.together = Together(
+            self._id, node.journal, self.peers, self.confirming, node.verification, node.scanning, self.comparison,
+            node.states, node.target,
+        )  # fmt: skip
         self.refilling = Refilling(node, self.peers, self._stop)
         node.source.refill = self.refilling.refill
         MembersSide(
@@ -134,6 +146,7 @@ class Peering:
         self.peers.close()
         self.companions.close()
         self.confirming.close()
+        self.together.close()
         self.gossip.close()
         self.ballots.close()
 
@@ -170,6 +183,17 @@ class Peering:
     def is_my_turn(self, table: str, interval_s: float) -> bool:
         """Whether a scheduled verification is for this node now: they take turns."""
         return self.confirming.is_my_turn(table, interval_s, time.time())
+
+    def _disputed(self, record_type: str, body: Mapping[str, Any]) -> bool:
+        """Whether so many members see something else in their own logs that this node alone is wrong."""
+        try:
+            self.ballots.collect(record_type, body, self._node.clock())
+        except TooFewVotes as failed:
+            others = [refusal for node, refusal in failed.ballot.refused.items() if node != self._id]
+            return sum(refusal.kind == "differs" for refusal in others) >= self._node.journal.state.quorum
+        except WitnzError:
+            return False
+        return False
 
     def _late_s(self) -> float:
         return LATE_SEALS * self._node.config.seal_interval_s + LATE_SLACK_S
@@ -212,6 +236,7 @@ class Peering:
         self._tended = now
         self._watch_quorum(now)
         self.refilling.look()
+        self.confirming.sweep()
         if self.leads():
             self._node.generations.cancel_orphans()
             self._node.protection.open_what_is_due()

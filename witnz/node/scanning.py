@@ -28,8 +28,10 @@ class Scanning:
         self._conninfo, self._journal, self._db = conninfo, journal, db
 
     @contextmanager
-    def recorded(self, state: TableState) -> Iterator[SnapshotScan | RootScan]:
+    def recorded(self, state: TableState, **reading: Any) -> Iterator[SnapshotScan | RootScan]:
         """A scan of what stands under the recorded OID, or, if that has gone, of what stands under its name now.
+
+        ``reading``: further arguments of the scan (:class:`SnapshotScan`), an imported snapshot for one.
 
         Raises Inconclusive where that is not what was recorded, or cannot be read.
         """
@@ -50,7 +52,7 @@ class Scanning:
                 raise Inconclusive(f"the columns of {state.name} changed; a new generation is due")
             if info.oid == state.oid and tuple(info.key_columns) != state.key_columns:
                 raise Inconclusive(f"the key of {state.name} changed; a new generation is due")
-            with self.of(conn, info, state.excluded) as scan:
+            with self.of(conn, info, state.excluded, **reading) as scan:
                 yield scan
 
     def of(

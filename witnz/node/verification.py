@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -21,7 +21,7 @@ from witnz.core.finding import CLASSES, Finding
 from witnz.core.lsn import format_lsn
 from witnz.core.timestamp import format_time
 from witnz.core.verdict import Verdict
-from witnz.errors import WitnzError
+from witnz.errors import Inconclusive, ProofError, WitnzError
 from witnz.node.findings import CLOSED, FindingBook, last_good
 from witnz.node.journal import Journal
 from witnz.node.voting import TooFewVotes
@@ -31,6 +31,8 @@ from witnz.store.verified_states import VerifiedState
 from witnz.verify.live import Difference, LiveVerifier, Progress, TableResult, Target
 
 log = structlog.get_logger(__name__)
+
+Body = Mapping[str, Any]
 
 TAMPER_GROUPS = frozenset({"silent", "stream"})
 COVERAGE = frozenset(
@@ -50,6 +52,12 @@ class Verified:
     not_checked: tuple[str, ...]
     journal_seq: int | None
     at: int
+    members: Mapping[str, str] = field(default_factory=dict)
+    """What became of the other members that were asked to verify in the same snapshot."""
+
+    @property
+    def found_root_b64(self) -> str:
+        return _b64(self.result.found_root)
 
     def to_json(self) -> dict[str, Any]:
         """The per-table part of ``witnz.verify/1``."""
@@ -69,6 +77,7 @@ class Verified:
             "not_checked": list(self.not_checked),
             "journal_seq": self.journal_seq,
             "at": format_time(self.at),
+            **({"members": dict(self.members)} if self.members else {}),
         }
 
 
@@ -80,11 +89,42 @@ class Verification:
         self._lock = threading.Lock()
         self.around: Callable[[str, int], AbstractContextManager[None]] = lambda table, generation: nullcontext()
         """What a verification is done within: other members keep what they need to confirm it."""
+        self.disputed: Callable[[str, Body], bool] = lambda record_type, body: False
+        """Whether a quorum of other members says that the state expected is another one than this node's store has."""
+        self.diverged: Callable[[str, int, str], None] = lambda table, generation, detail: None
 
-    def run(self, target: Target, progress: Progress = lambda rows: None) -> Verified:
-        with self._lock, self.around(target.table, target.generation):
-            result = self._verifier.verify(target, progress)
-            return self._record(self._weigh(result))
+    def run(
+        self,
+        target: Target,
+        progress: Progress = lambda rows: None,
+        *,
+        alone: bool = True,
+        patience_s: float = -1,
+    ) -> Verified:
+        """Verify and record.  ``alone``: the others are asked here to hold; else whoever calls has done that.
+
+        Raises Inconclusive where another verification of this node goes on for longer than ``patience_s`` (-1: for ever).
+        """
+        if not self._lock.acquire(timeout=patience_s):
+            raise Inconclusive("another verification is under way on this node")
+        try:
+            with self.around(target.table, target.generation) if alone else nullcontext():
+                result = self._verifier.verify(target, progress)
+                self._doubt(result)
+                return self._record(self._weigh(result))
+        finally:
+            self._lock.release()
+
+    def _doubt(self, result: TableResult) -> None:
+        """Rows that differ from a store which the others say is false accuse the store, not the rows."""
+        if not result.differences or not self.disputed("verify", _body(_raw(result, self._clock()))):
+            return
+        detail = "the state that its store expects is not the one that the other members expect"
+        log.error("own store is disputed", table=result.table, differences=len(result.differences))
+        self.diverged(result.table, result.generation, detail)
+        result.differences.clear()
+        result.not_checked.append(f"{detail}; see the finding about this node")
+        result.verdict = Verdict.INCONCLUSIVE
 
     def _weigh(self, result: TableResult) -> Verified:
         """Open what is new, gather what is open, and say what it all means for the table."""
@@ -129,7 +169,7 @@ class Verification:
         result, seq = verified.result, None
         if result.snapshot:
             try:
-                seq = self._journal.propose("verify", _body(verified))
+                seq = self._propose(_body(verified))
             except TooFewVotes as error:
                 verified = _unconfirmed(verified, error)
                 log.warning("verification was not confirmed", table=result.table, reason=error.message)
@@ -157,6 +197,27 @@ class Verification:
             seconds=round(result.seconds, 2),
         )
         return verified
+
+    def _propose(self, body: dict[str, Any]) -> int:
+        """Journal a body; where another member has said exactly the same already, as of the journal that holds that.
+
+        The other members may do the same at the same time, so it is tried as often as there are members.
+        """
+        journal = self._journal
+        for _ in journal.state.members:
+            try:
+                return journal.propose("verify", body)
+            except ProofError:
+                accepted = journal.state.accepts(body["table"], body["generation"])
+                if any(row.accepted_at > body["journal_size"] for row in accepted) or journal.size == body["journal_size"]:
+                    raise
+                body = {**body, "journal_size": journal.size}
+        return journal.propose("verify", body)
+
+
+def _raw(result: TableResult, at: int) -> Verified:
+    """A result before anything was weighed: what others can say about the state expected needs no more."""
+    return Verified(result, Verdict.INCONCLUSIVE, (), (), None, at)
 
 
 def _unconfirmed(verified: Verified, error: TooFewVotes) -> Verified:

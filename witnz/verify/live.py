@@ -65,7 +65,8 @@ class Target:
     """One generation of one table, as the store knows it.
 
     ``settled_xid``: a snapshot whose xmin is below this 64-bit id may not see transactions of which it is not known what they
-    replaced, because other members gave their entries.
+    replaced, because other members gave their entries.  ``open_first``: the first scan where it is another than the later
+    ones, because others read in its snapshot, too.
     """
 
     log: int
@@ -75,6 +76,7 @@ class Target:
     plan: KeyPlan
     open_scan: Callable[[], AbstractContextManager[Scan]]
     settled_xid: int = 0
+    open_first: Callable[[], AbstractContextManager[Scan]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class LiveVerifier:
         expected: Partitions | None = None
         rows = 0
         try:
-            with self._read(target, found.take) as seen:
+            with self._read(target, found.take, target.open_first) as seen:
                 found.finish()
                 expected = seen.expected.hashes(self._spill_dir)
                 result.size, result.journal_size = seen.size, seen.journal_size
@@ -264,10 +266,15 @@ class LiveVerifier:
     # -- reading --------------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _read(self, target: Target, take: Callable[[list[bytes]], None]) -> Iterator[_Pass]:
+    def _read(
+        self,
+        target: Target,
+        take: Callable[[list[bytes]], None],
+        open_scan: Callable[[], AbstractContextManager[Scan]] | None = None,
+    ) -> Iterator[_Pass]:
         """Scan the table under a new snapshot, wait for the stream, then offer the expected state that belongs to it."""
         with self._stream.hold():
-            with target.open_scan() as scan:
+            with (open_scan or target.open_scan)() as scan:
                 if scan.snapshot.xmin < target.settled_xid:
                     raise Inconclusive(
                         f"a transaction is still open that began before this node had caught up with {target.table};"

@@ -1,0 +1,166 @@
+"""``verify: all``: three nodes verify in one snapshot, each journals what it found, and whoever differs is named."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import LEDGER, Trio, ledger_trio
+from tests.support.intruder import raw
+from tests.support.node import wait
+from tests.support.postgres import create_database
+from witnz.core.record import Record
+from witnz.core.verdict import Verdict
+from witnz.demo.server import PostgresServer
+from witnz.errors import Inconclusive
+from witnz.node import together
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def trio(pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+    database = create_database(pg_server)
+    with ExitStack() as stack:
+        stack.callback(database.drop)
+        trio = ledger_trio(tmp_path_factory.mktemp("trio"), database, verify="all")
+        stack.callback(trio.stop)
+        yield trio
+
+
+def verifications(trio: Trio, node: str, snapshot: str, table: str = LEDGER) -> dict[str, Record]:
+    found = [r for r in trio.records(node) if r.type == "verify" and (r.body["snapshot"], r.body["table"]) == (snapshot, table)]
+    assert len({record.node for record in found}) == len(found), "each node says it once"
+    return {record.node: record for record in found}
+
+
+def test_all_verify_in_one_snapshot_under_load_and_an_idle_table_as_well(trio: Trio) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 1000
+        while not stop.is_set():
+            number += 1
+            trio.database.sql(f"INSERT INTO ledger VALUES ({number}, 'load', {number})")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for node in trio.nodes:
+            verified = trio[node].verify_table(LEDGER)
+            assert verified.verdict is Verdict.VERIFIED, verified.to_json()
+            others = sorted(set(trio.nodes) - {node})
+            assert verified.to_json()["members"] == dict.fromkeys(others, "the same")
+            records = verifications(trio, node, verified.result.snapshot)
+            assert sorted(records) == sorted(trio.nodes)
+            assert {(r.body["state_found"], r.body["rows"], r.body["verdict"]) for r in records.values()} == {
+                (verified.found_root_b64, verified.result.rows, "VERIFIED")
+            }
+    finally:
+        stop.set()
+        writer.join()
+    for node in trio.nodes:  # nothing happens meanwhile, so all say exactly the same
+        idle = trio[node].verify_table("public.untouched")
+        assert sorted(verifications(trio, node, idle.result.snapshot, "public.untouched")) == sorted(trio.nodes)
+    trio.assert_alike()
+
+
+def test_those_who_have_the_snapshot_go_on_when_the_one_that_exported_it_is_gone(trio: Trio) -> None:
+    exporter = trio.followers()[0]
+    others = [node for node in trio.nodes if node != exporter]
+    told: list[str] = []
+    invite = trio[exporter].peering.together._invite
+
+    def invite_and_die(what: Mapping[str, Any]) -> dict[str, str]:
+        answers = invite(what)
+        assert answers == dict.fromkeys(others, "")
+        told.append(what["snapshot"])
+        trio.links.isolate(exporter)
+        raise Inconclusive("this node dies here")  # its transaction ends with its connection
+
+    trio[exporter].peering.together._invite = invite_and_die
+    try:
+        trio[exporter].verify_table(LEDGER)
+        for node in others:
+            wait(lambda node=node: sorted(verifications(trio, node, told[0])) == sorted(others), f"both results on {node}")
+    finally:
+        trio[exporter].peering.together._invite = invite
+        trio.links.heal()
+    assert {r.body["verdict"] for r in verifications(trio, others[0], told[0]).values()} == {"VERIFIED"}
+    trio.assert_alike()
+
+
+def test_a_slow_member_holds_nobody_up_and_is_compared_when_it_comes(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = trio.followers()[0]
+    go_on = threading.Event()
+    recorded = trio[slow].scanning.recorded
+
+    @contextmanager
+    def reads_slowly(state: Any, **reading: Any) -> Iterator[Any]:
+        with recorded(state, **reading) as scan:
+            yield scan
+            go_on.wait(60)
+
+    monkeypatch.setattr(together, "WAIT_LEAST_S", 0.5)
+    monkeypatch.setattr(trio[slow].scanning, "recorded", reads_slowly)
+    verified = trio[trio.leader].verify_table(LEDGER)
+    assert verified.verdict is Verdict.VERIFIED
+    assert "still reading" in verified.members[slow]
+    assert slow not in verifications(trio, trio.leader, verified.result.snapshot)
+    go_on.set()
+    wait(lambda: slow in verifications(trio, trio.leader, verified.result.snapshot), "the slow one's result", 60)
+    trio.assert_alike()
+
+
+def test_a_member_that_says_it_found_something_else_is_named_by_the_others(trio: Trio) -> None:
+    liar = trio.followers()[0]
+    others = [node for node in trio.nodes if node != liar]
+    propose = trio[liar].journal.propose
+
+    def lie(record_type: str, body: Mapping[str, Any], **keywords: Any) -> int:
+        if record_type == "verify":
+            body = {**body, "state_found": "A" * 43 + "=", "verdict": "TAMPERED"}
+        return propose(record_type, body, **keywords)
+
+    trio[liar].journal.propose = lie  # the intruder's own node, patched by its root
+    try:
+        verified = trio[others[0]].verify_table(LEDGER)
+    finally:
+        trio[liar].journal.propose = propose
+    assert verified.verdict is Verdict.VERIFIED
+    assert verified.members == {liar: "another state", others[1]: "the same"}
+    for node in others:
+        assert "found another state than 2 others" in trio.wait_for(node, "node.diverged", liar).detail
+    trio.assert_alike(expected=lambda finding: (finding.cls, finding.key) == ("node.diverged", liar))
+
+
+def test_a_member_whose_store_was_altered_is_named_and_accuses_no_row(trio: Trio) -> None:
+    victim = next(node for node in trio.followers() if not any(f.key == node for f in trio.findings(node, state=None)))
+    others = [node for node in trio.nodes if node != victim]
+    named_before = {f.key for f in trio.findings(others[0], state=None)}
+    trio.database.sql("INSERT INTO ledger VALUES (77, 'user77', 770)")
+    trio.settled()
+    store = trio[victim].data.database
+    trio.halt(victim)
+    altered = raw(store, "DELETE FROM live WHERE k = ?", b"77")
+    assert altered == 1, "the accepted state of its store no longer has the row"
+    trio.run(victim)
+    trio.ready()
+    trio.caught_up()
+
+    asked = trio[victim].verify_table(LEDGER)
+    assert asked.verdict is Verdict.INCONCLUSIVE
+    assert any("other members expect" in text for text in asked.not_checked)
+    verified = trio[others[0]].verify_table(LEDGER)
+    assert verified.verdict is Verdict.VERIFIED
+    for node in trio.nodes:
+        trio.wait_for(node, "node.diverged", victim)
+    rows = [f for node in trio.nodes for f in trio.findings(node, state=None) if f.cls.startswith("row.")]
+    assert not rows
+    trio.assert_alike(
+        expected=lambda f: f.cls == "node.store-tampered" or (f.cls == "node.diverged" and f.key in {victim, *named_before}),
+    )
