@@ -12,7 +12,6 @@ import base64
 import os
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -56,6 +55,7 @@ class _Held:
     """For whom and until when (monotonic seconds) the horizon is held; ``shared``: for all who scan in one snapshot."""
 
     node: str
+    table: str
     until: float
     stack: ExitStack
     shared: bool
@@ -92,11 +92,13 @@ class Confirming:
                 held.stack.close()
             self._held.clear()
 
-    def is_my_turn(self, table: str, interval_s: float, now_s: float) -> bool:
-        """Whether this node verifies a table in the interval that holds ``now_s`` (seconds since the Unix epoch)."""
-        nodes = sorted(self._journal.state.members)
-        turn = (int(now_s // max(interval_s, 1.0)) + zlib.crc32(table.encode())) % len(nodes)
-        return nodes[turn] == self._node_id
+    def under_way(self, table: str) -> bool:
+        """Whether another member verifies this table now, as far as it has said so here."""
+        now = time.monotonic()
+        with self._lock:
+            return any(
+                (held.table, held.node != self._node_id) == (table, True) and held.until > now for held in self._held.values()
+            )
 
     # -- asking ---------------------------------------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class Confirming:
         """
         token = shared or os.urandom(16).hex()
         if shared is not None:
-            self._keep(self._node_id, token, shared=True)
+            self._keep(self._node_id, token, table, shared=True)
         self._tell(HOLD if shared is None else HOLD_ALL, {"table": table, "generation": generation, "token": token})
         try:
             yield
@@ -143,17 +145,17 @@ class Confirming:
     def _answer_hold(self, node: str, data: bytes, *, shared: bool) -> bytes:
         told = parse_json(data, what=HOLD, max_bytes=4096)
         _HOLD(told, HOLD)
-        self._keep(node, told["token"], shared=shared)
+        self._keep(node, told["token"], told["table"], shared=shared)
         return b"{}"
 
-    def _keep(self, node: str, token: str, *, shared: bool) -> None:
+    def _keep(self, node: str, token: str, table: str, *, shared: bool) -> None:
         self.sweep()
         with self._lock:
             if len(self._held) >= MAX_HOLDS or token in self._held:
                 raise Inconclusive("too many verifications are under way")
             stack = ExitStack()
             stack.enter_context(self._hold())
-            self._held[token] = _Held(node, time.monotonic() + HOLD_S, stack, shared)
+            self._held[token] = _Held(node, table, time.monotonic() + HOLD_S, stack, shared)
 
     def _let_go(self, node: str, token: str) -> None:
         with self._lock:

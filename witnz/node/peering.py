@@ -31,6 +31,7 @@ from witnz.node.judges import Judges
 from witnz.node.owed_gaps import OwedGaps
 from witnz.node.refilling import Refilling
 from witnz.node.together import Comparison, Together
+from witnz.node.turns import Turns
 from witnz.node.voting import Ballots, TooFewVotes
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.scan import SnapshotScan
@@ -111,7 +112,8 @@ class Peering:
         node.verification.diverged = partial(self.agreement.name, self._id)
         self.comparison = Comparison(node.journal, self.agreement.name)
         self.confirming.refused = self.comparison.refused
-        node.following.handlers["verify"] = self.comparison.followed
+        node.following.handlers["verify"] = self._follow_verify
+        self.turns = Turns(self._id, lambda: node.journal.state.members, self.confirming.under_way)
         self.together = Together(
             self._id, node.journal, self.peers, self.confirming, node.verification, node.scanning, self.comparison,
             node.states, node.target,
@@ -181,8 +183,12 @@ class Peering:
         return bool(others) and others[turn] == self._id
 
     def is_my_turn(self, table: str, interval_s: float) -> bool:
-        """Whether a scheduled verification is for this node now: they take turns."""
-        return self.confirming.is_my_turn(table, interval_s, time.time())
+        """Whether a scheduled verification is for this node now: they rotate, and a turn not taken is taken over."""
+        return self.turns.take(table, interval_s, self._node.clock() / 1e6)
+
+    def _follow_verify(self, record: Record) -> None:
+        self.turns.verified(record.body["table"], record.at / 1e6)
+        self.comparison.followed(record)
 
     def _disputed(self, record_type: str, body: Mapping[str, Any]) -> bool:
         """Whether so many members see something else in their own logs that this node alone is wrong."""
