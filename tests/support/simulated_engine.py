@@ -144,6 +144,9 @@ class SimulatedEngine:
     def on_apply(self, apply: Apply, resume: Resume | None = None) -> None:
         self._apply, self.resume = apply, resume
 
+    def take_part(self) -> None:
+        """Nothing is ordered before the start."""
+
     def start(self) -> None:
         if self._apply is None:
             raise RuntimeError("start() before on_apply()")

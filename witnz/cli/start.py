@@ -76,19 +76,10 @@ def _fellows(config: Config, stopping: threading.Event) -> Fellows | None:
     """What connects this node to the others, once it has joined them; None for a cluster of one."""
     if not config.is_one_of_several:
         return None
-    from witnz.node.fellows import connect, make_channel
-    from witnz.node.joining import Joining
+    from witnz.node.fellows import enter
     from witnz.node.node import now_us
 
-    channel = make_channel(config)
-    if Joining.is_due(config):
-        channel.start()
-        try:
-            Joining(config, channel, now_us, stopping).run()
-        finally:
-            channel.close()
-        channel = make_channel(config)
-    return connect(config, channel)
+    return enter(config, now_us, stopping)
 
 
 def _wait(node: Node, stopping: threading.Event) -> None:

@@ -91,6 +91,12 @@ class Engine(Protocol):
     def on_apply(self, apply: Apply, resume: Resume | None = None) -> None:
         """Who applies; before :meth:`start`.  Without ``resume`` everything that is still known is given again at a start."""
 
+    def take_part(self) -> None:
+        """Help to order commands, and apply none yet: for a node that still fetches what lies before them.
+
+        Before :meth:`start`, which goes on with it.  An engine that needs its members' help for nothing does nothing here.
+        """
+
     def start(self) -> None:
         """Begin to take part and to apply; returns at once."""
 
@@ -131,6 +137,9 @@ class LocalEngine:
         self._apply = apply
         if resume is not None:
             self._index = resume.applied_index()
+
+    def take_part(self) -> None:
+        """There is nobody to help."""
 
     def start(self) -> None:
         """Nothing to start: a proposal is applied by the thread that makes it."""

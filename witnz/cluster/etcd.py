@@ -75,6 +75,9 @@ class EtcdEngine:
     def on_apply(self, apply: Apply, resume: Resume | None = None) -> None:
         self._apply, self._resume = apply, resume
 
+    def take_part(self) -> None:
+        """etcd orders without us."""
+
     def start(self) -> None:
         if self._apply is None:
             raise RuntimeError("start() before on_apply()")

@@ -31,7 +31,7 @@ class Peers(Protocol):
     """What the node asks of the channel.  Thread-safe."""
 
     def start(self) -> None:
-        """Listen and dial; returns once it listens.  Raises ConfigError where the address cannot be listened on."""
+        """Listen and dial; returns once it listens, at once if it does.  Raises ConfigError where it cannot."""
 
     def close(self) -> None:
         """Drop every connection; calls that wait raise PeerUnreachable."""

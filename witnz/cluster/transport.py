@@ -82,6 +82,8 @@ class TlsPeers:
     # -- asked by the node ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        if self._thread.ident is not None:
+            return  # a node that has joined goes on with the channel that it joined over
         self._thread.start()
         self._listening.wait()
         if self._problem is not None:

@@ -4,7 +4,7 @@ Requests are canonical JSON; answers are bounded.  Only a member in force is ans
 the asker holds it against roots that a quorum signed or voted on (:mod:`witnz.node.catchup`).
 
     join.genesis      {}                                   the leaf of record 1
-    join.head         {}                                   {"acked","checkpoint","index","size"}
+    join.head         {}                                   {"acked","checkpoint","index","membership","size"}
     join.journal      {"from"}                             records from that seq, as an entry bundle (c2sp.org/tlog-tiles)
     join.consistency  {"new","old"}                        {"proof":[b64,…]} between two sizes of the journal
     join.tile         {"generation","level","n","size","table"}    hashes of a tile of a log of that size
@@ -35,6 +35,7 @@ from witnz.errors import UsageError
 from witnz.node import handover
 from witnz.node.handover import Handed
 from witnz.node.images import ImageBox
+from witnz.node.journal import INDEX, load_membership
 from witnz.node.keyring import Keyring
 from witnz.store import checkpoints, entries, images, logs, meta
 from witnz.store import journal as stored
@@ -111,7 +112,8 @@ class Answers:
             {
                 "acked": format_lsn(meta.load_number(conn, "acked") or 0),
                 "checkpoint": None if final is None else final.note,
-                "index": meta.load_number(conn, "journal_index") or 0,
+                "index": meta.load_number(conn, INDEX) or 0,
+                "membership": load_membership(conn),
                 "size": stored.journal_size(conn),
             }
         )

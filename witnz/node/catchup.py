@@ -10,6 +10,7 @@ Each step is safe to stop after, or in, and to begin again.  While table logs ar
 
 from __future__ import annotations
 
+import json
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +35,7 @@ from witnz.node import handover
 from witnz.node.derive import adopt_findings, derive
 from witnz.node.handover import Log
 from witnz.node.images import ImageBox
+from witnz.node.journal import INDEX, MEMBERSHIP
 from witnz.node.journal_fetch import JournalFetch
 from witnz.node.keyring import KeptSigner
 from witnz.node.log_fetch import Diverged, LogFetch, Target, await_tail, targets_of
@@ -86,10 +88,14 @@ class CatchUp:
     # -- journal --------------------------------------------------------------------------------------------------------------
 
     def journal(self) -> JournalState:
-        """As far as the other members are; saves the engine's index that belongs to it.  Only before an engine runs here."""
-        state, index = self._journal.newest()
+        """As far as the other members are; saves the engine's index that belongs to it, and who orders the journal from there.
+
+        Only before an engine applies here.
+        """
+        state, head = self._journal.newest()
         with self._home.db.write() as conn:
-            meta.save_value(conn, "journal_index", index)
+            meta.save_value(conn, INDEX, head.index)
+            meta.save_value(conn, MEMBERSHIP, json.dumps([head.epoch, head.since_index]))
         return state
 
     def journal_to(self, size: int, chain: str) -> JournalState:

@@ -6,17 +6,17 @@ is loaded here, and only where there are other members.
 
 from __future__ import annotations
 
-import json
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from witnz.config import Config
 from witnz.core.journal import JournalState
 from witnz.core.keys import parse_private_key
 from witnz.errors import ConfigError
-from witnz.node.journal import MEMBERSHIP
+from witnz.node.journal import load_membership
 from witnz.node.peering import Fellows
 from witnz.node.view import load_journal_state
-from witnz.store import meta
 from witnz.store.database import Database
 from witnz.store.datadir import DataDir, load_key_file
 
@@ -60,13 +60,46 @@ def connect(config: Config, channel: TlsPeers) -> Fellows:
     return Fellows(_engine(config, state, membership, data, channel), channel)
 
 
+def enter(config: Config, clock: Callable[[], int], stopping: threading.Event) -> Fellows:
+    """The same; a node that the others do not know yet joins them first, and goes on with the channel and engine of then.
+
+    Raises what :meth:`witnz.node.joining.Joining.run` raises.
+    """
+    from witnz.node.joining import Joining
+
+    channel = make_channel(config)
+    if not Joining.is_due(config):
+        return connect(config, channel)
+    made: list[Fellows] = []
+
+    def take_part() -> None:
+        if not made:
+            made.append(connect(config, channel))
+            made[0].engine.take_part()
+            return
+        with Database.open(DataDir(config.data_dir).database) as db:
+            membership = stored_membership(db, load_journal_state(db))
+        if membership.epoch > made[0].engine.status().epoch:
+            made[0].engine.reconfigure(membership)
+
+    channel.start()
+    try:
+        Joining(config, channel, clock, stopping, take_part=take_part).run()
+    except BaseException:
+        for fellows in made:
+            fellows.engine.close()
+        channel.close()
+        raise
+    return made[0]
+
+
 def stored_membership(db: Database, state: JournalState) -> Membership:
     """Who orders the journal from here on."""
     from witnz.cluster.engine import Membership
 
     with db.read() as conn:
-        known = json.loads(meta.load_value(conn, MEMBERSHIP) or "[0, 0]")
-    return Membership(known[0], known[1], tuple(sorted(state.members)))
+        epoch, since_index = load_membership(conn)
+    return Membership(epoch, since_index, tuple(sorted(state.members)))
 
 
 def _engine(config: Config, state: JournalState, membership: Membership, data: DataDir, channel: TlsPeers) -> Engine:

@@ -5,8 +5,10 @@
                 keys and addresses, quorum, operators (where the file lists any) and this very database
     the rest    journal, keys, table logs, state (:mod:`witnz.node.catchup`)
 
-It needs the members' channel and no engine, so it runs before the node does; what is not there yet is waited for, and a member
-that gives what does not fit is named in the log and not asked again for a while.
+It needs the members' channel and nothing that records, so it runs before the node does; what is not there yet is waited for,
+and a member that gives what does not fit is named in the log and not asked again for a while.  As soon as the journal is here
+the node helps to order what comes (:meth:`witnz.cluster.engine.Engine.take_part`): the others wait for that wherever they need
+its voice, and table logs may take long.
 """
 
 from __future__ import annotations
@@ -42,19 +44,29 @@ from witnz.store.datadir import DataDir
 
 log = structlog.get_logger(__name__)
 
-RETRY_S: Final = 2.0
-RETRY_MAX_S: Final = 30.0
+RETRY_S: Final = 1.0
+RETRY_MAX_S: Final = 5.0  # whoever is let in meanwhile is waited for: until it takes part there may be no quorum
 JOINED: Final = "joined"  # meta: everything is here; until then `start` goes on joining
 
 
 class Joining:
-    """One node on its way in.  ``clock``: µs since the Unix epoch; ``stopping`` ends the waiting."""
+    """One node on its way in.  ``clock``: µs since the Unix epoch; ``stopping`` ends the waiting.
+
+    ``take_part``: called, once the journal is stored, to begin with ordering or go on with it; perhaps more than once.
+    """
 
     def __init__(
-        self, config: Config, channel: Peers, clock: Callable[[], int], stopping: threading.Event, *, timeout_s: float = 30.0
+        self,
+        config: Config,
+        channel: Peers,
+        clock: Callable[[], int],
+        stopping: threading.Event,
+        *,
+        timeout_s: float = 30.0,
+        take_part: Callable[[], None] = lambda: None,
     ) -> None:
         self._config, self._channel, self._clock, self._stopping = config, channel, clock, stopping
-        self._timeout_s = timeout_s
+        self._timeout_s, self._take_part = timeout_s, take_part
         self.unsealed_wait_s = UNSEALED_WAIT_S
         self._data = DataDir(config.data_dir)
 
@@ -71,7 +83,7 @@ class Joining:
         with self._data.lock():
             db = Database.open(self._data.database)
             try:
-                wait_s = RETRY_S
+                wait_s, said = RETRY_S, ""
                 while True:
                     try:
                         self._run(db)
@@ -79,7 +91,9 @@ class Joining:
                     except ConfigError:
                         raise
                     except (WitnzError, psycopg.Error) as error:
-                        log.warning("not joined yet", reason=str(error).strip())
+                        if str(error) != said:
+                            said = str(error)
+                            log.warning("not joined yet", reason=said.strip())
                     if self._stopping.wait(wait_s):
                         raise Inconclusive("stopped before the node had joined; it goes on where it was when it starts again")
                     wait_s = min(wait_s * 2, RETRY_MAX_S)
@@ -99,6 +113,7 @@ class Joining:
         state = catch_up.journal()
         _check_member(state, self._config)
         self._channel.update_members(peers_of(state))
+        self._take_part()
         sources.nodes = [node for node in state.members if node != self._config.node_id]
         added = catch_up.all_logs(state, position)
         with db.write() as conn:

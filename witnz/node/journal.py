@@ -219,7 +219,7 @@ class Journal:
         The index at which the members changed is known only to whoever applied that command, so it travels with the rest.
         """
         with self._lock, self._db.read() as conn:
-            membership = _membership(conn)
+            membership = load_membership(conn)
             return self._index, canonical({"chain": self.head.chain.decode(), "membership": membership, "size": self.head.size})
 
     def restore(self, index: int, snapshot: bytes) -> None:
@@ -236,7 +236,7 @@ class Journal:
                 if self.head.size < named["size"] or stored.chain_at(conn, named["size"]) != named["chain"]:
                     raise ProofError(f"the journal of this node is not the cluster's at size {named['size']}")
                 meta.save_value(conn, INDEX, index)
-                changed = named["membership"][0] > _membership(conn)[0]
+                changed = named["membership"][0] > load_membership(conn)[0]
                 if changed:
                     meta.save_value(conn, MEMBERSHIP, json.dumps(named["membership"]))
             self._index, self._compared = index, named["size"]
@@ -292,7 +292,7 @@ class Journal:
             head = self.head.copy()
             stored.append_record(conn, head, format_record(record))
             self._save_index(conn, index, record)
-            epoch = _membership(conn)[0] + 1
+            epoch = load_membership(conn)[0] + 1
             if changes:
                 meta.save_value(conn, MEMBERSHIP, json.dumps([epoch, index]))
         self.head, self._index = head, index
@@ -336,8 +336,8 @@ class Journal:
         return True
 
 
-def _membership(conn: sqlite3.Connection) -> list[int]:
-    """[epoch, the engine's index at which it began]."""
+def load_membership(conn: sqlite3.Connection) -> list[int]:
+    """Since when the present members order the journal: [epoch, the engine's index at which it began]."""
     known: list[int] = json.loads(meta.load_value(conn, MEMBERSHIP) or "[0, 0]")
     return known
 

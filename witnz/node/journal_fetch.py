@@ -44,7 +44,13 @@ MAX_PROOF_BYTES: Final = 8192
 UNCHECKED: Final = "journal_unchecked_from"  # meta: while records are fetched, the size that they begin after
 
 _HEAD = members(
-    {"acked": spelled(parse_lsn), "checkpoint": nullable(text(MAX_HEAD_BYTES)), "index": integer(), "size": integer(1)}
+    {
+        "acked": spelled(parse_lsn),
+        "checkpoint": nullable(text(MAX_HEAD_BYTES)),
+        "index": integer(),
+        "membership": list_of(integer(), low=2, high=2),
+        "size": integer(1),
+    }
 )
 _PROOF = members({"proof": list_of(base64_bytes(32), high=64)})
 
@@ -52,10 +58,13 @@ _PROOF = members({"proof": list_of(base64_bytes(32), high=64)})
 @dataclass(frozen=True, slots=True)
 class Head:
     """How far a member says that it is: ``size`` records, applied up to the engine's ``index``; its stream has passed
-    ``acked``.  ``note`` is its newest final checkpoint, unverified."""
+    ``acked``.  ``epoch`` and ``since_index``: since when the present members order the journal.  ``note`` is its newest final
+    checkpoint, unverified."""
 
     size: int
     index: int
+    epoch: int
+    since_index: int
     acked: int
     note: Note | None
 
@@ -69,7 +78,8 @@ def read_head(sources: Sources, node: str) -> Head:
     document = parse_canonical(sources.ask(node, "join.head", {}), what="join.head", max_bytes=MAX_HEAD_BYTES)
     _HEAD(document, "head")
     note = None if document["checkpoint"] is None else parse_note(document["checkpoint"])
-    return Head(document["size"], document["index"], parse_lsn(document["acked"]), note)
+    epoch, since_index = document["membership"]
+    return Head(document["size"], document["index"], epoch, since_index, parse_lsn(document["acked"]), note)
 
 
 class JournalFetch:
@@ -78,8 +88,8 @@ class JournalFetch:
     def __init__(self, db: Database, sources: Sources, cluster: str, clock: Callable[[], int]) -> None:
         self._db, self._sources, self._cluster, self._clock = db, sources, cluster, clock
 
-    def newest(self) -> tuple[JournalState, int]:
-        """As far as some member is: the state then, and the engine's index that belongs to it.
+    def newest(self) -> tuple[JournalState, Head]:
+        """As far as some member is: the state then, and what that member said of itself.
 
         Raises NotFetched, WrongAnswer if a member showed something that does not hold.
         """
@@ -89,7 +99,7 @@ class JournalFetch:
         """Exactly ``size`` records, which must lead to this chain head (64 hex digits)."""
         return self._sources.first(f"the journal up to record {size}", lambda node: self._from(node, (size, chain)))[0]
 
-    def _from(self, node: str, wanted: tuple[int, str] | None) -> tuple[JournalState, int]:
+    def _from(self, node: str, wanted: tuple[int, str] | None) -> tuple[JournalState, Head]:
         head = read_head(self._sources, node)
         checkpoint = head.checkpoint
         sealed = 0 if checkpoint is None else checkpoint.size
@@ -102,6 +112,7 @@ class JournalFetch:
         try:
             self._records(node, state, target)
             self._hold_against(node, state, head.note, target)
+            _check_epoch(head, state)
             with self._db.read() as conn:
                 if wanted is not None and stored.chain_at(conn, target) != wanted[1]:
                     raise ProofError(f"the records up to {target} do not have the chain head that was agreed on")
@@ -111,7 +122,7 @@ class JournalFetch:
         with self._db.write() as conn:
             meta.save_value(conn, UNCHECKED, None)
         log.info("journal was fetched", member=node, records=target - start, size=target)
-        return state, head.index
+        return state, head
 
     def _take_back(self) -> None:
         """Forget what was fetched and not held against a checkpoint, now or before a crash."""
@@ -168,6 +179,12 @@ class JournalFetch:
         document = parse_canonical(answer, what="join.consistency", max_bytes=MAX_PROOF_BYTES)
         _PROOF(document, "consistency")
         return [b64decode(item) for item in document["proof"]]
+
+
+def _check_epoch(head: Head, state: JournalState) -> None:
+    """Members change by records that begin a period, so there are no more epochs than periods (0011)."""
+    if head.epoch >= len(state.periods.all) or head.since_index > head.index:
+        raise ProofError(f"its members can not have changed {head.epoch} times, last at index {head.since_index}")
 
 
 def _append(conn: sqlite3.Connection, leaves: list[bytes]) -> None:

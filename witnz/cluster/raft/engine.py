@@ -108,32 +108,36 @@ class RaftEngine:
         )
         self._status = self._member.status(0)
         self._status_at = float("-inf")
-        self._threads = [
-            threading.Thread(target=self._run_raft, name="raft", daemon=True),
-            threading.Thread(target=self._run_apply, name="raft-apply", daemon=True),
-        ]
+        self._takes_part = False
+        self._raft = threading.Thread(target=self._run_raft, name="raft", daemon=True)
+        self._applying = threading.Thread(target=self._run_apply, name="raft-apply", daemon=True)
 
     # -- asked by the node ----------------------------------------------------------------------------------------------------
 
     def on_apply(self, apply: Apply, resume: Resume | None = None) -> None:
         self._apply, self._resume = apply, resume
 
+    def take_part(self) -> None:
+        if not self._takes_part:
+            self._takes_part = True
+            self._peers.serve(SNAPSHOT_METHOD, self._on_snapshot_asked, 0)
+            self._peers.on_engine_frames(self)
+            self._raft.start()
+
     def start(self) -> None:
         if self._apply is None:
             raise RuntimeError("start() before on_apply()")
         if self._resume is not None:
             self._applied = self._resume.applied_index()
-        self._peers.serve(SNAPSHOT_METHOD, self._on_snapshot_asked, 0)
-        self._peers.on_engine_frames(self)
-        for thread in self._threads:
-            thread.start()
+        self.take_part()
+        self._applying.start()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
             self._work.notify_all()
         self._wake.set()
-        for thread in self._threads:
+        for thread in (self._raft, self._applying):
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join()
         with self._lock:
@@ -342,7 +346,7 @@ class RaftEngine:
             if type(answer) is not tuple or [type(part) for part in answer] != [int, bytes]:
                 raise FormatError("engine snapshot: expected an index and bytes")
             index, data = answer
-            if index > self._applied:
+            if index >= self._applied:  # nothing may have been ordered since the members changed
                 self._resume.restore(index, _checked(data))
                 self._applied = max(self._applied, self._resume.applied_index())
         except WitnzError as error:
