@@ -33,9 +33,9 @@ from tests.support.journal_maker import (
     table_body,
     verify_body,
 )
-from witnz.core.journal import JournalState
+from witnz.core.journal import FORGED, JournalState
 from witnz.core.journal_facts import AcceptedRow, LogHead
-from witnz.core.record import NO_PREVIOUS, parse_record, record_hash
+from witnz.core.record import NO_PREVIOUS, Record, parse_record, record_hash
 from witnz.errors import FormatError, ProofError
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -342,3 +342,37 @@ def test_a_replay_of_validated_records_gives_the_same_answers(cluster: PaperClus
     for record in cluster.records:
         replayed.apply(record, verify_signatures=False)
     assert vars(replayed) == vars(cluster.state)
+
+
+def refused(cluster: PaperCluster, record: Record) -> ProofError:
+    """Why a record, proposed before, is refused now."""
+    with pytest.raises(ProofError) as error:
+        cluster.state.check(replace(record, seq=cluster.state.size + 1))
+    return error.value
+
+
+def test_a_record_that_a_change_of_members_overtook_is_refused_and_accuses_nobody(cluster: PaperCluster) -> None:
+    opened(cluster).add("table", table_body(2, previous()))
+    body, voters = seal_body("0/194A000", head_body(4)), ["node1", "node3"]
+    seal = cluster.make("seal", body, voters=voters)
+    own = cluster.make("operator", {"action": "look", "detail": ""}, node="node3")
+    cluster.add("member", member_body(cluster, "node3", "remove"), node="node2")
+    for record, reason in ((seal, "found one of node3"), (own, "a member in force")):
+        problem = refused(cluster, record)
+        assert reason in problem.message and problem.code != FORGED
+    # node1 has seen the change once it has written again; then only a liar puts such votes into a record
+    cluster.add("operator", {"action": "look", "detail": ""})
+    problem = refused(cluster, cluster.make("seal", body, voters=voters))
+    assert "found one of node3" in problem.message and problem.code == FORGED
+
+
+def test_a_larger_quorum_overtakes_a_seal_and_one_that_never_had_enough_votes_is_forged(cluster: PaperCluster) -> None:
+    opened(cluster).add("table", table_body(2, previous()))
+    body = seal_body("0/194A000", head_body(4))
+    seal = cluster.make("seal", body, voters=["node1", "node2"])
+    alone = cluster.make("seal", body, voters=["node1"])
+    cluster.add("member", member_body(cluster, "node4"), node="node2")
+    assert cluster.state.quorum == 3
+    for record, forged in ((seal, False), (alone, True)):
+        problem = refused(cluster, record)
+        assert "expected votes of 3 members" in problem.message and (problem.code == FORGED) == forged

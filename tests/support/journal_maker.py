@@ -136,7 +136,7 @@ class PaperCluster:
         """:meth:`make`, and let it in though it is not valid: what no honest quorum would cosign."""
         record = self.make(record_type, body, **keywords)
         self.state.size += 1
-        self.state._chains[record.node] = (record.n, record_hash(record))
+        self.state._chains[record.node] = (record.n, record_hash(record), self.state.size)
         self.records.append(record)
         return record
 

@@ -13,9 +13,10 @@ The rules that hold for every record, in this order:
 
 A valid record is one leaf with the next seq; an invalid one changes nothing.  What no honest node proposes (foreign, unsigned,
 without the votes or the operator that it needs) is refused with the code FORGED; everything else can happen to two honest
-nodes at once, or to one that says a thing twice.  Members and keys are in force from the record
-after the one that brings them.  The quorum is genesis' while the members are; after a change of members it is a majority of
-them, or genesis' if that asked for more than a majority (never more than there are members).
+nodes at once, or to one that says a thing twice, or to one whose record a change of members or identities overtook: it was
+right for members of before, none of whose changes its node had seen when it last wrote.  Members and keys are in force from
+the record after the one that brings them.  The quorum is genesis' while the members are; after a change of members it is a
+majority of them, or genesis' if that asked for more than a majority (never more than there are members).
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class JournalState(JournalView):
             self._voted.add(voted)
         if "nonce" in record.body:
             self._nonces.add(record.body["nonce"])
-        self._chains[record.node] = (record.n, record_hash(record))
+        self._chains[record.node] = (record.n, record_hash(record), record.seq)
         change = _CHANGES.get(record.type)
         if change is not None:
             change(self, record)
@@ -112,11 +113,10 @@ class JournalState(JournalView):
         members = self.members
         if record.type == "genesis":
             members = {body["id"]: Member.from_body(body) for body in record.body["members"]}
-        member = members.get(record.node)
-        if member is None:
-            raise self._invalid(record, "expected a node that is a member in force", forged=True)
-        if verify_signatures and not check_record_signature(record, member.identity):
-            raise self._invalid(record, "its signature is not by the identity key of its node", forged=True)
+        problem = _signer_problem(record, members, verify_signatures)
+        if problem is not None:
+            overtaken = any(_signer_problem(record, period.members, True) is None for period in self.overtaken(record.node))
+            raise self._invalid(record, problem, forged=not overtaken)
 
     def _check_votes(self, record: Record, verify_signatures: bool) -> bytes:
         votes: Mapping[str, str] = record.body["votes"]
@@ -124,14 +124,11 @@ class JournalState(JournalView):
         digest = sha256(ballot).digest()
         if digest in self._voted:
             raise self._invalid(record, "what was voted on stands in the journal already")
-        for node, vote in votes.items():
-            member = self.members.get(node)
-            if member is None:
-                raise self._invalid(record, f"expected votes of members in force, found one of {node}", forged=True)
-            if verify_signatures and not verify_signature(member.identity, b64decode(vote), ballot):
-                raise self._invalid(record, f"the vote of {node} is not by its identity key", forged=True)
-        if len(votes) < self.quorum:
-            raise self._invalid(record, f"expected votes of {self.quorum} members, found {len(votes)}", forged=True)
+        problem = _votes_problem(votes, ballot, self.members, self.quorum, verify_signatures)
+        if problem is not None:
+            before = self.overtaken(record.node)
+            overtaken = any(_votes_problem(votes, ballot, each.members, each.quorum, True) is None for each in before)
+            raise self._invalid(record, problem, forged=not overtaken)
         return digest
 
     def _check_auth(self, record: Record, verify_signatures: bool) -> None:
@@ -261,6 +258,29 @@ class JournalState(JournalView):
     def _apply_anchor(self, record: Record) -> None:
         body, receipt = record.body, parse_receipt(record.body["receipt"])
         self._anchored.append(Anchored(receipt.type, receipt.place, receipt.digest, body["size"], record.at, record.seq or 0))
+
+
+def _signer_problem(record: Record, members: Mapping[str, Member], verify_signatures: bool) -> str | None:
+    """Why a record is not one of these members'; None where it is."""
+    member = members.get(record.node)
+    if member is None:
+        return "expected a node that is a member in force"
+    if verify_signatures and not check_record_signature(record, member.identity):
+        return "its signature is not by the identity key of its node"
+    return None
+
+
+def _votes_problem(
+    votes: Mapping[str, str], ballot: bytes, members: Mapping[str, Member], quorum: int, verify_signatures: bool
+) -> str | None:
+    """Why these are not the votes on ``ballot`` of a quorum of these members; None where they are."""
+    for node, vote in votes.items():
+        member = members.get(node)
+        if member is None:
+            return f"expected votes of members in force, found one of {node}"
+        if verify_signatures and not verify_signature(member.identity, b64decode(vote), ballot):
+            return f"the vote of {node} is not by its identity key"
+    return None if len(votes) >= quorum else f"expected votes of {quorum} members, found {len(votes)}"
 
 
 _CHANGES: Mapping[str, Callable[[JournalState, Record], None]] = {

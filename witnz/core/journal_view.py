@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
 
 from witnz.core.journal_facts import (
     AcceptedRow,
@@ -18,10 +20,12 @@ from witnz.core.journal_facts import (
     Split,
     TableRecord,
 )
-from witnz.core.periods import Periods
+from witnz.core.periods import Period, Periods
 from witnz.core.record import NO_PREVIOUS
 
 OPERATOR, INTENT = "operator", "intent"
+NO_RECORD: Final = (0, NO_PREVIOUS, 0)
+"""n, hash and seq of the newest record of a node that has none."""
 
 
 class JournalView:
@@ -55,7 +59,7 @@ class JournalView:
         self._gaps: dict[str, int] = {}
         self._accepts: dict[tuple[str, int], list[AcceptedRow]] = {}
         self._settled: dict[FindingIdentity, int] = {}
-        self._chains: dict[str, tuple[int, str]] = {}
+        self._chains: dict[str, tuple[int, str, int]] = {}
         self._nonces: set[str] = set()
         self._voted: set[bytes] = set()
         self._anchored: list[Anchored] = []
@@ -63,11 +67,16 @@ class JournalView:
 
     def next_n(self, node: str) -> int:
         """The ``n`` of that node's next record."""
-        return self._chains.get(node, (0, NO_PREVIOUS))[0] + 1
+        return self._chains.get(node, NO_RECORD)[0] + 1
 
     def prev_of(self, node: str) -> str:
         """The ``prev`` of that node's next record."""
-        return self._chains.get(node, (0, NO_PREVIOUS))[1]
+        return self._chains.get(node, NO_RECORD)[1]
+
+    def overtaken(self, node: str) -> list[Period]:
+        """The periods that have ended since that node's newest record: what it signed next may have been right for one."""
+        seq = self._chains.get(node, NO_RECORD)[2]
+        return [period for period, following in pairwise(self.periods.all) if following.since > seq]
 
     def key_in_force(self, kind: str, name: str) -> bytes | None:
         """The key of that kind (``operator intent report log``) and name after the newest record, None if there is none.

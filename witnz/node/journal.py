@@ -30,7 +30,7 @@ import structlog
 
 from witnz.cluster.engine import Engine, LocalEngine, Membership
 from witnz.core.canonical import canonical, parse_json
-from witnz.core.journal import JournalState
+from witnz.core.journal import FORGED, JournalState
 from witnz.core.keys import Signer
 from witnz.core.record import (
     Record,
@@ -127,12 +127,22 @@ class Journal:
             self._settle(deadline_s)
             for _ in range(SIGN_AGAIN):
                 record = self._sign(record_type, body, at)
+                self._check_authorised(record)
                 applied, refusal = self._order(record, deadline_s)
                 if applied is not None:
                     return applied.seq or 0
                 if not self._overtaken(record):
                     raise refusal or ProofError(f"the {record_type} record was not applied")
             raise ProofError(f"the {record_type} record was overtaken by others of this node")
+
+    def _check_authorised(self, record: Record) -> None:
+        """What no honest node proposes is not proposed, whoever asked for it: the others would name this node for it."""
+        try:
+            with self._lock:
+                self.state.check(record)
+        except ProofError as error:
+            if error.code == FORGED:
+                raise
 
     def settle(self, deadline_s: float = PROPOSE_TIMEOUT_S) -> None:
         """Find out what became of a proposal that is in doubt, if there is one.  Raises NoQuorum if nobody can say."""

@@ -250,7 +250,7 @@ class Peering:
             self.deliveries.journal_sent()
 
     def _watch_quorum(self, now: float) -> None:
-        if self.has_quorum:
+        if self.has_quorum or self._id not in self._node.journal.state.members:  # whoever was taken away misses nobody
             self._without_quorum_since = None
             return
         if self._without_quorum_since is None:

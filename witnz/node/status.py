@@ -245,6 +245,8 @@ def _check_quorum(moment: Moment) -> dict[str, Any]:
     if moment.live is None:
         return check("quorum", "unknown", STOPPED)
     engine, needed = moment.live.engine.status(), moment.state.quorum
+    if meta.load_value(moment.conn, "node") not in moment.state.members:
+        return check("quorum", "fail", "this node is no member any more", "stop it, and drop its replication slot")
     if engine.has_quorum:
         return check("quorum", "ok", f"a quorum of {needed} answers; {engine.leader} leads")
     message = f"fewer than {needed} members answer: recording, detection and alerts go on, seals and checkpoints wait"

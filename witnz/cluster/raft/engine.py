@@ -235,7 +235,7 @@ class RaftEngine:
     def _run_raft(self) -> None:
         member = self._member
         try:
-            while not self._closed:
+            while not self._closed and self._fatal is None:
                 self._wake.wait(TICK_S)
                 self._wake.clear()
                 self._turn(member)
@@ -275,7 +275,8 @@ class RaftEngine:
                 log.info("members were changed", epoch=changing.epoch, members=", ".join(changing.members))
             else:
                 self._fatal = "this node is no member any more"
-                raise StoreError(self._fatal)
+                log.warning("engine was stopped", reason=self._fatal)
+                return
         member.step()
         self._status = member.status(self._applied)
         self._status_at = time.monotonic()
