@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ import pytest
 
 from tests.support.node import wait
 from tests.support.postgres import create_database
-from tests.support.processes import Processes
+from tests.support.processes import Processes, Writer
 from witnz.demo.server import PostgresServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -22,32 +21,6 @@ TABLES = [
     {"name": "events", "mode": "append_only", "verify_interval": "0s"},
     {"name": "prices", "mode": "state_integrity", "on_change": "record", "verify_interval": "0s"},
 ]
-
-
-class Writer:
-    """Commits a row a time to one table, and a change a time to the other, until it is stopped."""
-
-    def __init__(self, processes: Processes) -> None:
-        self._connection = processes.database.connect_owner()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.inserted = self.updated = 0
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._connection.close()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.01):
-            self._connection.execute("INSERT INTO events (what) VALUES ('it happened')")
-            self.inserted += 1
-            self._connection.execute("UPDATE prices SET cents = cents + 1 WHERE id = %s", [self.updated % 10 + 1])
-            self.updated += 1
 
 
 @pytest.fixture(scope="module")

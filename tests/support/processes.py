@@ -9,6 +9,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -171,6 +172,23 @@ class Processes:
             }
             raise AssertionError(f"{error}\n{told}\n" + "\n".join(self.tail(node) for node in self.running)) from None
 
+    def sealed_anew(self, timeout_s: float = START_S) -> None:
+        """Every running node has a final checkpoint that covers a seal made after this call; something is being written."""
+        newest = max(record.seq or 0 for node in self.running for record in self.records(node))
+
+        def look(node: str) -> bool:
+            with self.store(node) as conn:
+                final = checkpoints.latest(conn, final=True)
+            seals = [record.seq or 0 for record in self.records(node) if record.type == "seal"]
+            return final is not None and any(newest < seq <= final.size for seq in seals)
+
+        for node in self.running:
+            try:
+                wait(lambda node=node: look(node), f"a new final checkpoint on {node}", timeout_s)
+            except AssertionError as error:
+                told = {each: self.status(each) for each in self.running}
+                raise AssertionError(f"{error}\n{told}\n" + "\n".join(self.tail(each) for each in self.running)) from None
+
     def assert_alike(self, tables: Iterable[str], *, allowed: frozenset[str] = frozenset()) -> None:
         """Identical logs, one journal, one history of final checkpoints, no unexpected finding."""
         names = list(self.configs)
@@ -188,6 +206,32 @@ class Processes:
                     assert history.setdefault(checkpoint.size, text) == text
             unexpected = [(f.cls, f.key, f.detail) for f in self.findings(node) if f.cls not in allowed]
             assert not unexpected, f"{node}: {unexpected}"
+
+
+class Writer:
+    """Commits a row a time to one table, and a change a time to the other, until it is stopped."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._connection = processes.database.connect_owner()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.inserted = self.updated = 0
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.01):
+            self._connection.execute("INSERT INTO events (what) VALUES ('it happened')")
+            self.inserted += 1
+            self._connection.execute("UPDATE prices SET cents = cents + 1 WHERE id = %s", [self.updated % 10 + 1])
+            self.updated += 1
 
 
 def until(moment: float) -> None:

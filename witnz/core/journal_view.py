@@ -73,9 +73,13 @@ class JournalView:
         """The ``prev`` of that node's next record."""
         return self._chains.get(node, NO_RECORD)[1]
 
+    def seq_of_newest(self, node: str) -> int:
+        """The seq of that node's newest record, 0 for none."""
+        return self._chains.get(node, NO_RECORD)[2]
+
     def overtaken(self, node: str) -> list[Period]:
         """The periods that have ended since that node's newest record: what it signed next may have been right for one."""
-        seq = self._chains.get(node, NO_RECORD)[2]
+        seq = self.seq_of_newest(node)
         return [period for period, following in pairwise(self.periods.all) if following.since > seq]
 
     def key_in_force(self, kind: str, name: str) -> bytes | None:

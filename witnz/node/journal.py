@@ -86,7 +86,8 @@ class Journal:
         self._lock = threading.RLock()  # the journal's own state; never held while waiting for the engine or a peer
         self._turn = threading.Lock()  # one proposal at a time
         self._replicated = not isinstance(engine, LocalEngine)
-        self._outcome: tuple[str, Record | None, WitnzError | None] | None = None
+        self._awaited = ""  # the hash of the proposal whose outcome somebody waits for
+        self._outcome: tuple[Record | None, WitnzError | None] | None = None
         self.collect: Collect = lambda record_type, body, at: {self._node_id: self.vote(record_type, body)}
         self.later: Callable[[str, Body], None] | None = None
         """Among several nodes: stores, and proposes as often as it takes, what the recording thread must not wait for."""
@@ -100,6 +101,9 @@ class Journal:
             for leaf in stored.records(conn):
                 self.state.apply(parse_record(leaf), verify_signatures=False)
             index = meta.load_number(conn, INDEX)
+        if index is None and not self._replicated:
+            with db.write() as conn:  # what one node orders alone comes before everything that it will order with others
+                meta.save_value(conn, INDEX, 0)
         self._index = index or 0
         self._compared = self.head.size if index is not None else min(1, self.head.size)
         engine.on_apply(self._apply, self if self._replicated else None)
@@ -200,17 +204,17 @@ class Journal:
         """Have a signed proposal ordered: the record as applied, or None and why not.  Raises NoQuorum where it is in doubt."""
         command, name = format_proposal(record), record_hash(record)
         with self._lock:
-            self._outcome = None
+            self._outcome, self._awaited = None, name
         if self._replicated:
             with self._db.write() as conn:
                 meta.save_value(conn, IN_FLIGHT, command.decode())
         self._engine.propose(command, f"{self._node_id}/{record.n}/{name}", deadline_s)
         with self._lock:
-            if self._outcome is None or self._outcome[0] != name:
-                raise NoQuorum(
-                    f"what became of the {record.type} record is not known yet", hint="it is proposed again by itself"
-                )
-            return self._outcome[1], self._outcome[2]
+            if self._outcome is not None:
+                return self._outcome
+            if self.state.prev_of(self._node_id) == name:  # it came with records that were fetched from other members
+                return record.at_seq(self.state.seq_of_newest(self._node_id)), None
+            raise NoQuorum(f"what became of the {record.type} record is not known yet", hint="it is proposed again by itself")
 
     def _overtaken(self, record: Record) -> bool:
         """Whether another record of this node, long in doubt, took the place that this one was signed for."""
@@ -285,8 +289,8 @@ class Journal:
             else:
                 refusal = None
                 self._store(index, record)
-            if record is not None:
-                self._outcome = (record_hash(record), None if refusal else record, refusal)
+            if record is not None and record_hash(record) == self._awaited:
+                self._outcome = (None if refusal else record, refusal)
         if refusal is not None:
             log.warning("journal command was refused", index=index, reason=refusal.message)
             for told in self.on_refusal:
