@@ -22,13 +22,14 @@ NPM_INSTALL := install --prefix $(VENV)/npm --ignore-scripts --no-audit --no-fun
 
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test test-all fuzz lint bench docs clean
+.PHONY: help demo test test-all attacks fuzz lint bench docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      a real PostgreSQL, real tampering, every detection, offline proof"
 	@echo "make test      the test suite"
 	@echo "make test-all  the same and the matrix of older servers"
+	@echo "make attacks   the attacks of docs/threat-model.md: caught by whom, after how long (ARGS='--json FILE', ARGS='A01 C04')"
 	@echo "make fuzz      thousands of simulated storms over the ordering engine (ARGS=--seeds N)"
 	@echo "make lint      ruff, mypy, the layers"
 	@echo "make bench     the figures, as JSON"
@@ -43,6 +44,9 @@ test: $(VENV)/.for-dev
 
 test-all: $(VENV)/.for-dev
 	$(BIN)/python -m pytest -q --instafail --matrix $(PARALLEL) $(ARGS)
+
+attacks: $(VENV)/.for-dev
+	$(BIN)/python -m tests.attacks $(ARGS)
 
 fuzz: $(VENV)/.for-dev
 	$(BIN)/python -m tests.cluster.fuzz $(ARGS)

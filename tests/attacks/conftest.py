@@ -21,6 +21,7 @@ from psycopg import sql
 from tests.support.cluster import Trio, ledger_trio
 from tests.support.node import TIMEOUT_S, Protected, wait
 from tests.support.postgres import Database, create_database
+from tests.support.sightings import SIGHTINGS
 from witnz.core.classify import Rules
 from witnz.core.finding import Finding
 from witnz.core.lsn import parse_lsn
@@ -99,12 +100,14 @@ class Scene:
         with psycopg.connect(self.database.admin_dsn, autocommit=True) as conn:
             for statement in statements:
                 conn.execute(statement.encode())
+        SIGHTINGS.deed()
 
     def dba_at_once(self, *statements: str) -> None:
         """All statements in one transaction, as the superuser."""
         with psycopg.connect(self.database.admin_dsn) as conn:
             for statement in statements:
                 conn.execute(statement.encode())
+        SIGHTINGS.deed()
 
     # -- asking ---------------------------------------------------------------------------------------------------------------
 
@@ -126,9 +129,10 @@ class Scene:
             found = [f for f in self.protected.findings() if (f.cls, f.key, f.table) == (cls, name, table)]
             return found[0] if found else None
 
-        return wait(
-            look, f"{cls} of {table}, key {name}; open are {[(f.cls, f.table, f.key) for f in self.protected.findings()]}"
-        )
+        what = f"{cls} of {table}, key {name}; open are {[(f.cls, f.table, f.key) for f in self.protected.findings()]}"
+        seen = wait(look, what)
+        SIGHTINGS.saw(cls)
+        return seen
 
     def gap(self, *classes: str) -> Finding:
         """The one open finding of a gap in the stream, as soon as there is one; its key is where the gap ends."""
@@ -138,6 +142,7 @@ class Scene:
 
         (found,) = wait(look, f"a gap {classes}")
         assert found.table is None and found.key == found.lsn
+        SIGHTINGS.saw(found.cls)
         return found
 
     def wait_bridged(self, *tables: str) -> None:
@@ -183,6 +188,8 @@ class Scene:
     def scan(self, table: str) -> tuple[Verified, dict[str | None, Difference]]:
         """Verify now: the result, and its differences by key."""
         verified = self.protected.verify(table)
+        for cls in sorted({difference.cls for difference in verified.result.differences}):
+            SIGHTINGS.saw(cls)
         return verified, {difference.key: difference for difference in verified.result.differences}
 
     def _verified_when_open(self, table: str) -> Any:
@@ -294,6 +301,14 @@ class Shared:
     def close(self) -> None:
         self.scene, self.tests = None, 0
         self.stack.close()
+
+
+@pytest.fixture(autouse=True)
+def sightings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the test saw goes into its report, for the table of ``make attacks``."""
+    SIGHTINGS.take()
+    yield
+    request.node.user_properties.append(("sightings", SIGHTINGS.take()))
 
 
 SHARED = pytest.StashKey[Shared]()

@@ -19,6 +19,7 @@ import yaml
 from tests.support.links import Links
 from tests.support.node import TIMEOUT_S, wait
 from tests.support.postgres import Database
+from tests.support.sightings import SIGHTINGS
 from tests.support.simulated_engine import EngineHub
 from tests.support.simulated_peers import PeerHub
 from witnz.cluster.peers import Member
@@ -209,7 +210,9 @@ class Trio:
                     return finding
             return None
 
-        return wait(look, f"finding {cls} of key {key} on {node}")
+        found = wait(look, f"finding {cls} of key {key} on {node}")
+        SIGHTINGS.saw(cls)
+        return found
 
     def table_log(self, node: str, table: str, generation: int | None = None) -> list[bytes]:
         with self.nodes[node].db.read() as conn:

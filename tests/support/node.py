@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from tests.support.postgres import Database
+from tests.support.sightings import SIGHTINGS
 from witnz.config import Config, load_config
 from witnz.core.finding import Finding
 from witnz.node.approval import Approvals
@@ -103,7 +104,9 @@ class Protected:
                     return finding
             return None
 
-        return wait(look, f"finding {cls} of key {key}; there are {[(f.cls, f.key) for f in self.findings(state=None)]}")
+        found = wait(look, f"finding {cls} of key {key}; there are {[(f.cls, f.key) for f in self.findings(state=None)]}")
+        SIGHTINGS.saw(cls)
+        return found
 
     def caught_up(self) -> None:
         """Everything committed before this call is recorded."""

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests.support.sightings import SIGHTINGS
 from witnz.demo.server import PostgresServer
 
 TEMPLATE = "witnz_template"
@@ -73,7 +74,10 @@ class Database:
 
     def sql(self, statement: str, *, user: str = OWNER) -> list[tuple[Any, ...]]:
         """One statement (or several) over a connection of its own; the rows of the last result."""
-        return self.server.sql(statement, user=user, dbname=self.name)
+        rows = self.server.sql(statement, user=user, dbname=self.name)
+        if not statement.lstrip().upper().startswith("SELECT"):
+            SIGHTINGS.deed()
+        return rows
 
     def create_publication(self, name: str, *tables: str) -> None:
         """By the owner, as the documentation asks for it; ``tables`` are SQL names."""

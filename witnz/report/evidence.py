@@ -217,8 +217,11 @@ def _coverage(
     changed: Mapping[tuple[str, str], int],
 ) -> dict[str, Any]:
     findings, runs = Pace(), Counter[tuple[str, str]]()
+    told: set[str] = set()
     for record in facts.of("finding"):
-        findings.note(record.at)
+        if record.body["id"] not in told:  # two leaders may both have brought one in
+            findings.note(record.at)
+        told.add(record.body["id"])
     for record in facts.of("verify"):
         runs[coverage.day_of(record.at), record.body["verdict"]] += 1
     last = bounds.closing.at
