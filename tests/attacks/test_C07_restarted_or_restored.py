@@ -9,8 +9,10 @@ import pytest
 
 from tests.support.node import wait
 from tests.support.restoring import put_in_place
-from witnz.core.verdict import Verdict
+from witnz.core.lsn import format_lsn
+from witnz.core.verdict import CheckStatus, Verdict
 from witnz.demo.server import PostgresServer
+from witnz.verify.store import audit_store
 
 TABLE = "public.ledger"
 
@@ -43,22 +45,89 @@ def promoted_in_its_place(scene: Any, backup: Path) -> None:
     server.sql("SELECT pg_promote(true, 60)")
 
 
-def test_a_failover_is_an_epoch_and_the_rows_that_were_not_shipped_are_named(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
+def restored(scene: Any) -> Any:
+    """The one finding of the restore, as soon as its epoch stands in the journal."""
+    (finding,) = wait(lambda: [f for f in scene.protected.findings() if f.cls == "epoch.restored"], "the restore")
+    wait(lambda: scene.node.journal.state.epoch, "the epoch record")
+    return finding
+
+
+def test_a_failover_is_one_finding_that_names_the_rows_that_were_not_shipped(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
     server = own_server(version=16)
     scene = own_scene({"name": TABLE, "mode": "append_only"}, server=server)
     promoted_in_its_place(scene, server.data_dir.with_name("backup"))
-    finding = wait(lambda: [f for f in scene.protected.findings() if f.cls == "epoch.restored"], "the epoch")[0]
-    assert "timeline 1 was left for 2" in finding.detail
+    finding = restored(scene)
+    assert "timeline 1 was left for 2" in finding.detail and f"{TABLE}: lost 1 (50)" in finding.detail
+    epoch = scene.node.journal.state.epoch
+    assert (epoch.timeline, format_lsn(epoch.switch_lsn)) == (2, finding.key)
     scene.caught_up_again()
     assert set(scene.node.journal.state.open_gaps()) == {TABLE, "public.untouched", "billing.audit_logs"}
-    assert scene.differences_of(TABLE) == {"50": ("row.deleted", False)}
-    untouched = scene.protected.verify("public.untouched")
-    assert untouched.result.differences == [] and untouched.verdict is Verdict.INCONCLUSIVE
+    for table in (TABLE, "public.untouched"):
+        verified = scene.protected.verify(table)
+        assert (verified.result.differences, verified.verdict) == ([], Verdict.INCONCLUSIVE), verified
     scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 7")
-    scene.now("violation.update", 7, TABLE)
+    change = scene.now("violation.update", 7, TABLE)
     scene.protected.approve(finding)
     scene.wait_bridged("public.untouched", "billing.audit_logs")
     scene.assert_bystanders_verified()
+    assert not scene._is_bridged(TABLE), "a row of it is still in doubt"
+    scene.protected.approve(change)
+    scene.wait_bridged(TABLE)
+    scene.assert_bystanders_verified(TABLE)
+    scene.stop()
+    audit = audit_store(scene.protected.directory / "data" / "witnz.db")
+    assert [check for check in audit.checks if check.status is not CheckStatus.OK] == []
+
+
+def recovered_until(server: PostgresServer, backup: Path, target_lsn: str) -> None:
+    """Point-in-time recovery of a base backup, in the place of the database: WAL is replayed up to the LSN, no further."""
+    server.stop()
+    (backup / "recovery.signal").touch()
+    later = server.data_dir.with_name("later")
+    with (backup / "postgresql.auto.conf").open("a") as stream:
+        stream.write(f"restore_command = 'cp {later}/pg_wal/%f %p'\n")
+        stream.write(f"recovery_target_lsn = '{target_lsn}'\nrecovery_target_action = 'promote'\n")
+    put_in_place(server, backup, aside="later")
+    server.start()
+    wait(lambda: server.sql("SELECT NOT pg_is_in_recovery()")[0][0], "the end of recovery")
+
+
+def test_a_point_in_time_recovery_names_what_was_lost_regained_and_set_back(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
+    server = own_server(version=18)
+    scene = own_scene(
+        {"name": TABLE, "mode": "append_only"},
+        {"name": "public.rates", "mode": "state_integrity", "on_change": "record"},
+        server=server,
+    )
+    backup = server.data_dir.with_name("backup")
+    server.run("pg_basebackup", "-D", backup, "-X", "stream", "-c", "fast", "-U", "postgres")
+    insert = f"INSERT INTO {TABLE} VALUES"
+    scene.database.sql(f"{insert} (50, 'kept', 1, NULL, '2026-02-01'); UPDATE public.rates SET amount = 5 WHERE id = 1")
+    scene.protected.caught_up()
+    target = format_lsn(scene.insert_lsn())
+    scene.database.sql(f"{insert} (51, 'lost', 1, NULL, '2026-02-01')")
+    scene.database.sql("UPDATE public.rates SET amount = 6 WHERE id = 1; DELETE FROM public.rates WHERE id = 2")
+    scene.database.sql("INSERT INTO public.rates VALUES (52, 'lost', 1, NULL, '2026-02-01')")
+    scene.dba(f"DELETE FROM {TABLE} WHERE id = 3")
+    violation = scene.now("violation.delete", 3, TABLE)
+    assert scene.protected.verify("public.rates").verdict is Verdict.VERIFIED
+    recovered_until(server, backup, target)
+    finding = restored(scene)
+    assert f"{TABLE}: lost 1 (51), regained 1 (3)" in finding.found
+    assert "public.rates: lost 1 (52), regained 1 (2), in an earlier version 1 (1)" in finding.found
+    scene.caught_up_again()
+    settled = wait(lambda: scene.protected.findings(TABLE, state="repaired"), "the end of the violation that is undone")
+    assert [f.id for f in settled] == [violation.id]
+    for table in (TABLE, "public.rates", "public.untouched"):
+        verified = scene.protected.verify(table)
+        assert (verified.result.differences, verified.verdict) == ([], Verdict.INCONCLUSIVE), verified
+    scene.database.sql(f"{insert} (51, 'again', 1, NULL, '2026-02-01')")  # no second time: the database never had it
+    assert scene.found(TABLE) == []
+    scene.protected.approve(finding)
+    scene.wait_bridged(TABLE, "public.rates", "public.untouched", "billing.audit_logs")
+    scene.assert_bystanders_verified(TABLE, "public.rates")
+    scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 7")
+    scene.now("violation.update", 7, TABLE)
 
 
 def test_another_server_under_the_same_address_is_refused_and_never_read(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]

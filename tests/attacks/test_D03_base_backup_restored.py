@@ -31,18 +31,25 @@ def restored(scene: Any, copy: Path) -> None:
     server.start()
 
 
-def test_the_positions_that_went_backwards_are_an_epoch_and_the_lost_rows_are_named(own_server, own_scene, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_rows_an_old_copy_lacks_are_one_finding_and_a_row_changed_in_it_another(own_server, own_scene, tmp_path) -> None:  # type: ignore[no-untyped-def]
     scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16))
     copied(scene, tmp_path / "backup")
     scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'late', 1, NULL, '2026-02-01'), (51, 'later', 1, NULL, '2026-02-01')")
     scene.protected.caught_up()
     assert scene.protected.verify(TABLE).verdict is Verdict.VERIFIED
+    scene.stop()
     restored(scene, tmp_path / "backup")
-    finding = scene.gap("epoch.restored")
-    assert "before what was recorded" in finding.detail
+    scene.dba_at_once(f"UPDATE {TABLE} SET amount = 0 WHERE id = 7")
+    scene.resume()
+    (finding,) = (f for f in scene.protected.findings() if f.table is None)
+    assert finding.cls == "epoch.restored" and "went back to before what was recorded" in finding.detail
+    assert f"{TABLE}: lost 2 (50, 51); 2 other table(s): nothing" in finding.detail
     scene.caught_up_again()
-    differences = scene.differences_of(TABLE)
-    assert differences == {"50": ("row.deleted", False), "51": ("row.deleted", False)}
-    assert set(scene.node.journal.state.open_gaps()) >= {TABLE}
+    assert scene.differences_of(TABLE) == {"7": ("row.modified", False)}
+    assert scene.found(TABLE) == [("row.modified", "7")]
     untouched = scene.protected.verify("public.untouched")
     assert untouched.result.differences == [] and untouched.verdict is Verdict.INCONCLUSIVE
+    scene.protected.approve(finding)
+    scene.wait_bridged("public.untouched", "billing.audit_logs")
+    scene.assert_bystanders_verified()
+    assert not scene._is_bridged(TABLE), "somebody has to decide about the row first"

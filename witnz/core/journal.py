@@ -28,7 +28,17 @@ from hashlib import sha256
 from typing import Final
 
 from witnz.core.finding import FindingState
-from witnz.core.journal_facts import SETTLED, AcceptedRow, Anchored, JournalFinding, KeyChange, Member, Split, TableRecord
+from witnz.core.journal_facts import (
+    SETTLED,
+    AcceptedRow,
+    Anchored,
+    Epoch,
+    JournalFinding,
+    KeyChange,
+    Member,
+    Split,
+    TableRecord,
+)
 from witnz.core.journal_rules import RULES, body_heads, closes_gap_of, finding_identity, split_key, weakening
 from witnz.core.journal_view import OPERATOR, JournalView
 from witnz.core.keys import verify_signature
@@ -206,10 +216,14 @@ class JournalState(JournalView):
     def _apply_epoch(self, record: Record) -> None:
         body = record.body
         self._note_split(record)
+        same = self.system == body["system"]  # LSNs of another system say nothing of where this one was left
         self.system, self.timeline = body["system"], body["timeline"]
-        self.last_seal_lsn = parse_lsn(body["switch_lsn"])
+        switch_lsn = self.last_seal_lsn = parse_lsn(body["switch_lsn"])
+        self.epoch = Epoch(self.size + 1, self.system, self.timeline, switch_lsn)
         for table, generation, head in body_heads(body["final"]):
             self._ended[table, generation] = head
+            if same:
+                self._switched[table, generation] = min(switch_lsn, self._switched.get((table, generation), switch_lsn))
         self._gaps.update(dict.fromkeys(self._tables, self.size + 1))
 
     def _note_split(self, record: Record) -> None:

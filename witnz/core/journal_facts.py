@@ -49,6 +49,16 @@ class LogHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Epoch:
+    """The newest ``epoch`` record: from its seq on, LSNs are those of this system and timeline beyond ``switch_lsn``."""
+
+    seq: int
+    system: str
+    timeline: int
+    switch_lsn: int
+
+
+@dataclass(frozen=True, slots=True)
 class TableRecord:
     """The ``table`` record of one generation: how its rows are judged, where its baseline was taken, what it follows."""
 

@@ -12,6 +12,7 @@ from typing import Final
 from witnz.core.journal_facts import (
     AcceptedRow,
     Anchored,
+    Epoch,
     FindingIdentity,
     JournalFinding,
     KeyChange,
@@ -33,7 +34,7 @@ class JournalView:
 
     ``cluster`` is the name, ``cluster_id`` the 32 hex digits, ``log_key`` the verifier key that signs checkpoints now;
     ``system`` and ``timeline`` are those of genesis or of the newest epoch; ``opened`` holds (generation, secret_sha256) of
-    each table that is open; ``periods`` says whose keys counted when.
+    each table that is open; ``periods`` says whose keys counted when; ``epoch`` is the newest, None where nothing was restored.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class JournalView:
         self.opened: dict[str, tuple[int, str]] = {}
         self.findings: dict[str, JournalFinding] = {}
         self.split: Split | None = None
+        self.epoch: Epoch | None = None
         self.periods = Periods()
         self._keys: dict[tuple[str, str], bytes] = {}
         self._key_changes: dict[tuple[str, str], list[KeyChange]] = {}
@@ -56,6 +58,7 @@ class JournalView:
         self._newest: dict[str, TableRecord] = {}
         self._sealed: dict[tuple[str, int], LogHead] = {}
         self._ended: dict[tuple[str, int], LogHead] = {}
+        self._switched: dict[tuple[str, int], int] = {}
         self._gaps: dict[str, int] = {}
         self._accepts: dict[tuple[str, int], list[AcceptedRow]] = {}
         self._settled: dict[FindingIdentity, int] = {}
@@ -132,6 +135,13 @@ class JournalView:
     def ended_at(self, table: str, generation: int) -> LogHead | None:
         """Where an ``epoch`` fixed the end of a generation, None where none did."""
         return self._ended.get((table, generation))
+
+    def switched_at(self, table: str, generation: int) -> int | None:
+        """The LSN up to which a restored database has what a generation recorded, None where no ``epoch`` ended it.
+
+        Entries beyond it, up to :meth:`ended_at`, were recorded and are no part of what the database holds.
+        """
+        return self._switched.get((table, generation))
 
     def open_gap(self, table: str) -> int | None:
         """The seq of the newest ``gap`` or ``epoch`` that covers a table and that nobody has accepted yet."""

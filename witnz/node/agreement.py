@@ -122,7 +122,9 @@ class Agreement:
 
     def _compare(self, record: Record, reached: int) -> bool:
         """Whether a seal has been looked at; False while this node has not come so far."""
-        if parse_lsn(record.body["lsn"]) > reached:
+        epoch = self._journal.state.epoch
+        before_epoch = epoch is not None and (record.seq or 0) < epoch.seq  # its LSN is of a course of history that was left
+        if not before_epoch and parse_lsn(record.body["lsn"]) > reached:
             return False
         differing: dict[Log, tuple[LogRow, LogHead]] = {}
         with self._db.read() as conn:
@@ -234,7 +236,7 @@ class Agreement:
                 marks.append((size, now))
             while marks and marks[0][0] <= covered:
                 marks.pop(0)
-            if marks and where[0] not in state.opened:
+            if marks and where[0] not in state.opened and state.ended_at(*where) is None:
                 oldest = min(oldest, marks[0][1])
         for gone in [where for where in self._unsealed if where not in rows]:
             del self._unsealed[gone]

@@ -31,6 +31,7 @@ from witnz.node.journal import Journal
 from witnz.store import entries, findings, granted, live, logs, meta
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
+from witnz.verify.replay import held_size
 
 CARRIED_OUT = "carried_out"  # the seq of the newest accept record that the state has followed
 MAX_ROWS = 300  # what surely fits into one record; an approval of more is refused with the way out
@@ -213,6 +214,9 @@ class Approvals:
                 self._accept_found(conn, log, finding, row, keyed)
 
     def _accept_entry(self, conn: sqlite3.Connection, log: int, finding: Finding, seq: int, *, keyed: bool) -> None:
+        row, ended = logs.get_log(conn, log), self._journal.state.ended_at(finding.table or "", finding.generation or 0)
+        if ended is not None and held_size(conn, row, self._journal.state) < seq <= ended.size:
+            return  # the database was restored to before this entry
         line = entries.entry_at(conn, log, seq)
         entry = parse_entry(line)
         if entry.op == "truncate":

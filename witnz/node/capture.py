@@ -30,7 +30,7 @@ from witnz.postgres import slot as slots
 from witnz.postgres.backoff import Backoff
 from witnz.postgres.pgoutput import Commit, Decoder, Event
 from witnz.postgres.session import Conninfo, classify_error, connect, is_transient
-from witnz.postgres.sqlstate import PUBLICATION_MISSING
+from witnz.postgres.sqlstate import IN_RECOVERY, PUBLICATION_MISSING
 from witnz.postgres.stream import Batch, ReplicationStream
 from witnz.postgres.xid import parse_snapshot
 from witnz.store import meta, undo
@@ -46,6 +46,7 @@ STEP_S = 0.02  # between two steps of what is being opened, while nothing arrive
 POLL_S = 1.0
 ACK_IDLE_S = 1.0
 UNREACHABLE_AFTER_S = 10.0
+PASSING = frozenset({PUBLICATION_MISSING, IN_RECOVERY})  # it may be made again; a restored server ends its recovery
 
 
 @dataclass(slots=True)
@@ -135,7 +136,7 @@ class Capture:
             except SlotLost as error:
                 self._failed(error, transient=True)  # the next connection finds the slot's state and records the gap
             except WitnzError as error:
-                self._failed(error, transient=error.code == PUBLICATION_MISSING)  # it may be made again
+                self._failed(error, transient=error.code in PASSING)
             except sqlite3.Error as error:
                 self._failed(_store_error(error, self._db.path), transient=False)
             except BaseException as error:  # the thread ends with it; the node must not look as if it still recorded

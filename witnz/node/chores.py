@@ -43,7 +43,8 @@ class Chores:
         """Findings into the journal, a seal when due, a look at the catalog when due; that one fails stops no other."""
         node = self._node
         chores = (
-            self.journal_findings, self._seal_when_due, self._look_when_due, node.anchoring.check_late, node.bridging.step,
+            self.journal_findings, self._seal_when_due, self._look_when_due, node.anchoring.check_late, node.restores.step,
+            node.bridging.step,
         )  # fmt: skip
         while not stop.wait(min(CHORE_S, self._watch_s)):
             for chore in chores:

@@ -23,7 +23,7 @@ from witnz.errors import FormatError
 from witnz.store import entries, findings, importing, nonces
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
-from witnz.verify.replay import XID_MASK, Intents, Replay, decisions_of
+from witnz.verify.replay import XID_MASK, Intents, Replay, decisions_of, held_entries
 
 
 def derive(db: Database, rows: Sequence[LogRow], records: Sequence[Record], state: JournalState) -> None:
@@ -44,7 +44,7 @@ def derive(db: Database, rows: Sequence[LogRow], records: Sequence[Record], stat
             counted = dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
             intents = Intents(state, counted)
             replay = Replay(conn, row.id, row.table, rules, intents, made[row.table, row.generation], keyed=row.keyed)
-            replay.run(entries.entries(conn, row.id))
+            replay.run(held_entries(conn, row, state))
 
 
 def _count_nonces(conn: sqlite3.Connection, row: LogRow, state: JournalState) -> None:

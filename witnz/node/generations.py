@@ -27,6 +27,7 @@ from witnz.node.log_notes import LogNotes
 from witnz.node.opening import Opening
 from witnz.node.plan import Invitation, Plan, Surroundings
 from witnz.node.recorder import Recorder
+from witnz.node.restores import Restores
 from witnz.node.spool import replay_spool
 from witnz.node.succession import Predecessor, RowsChanged
 from witnz.node.table_state import ACTIVE, ENDED, OPEN, PROVISIONAL, TableState
@@ -39,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
 VOTE_AGAIN_S = 0.5
+CHANGED_WITH_DEFINITION = "the row changed together with the definition of its table; no event in the stream explains it"
+CHANGED_IN_A_RESTORE = "the row is neither as it was where the database was restored to, nor did an event since make it so"
 
 
 class Generations:
@@ -59,6 +62,7 @@ class Generations:
         """Whether an operator has accepted a changed definition of a table, and its generation is not opened yet."""
         self._loading = Loading(around, self.opening)
         self._leaves = Leaves(around, book, connection)
+        self.restores: Restores | None = None  # ends what a restore ended; set by whoever puts the node together
         self.load, self.cancel_orphans, self.discard = self._loading.load, self._loading.cancel_orphans, self._loading.discard
         self.unknown = self._leaves.unknown
 
@@ -192,6 +196,9 @@ class Generations:
         """How the generation before ends: what a ``table`` record links."""
         if plan.generation == 1:
             return None
+        ended = self._around.journal.state.ended_at(plan.name, plan.generation - 1)
+        if ended is not None:
+            return {"size": ended.size, "root": base64.b64encode(ended.root).decode(), "chain": ended.chain}
         with self._around.db.read() as conn:
             row = logs.require_log(conn, plan.name, plan.generation - 1)
             root = root_at(entries.tile_reader(conn, row.id, row.size), row.size)
@@ -214,6 +221,8 @@ class Generations:
             old.status = ENDED
             logs.set_status(conn, old.head.id, ENDED)
             recorder.remove_table(old)
+            if self.restores is not None:
+                self.restores.end(conn, old.head.id)
         self._replay(state, recorder)
         log.info("generation was adopted", table=state.name, generation=state.generation, entries=state.head.size)
 
@@ -281,7 +290,8 @@ class Generations:
 
     def _rows_changed(self, plan: Plan, changed: RowsChanged, recorder: Recorder) -> None:
         """The definition changed and the rows with it: name them, and leave the decision to an operator."""
-        self._blocked.add(plan.name)
+        restored = self._restored(plan.name, plan.generation - 1)
+        how = CHANGED_IN_A_RESTORE if restored else CHANGED_WITH_DEFINITION
         conn = recorder.connection()
         for difference in changed.differences:
             self._book.open(
@@ -293,8 +303,11 @@ class Generations:
                 seq=difference.seq,
                 recorded=difference.recorded.hex() if difference.recorded else None,
                 found=difference.found.hex() if difference.found else None,
-                detail="the row changed together with the definition of its table; no event in the stream explains it",
+                detail=how,
             )
+        if restored:
+            return  # once the rows are decided about the generation is begun again
+        self._blocked.add(plan.name)
         self.schema_finding(conn, plan.name, plan.generation - 1, f"{plan.reason}; {changed.message}")
 
     def schema_finding(self, conn: sqlite3.Connection, table: str, generation: int, detail: str) -> None:
@@ -332,9 +345,17 @@ class Generations:
         self.open(self.successor(state, info, projection, reason))
 
     def decided(self, state: TableState, info: TableInfo, reason: str) -> None:
-        """An operator accepted a change of the definition, or a gap: begin anew, without comparing."""
-        self.open(self.successor(state, info, None, reason))
+        """An operator accepted a change of the definition, a gap or a restore: begin anew.
+
+        Only after a restore it is known what the rows must be, so only then they are compared.
+        """
+        restored = self._restored(state.name, state.generation)
+        self.open(self.successor(state, info, self.projection(state, info) if restored else None, reason))
         self._blocked.discard(state.name)  # last: a look of the watch in between would ask for the same decision again
+
+    def _restored(self, table: str, generation: int) -> bool:
+        """Whether a restore ended this generation, at a place where its log says what the rows were."""
+        return self._around.journal.state.switched_at(table, generation) is not None
 
     def successor(self, state: TableState, info: TableInfo, projection: tuple[int, ...] | None, reason: str) -> Plan:
         return Plan(

@@ -15,11 +15,14 @@ from typing import Any
 from witnz.core.entry import parse_entry
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import LogHead
-from witnz.store import entries, logs
+from witnz.store import entries, logs, meta
 from witnz.store.logs import LogRow
 
 Log = tuple[str, int]
 """Table and generation."""
+
+PENDING = "epoch"
+"""Where the store keeps the restore that this node has noticed and no ``epoch`` record says yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ def moved_until(conn: sqlite3.Connection, state: JournalState, lsn: int) -> Move
     """What a seal at ``lsn`` has to list; the store must have recorded the stream up to there."""
     heads: dict[Log, LogHead] = {}
     unsettled: list[str] = []
+    if meta.load_value(conn, PENDING) is not None:
+        return Moved({}, tuple(state.tables()))  # LSNs are of two courses of history until the epoch record parts them
     rows = {(row.table, row.generation): row for row in logs.list_logs(conn)}
     for table, record in state.tables().items():
         log = (table, record.generation)

@@ -50,6 +50,7 @@ from witnz.node.protection import Protection
 from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.repair import Parts, Repairs
 from witnz.node.reporting import Reports
+from witnz.node.restores import Restores
 from witnz.node.rowlines import RowLines
 from witnz.node.scanning import Scanning
 from witnz.node.sealer import Sealer
@@ -182,10 +183,16 @@ class Node:
         self.generations = Generations(around, self.book, self._recorder_connection)
         self.generations.accepted = self.bridging.owes
         self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
+        self.restores = Restores(
+            self.db, self.journal, self.book, self.data.evidence_dir, self.clock,
+            seal=self.sealer.seal, journal_finding=self.approvals.journal_finding,
+        )  # fmt: skip
+        self.generations.restores = self.restores
         self.source = SourceGuard(
             self.db,
             self.journal,
             self.book,
+            self.restores,
             self.conninfo,
             config.slot_name,
             publication_names(config.publication),

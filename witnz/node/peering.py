@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ROUND_S: Final = 0.1
+BARRIER_S: Final = 3.0  # for the newest seals, before what lies beyond them is given up
 EXCHANGE_S: Final = 1.0
 TEND_S: Final = 2.0
 QUORUM_LOST_S: Final = 10.0
@@ -106,7 +107,9 @@ class Peering:
         self.confirming = Confirming(
             node.db, node.journal, node.following, self.peers, self._id, node.data.path / "tmp", node.capture.hold
         )
-        self.ballots.judges["verify"] = self.confirming.judge
+        self.ballots.judges |= {"verify": self.confirming.judge, "epoch": node.restores.judge}
+        node.restores.alone, node.restores.leads = False, self.leads
+        node.restores.catch_up = lambda: self.engine.barrier(BARRIER_S)
         node.verification.around = self.confirming.held
         node.verification.disputed = self._disputed
         node.verification.diverged = partial(self.agreement.name, self._id)

@@ -1,33 +1,61 @@
 """What is checked on every new connection before the stream starts: is this the database, the slot, the position we left?
 
 An LSN means something only together with system identifier and timeline; and a slot that confirms more than this node ever
-acknowledged was moved, or dropped and made anew, by somebody else.  Both are gaps: recorded in the journal, opened as findings,
-and bridged by the next full scan; never healed in silence.
+acknowledged was moved, or dropped and made anew, by somebody else.  What was not seen is a gap: recorded in the journal, opened
+as a finding, and bridged by the next full scan.  A server that went back, or that left the timeline, is a restored one
+(:mod:`witnz.node.restores`).  Nothing is healed in silence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import psycopg
 import structlog
 
-from witnz.core.lsn import format_lsn, parse_lsn
+from witnz.core.journal_view import JournalView
+from witnz.core.lsn import format_lsn
 from witnz.errors import Inconclusive, ReplicationImpossible
 from witnz.node.findings import FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.journal import Journal
+from witnz.node.restores import Restores
 from witnz.postgres import slot as slots
 from witnz.postgres.publication import publication_state
-from witnz.postgres.session import Conninfo, connect, server_identity
-from witnz.postgres.sqlstate import PUBLICATION_MISSING
-from witnz.store import meta, undo
+from witnz.postgres.session import Conninfo, Identity, connect, server_identity
+from witnz.postgres.slot import SlotState
+from witnz.postgres.sqlstate import IN_RECOVERY, PUBLICATION_MISSING
+from witnz.postgres.wal import checkpoint_lsn, insert_lsn, switch_lsn
+from witnz.store import meta
 from witnz.store.database import Database
 
 log = structlog.get_logger(__name__)
 
 FILLED = "other members"  # what explains a stretch that this node did not see itself
+KEPT_SLOT = "the replication slot"  # what explains a failover in which nothing was missed
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Why a server is not the primary, system and timeline that the stream was read from."""
+
+    kind: Literal["standby", "system", "timeline"]
+    message: str
+
+
+def elsewhere(identity: Identity, state: JournalView, known_timeline: int | None) -> Elsewhere | None:
+    """None where ``identity`` is the recorded source.  ``known_timeline``: what the store says; None: as the journal has it."""
+    if identity.in_recovery:
+        return Elsewhere("standby", "the server is a standby: what it shows can not be verified exactly")
+    if identity.system != state.system:
+        recorded = f"system identifier {identity.system}, the journal says {state.system}"
+        return Elsewhere("system", f"this is another database cluster: {recorded}")
+    timeline = known_timeline or state.timeline
+    if identity.timeline != timeline:
+        return Elsewhere("timeline", f"the server is on timeline {identity.timeline}, the stream was read from {timeline}")
+    return None
 
 
 def require_recorded_source(conn: psycopg.Connection[Any], journal: Journal, db: Database) -> None:
@@ -35,15 +63,14 @@ def require_recorded_source(conn: psycopg.Connection[Any], journal: Journal, db:
 
     What another server's catalog and tables show says nothing about the recorded ones (architecture.md 7).
     """
-    identity, state = server_identity(conn), journal.state
-    with db.read() as reader:
-        timeline = meta.load_number(reader, "timeline") or state.timeline
-    if identity.in_recovery:
-        raise Inconclusive("the server is a standby: what it shows can not be verified exactly")
-    if identity.system != state.system:
-        raise Inconclusive(f"this is another database: system identifier {identity.system}, the journal says {state.system}")
-    if identity.timeline != timeline:
-        raise Inconclusive(f"the server is on timeline {identity.timeline}, the stream was read from timeline {timeline}")
+    other = elsewhere(server_identity(conn), journal.state, _known_timeline(db))
+    if other is not None:
+        raise Inconclusive(other.message)
+
+
+def _known_timeline(db: Database) -> int | None:
+    with db.read() as conn:
+        return meta.load_number(conn, "timeline")
 
 
 class SourceGuard:
@@ -54,13 +81,14 @@ class SourceGuard:
         db: Database,
         journal: Journal,
         book: FindingBook,
+        restores: Restores,
         conninfo: Conninfo,
         slot: str,
         publications: Sequence[str],
         tables: Callable[[], list[str]],
         max_retained_wal_bytes: int | None = None,
     ) -> None:
-        self._db, self._journal, self._book = db, journal, book
+        self._db, self._journal, self._book, self._restores = db, journal, book, restores
         self._max_retained_wal_bytes = max_retained_wal_bytes
         self._conninfo, self._slot, self._publications, self._tables = conninfo, slot, publications, tables
         self.refill: Callable[[int], bool] | None = None
@@ -74,16 +102,21 @@ class SourceGuard:
         ``publication_missed``: the stream ended because a publication was missing when something happened.  The slot can never
         be read past that place, so, as soon as the publications are there again, it is given up for a new one.
         """
-        restored = self._check_identity(conn)
-        acked = self._acked()
-        position = self._position()
-        now = self._insert_lsn(conn)
-        if position and (restored or now < max(acked, position)):
-            self._begin_epoch(
-                conn, min(now, acked), restored or f"the server's WAL ends at {format_lsn(now)}, before what was recorded"
-            )
-            return True
+        identity = server_identity(conn)
+        other = elsewhere(identity, self._journal.state, _known_timeline(self._db))
+        if other is not None and other.kind != "timeline":
+            self._refuse(identity, other)
+        acked, position = self._number("acked"), self._number("position")
+        now = insert_lsn(conn)
         state = slots.slot_state(conn, self._slot)
+        if other is not None:
+            if not self._follow(conn, identity, state, max(acked, position)):
+                return True
+        elif position and now < max(acked, position):
+            # Restored without recovery: the checkpoint of its start lies behind everything that was restored.
+            back_at = min(now, checkpoint_lsn(conn))
+            self._begin_epoch(identity, state, back_at, "the server's WAL went back to before what was recorded")
+            return True
         lost = None
         if state is None:
             lost = f"replication slot {self._slot} does not exist any more"
@@ -118,31 +151,43 @@ class SourceGuard:
             return None
         return f"the slot held back {retained_bytes} bytes of WAL, more than max_retained_wal ({limit}), and was given up"
 
-    def _begin_epoch(self, conn: psycopg.Connection[Any], from_lsn: int, reason: str) -> None:
-        """The server is not where it was left: LSNs of before mean nothing now, the stream begins anew, and that is a gap."""
-        with self._db.write() as store:
-            at = format_lsn(from_lsn)
-            self._book.open(store, cls="epoch.restored", key=at, lsn=at, detail=reason)
-        if slots.slot_state(conn, self._slot) is not None:
-            slots.drop_slot(conn, self._slot)
-        confirmed = self._create()
-        journal_gap(self._journal, self._tables(), min(from_lsn, confirmed), confirmed, reason)
-        with self._db.write() as store:
-            meta.save_value(store, "acked", str(confirmed))
-            meta.save_value(store, "position", str(confirmed))
-            undo.settle(store, (1 << 63) - 1)  # whatever was unsettled there is settled, one way or the other
-        log.error("server was restored", reason=reason, lsn=format_lsn(confirmed))
+    # -- another course of history --------------------------------------------------------------------------------------------
 
-    def _position(self) -> int:
-        with self._db.read() as reader:
-            return meta.load_number(reader, "position") or 0
+    def _refuse(self, identity: Identity, other: Elsewhere) -> None:
+        """Raises ReplicationImpossible; another system is a finding."""
+        if other.kind == "standby":
+            raise ReplicationImpossible(other.message, hint="connect witnz to the primary", code=IN_RECOVERY)
+        with self._db.write() as store:
+            recorded = f"system identifier {identity.system}, recorded {self._journal.state.system}"
+            self._book.open(store, cls="epoch.restored", detail=recorded)
+        raise ReplicationImpossible(other.message, hint="point database.host at the recorded server")
 
-    @staticmethod
-    def _insert_lsn(conn: psycopg.Connection[Any]) -> int:
-        row = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-        if row is None:
-            raise psycopg.OperationalError("a query for one row gave none")
-        return parse_lsn(row[0])
+    def _follow(self, conn: psycopg.Connection[Any], identity: Identity, slot: SlotState | None, reached: int) -> bool:
+        """The timeline was left: whether the slot came along, so that the stream goes on where it was, without a hole."""
+        known = _known_timeline(self._db) or self._journal.state.timeline
+        left_at = switch_lsn(self._conninfo, known, identity.timeline)
+        where = f"timeline {known} was left for {identity.timeline}"
+        confirmed = None if slot is None or slot.lost else slot.confirmed_flush_lsn
+        if left_at is not None and confirmed is not None and confirmed <= self._number("acked") and reached <= left_at:
+            at = format_lsn(left_at)
+            detail = f"{where} at {at}: a failover; the slot was taken along, nothing was missed and no recorded row was lost"
+            with self._db.write() as store:
+                self._book.open(store, cls="epoch.restored", key=at, lsn=at, explained_by=KEPT_SLOT, detail=detail)
+                meta.save_value(store, "timeline", str(identity.timeline))
+            return True
+        reason = f"{where}: a restore or a failover"
+        self._begin_epoch(identity, slot, checkpoint_lsn(conn) if left_at is None else left_at, reason)
+        return False
+
+    def _begin_epoch(self, identity: Identity, slot: SlotState | None, switched_at: int, reason: str) -> None:
+        """The server is not where it was left: LSNs beyond ``switched_at`` mean nothing now, and the stream begins anew."""
+        self._restores.prepare()
+        if slot is not None:
+            with connect(self._conninfo, application_name="witnz slot") as conn:
+                slots.drop_slot(conn, self._slot)
+        self._restores.begin(identity, switched_at, reason, self._create())
+
+    # -- publications, slots and gaps -----------------------------------------------------------------------------------------
 
     def _check_publications(self, conn: psycopg.Connection[Any]) -> None:
         """Raises ReplicationImpossible while one of them is missing."""
@@ -153,31 +198,6 @@ class SourceGuard:
                     hint="`witnz init` makes it again; what happens until then is a gap",
                     code=PUBLICATION_MISSING,
                 )
-
-    def _check_identity(self, conn: psycopg.Connection[Any]) -> str | None:
-        """What changed about the server's history, in words; None if nothing did."""
-        identity = server_identity(conn)
-        if identity.in_recovery:
-            raise ReplicationImpossible(
-                "the server is a standby: what it shows can not be verified exactly", hint="connect witnz to the primary"
-            )
-        state = self._journal.state
-        if identity.system != state.system:
-            with self._db.write() as store:
-                self._book.open(
-                    store, cls="epoch.restored", detail=f"system identifier {identity.system}, recorded {state.system}"
-                )
-            raise ReplicationImpossible(
-                f"this is another database cluster: system identifier {identity.system}, the journal says {state.system}",
-                hint="point database.host at the recorded server; a restored copy needs a new epoch",
-            )
-        with self._db.read() as reader:
-            known = meta.load_number(reader, "timeline") or state.timeline
-        if identity.timeline != known:
-            with self._db.write() as store:
-                meta.save_value(store, "timeline", str(identity.timeline))
-            return f"timeline {known} was left for {identity.timeline}: a restore or a failover"
-        return None
 
     def _gap(self, cls: str, from_lsn: int, to_lsn: int, reason: str) -> bool:
         """A stretch that this node has not seen: whether the other members filled it.  What nobody saw is journalled."""
@@ -209,6 +229,6 @@ class SourceGuard:
         with self._db.write() as store:
             meta.save_value(store, "acked", str(confirmed))
 
-    def _acked(self) -> int:
+    def _number(self, name: str) -> int:
         with self._db.read() as reader:
-            return meta.load_number(reader, "acked") or 0
+            return meta.load_number(reader, name) or 0

@@ -142,6 +142,9 @@ class Verification:
             verdict = Verdict.TAMPERED
         elif coverage and verdict is Verdict.VERIFIED:
             verdict = Verdict.INCONCLUSIVE
+        elif verdict is Verdict.VERIFIED and self._journal.state.ended_at(result.table, result.generation) is not None:
+            verdict = Verdict.INCONCLUSIVE
+            not_checked.append(f"a new generation of {result.table} is being opened, as a restore ended this one; run again")
         if coverage:
             not_checked += [f"{f.cls} {f.id} is open: {f.detail}" for f in coverage]
         listed = tuple((*tampering, *coverage)[:MAX_LISTED])

@@ -15,6 +15,7 @@ import json
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ from witnz.node.table_state import ACTIVE, TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.publication import Departure, PublicationState, departures, expected_publications, publication_state
+from witnz.postgres.wal import insert_lsn
 from witnz.store import findings, meta
 from witnz.store.database import Database
 
@@ -54,6 +56,7 @@ class CatalogWatch:
         self._db, self._journal, self._book = db, journal, book
         self._generations, self._publication, self._states = generations, publication, states
         self._lock = threading.Lock()
+        self._known_to_be_source: Callable[[], psycopg.Connection[Any] | None] = lambda: None
         self._gone: dict[str, str] = {}
         self._seen: dict[str, _Seen] = {}
         self._definitions = DefinitionWatch(db, journal, book)
@@ -65,11 +68,13 @@ class CatalogWatch:
         Raises Inconclusive where the connection leads to another server than the recorded one.
         """
         with self._lock:
-            require_recorded_source(conn, self._journal, self._db)
+            if self._known_to_be_source() is not conn:  # a connection leads to one server, and a primary keeps its timeline
+                require_recorded_source(conn, self._journal, self._db)
+                self._known_to_be_source = weakref.ref(conn)
             states = self._states()
             infos = catalog.load_tables(conn, sorted({state.oid for state in states}))
             opened: list[str | None] = []
-            opened += self._definitions.look(conn, [s for s in states if s.status == ACTIVE], _insert_lsn(conn))
+            opened += self._definitions.look(conn, [s for s in states if s.status == ACTIVE], insert_lsn(conn))
             for state in states:
                 if state.status == ACTIVE:
                     opened += self._table(conn, state, infos.get(state.oid))
@@ -144,7 +149,7 @@ class CatalogWatch:
         inserts = {s.oid: parse_table_name(s.name) for s in states if s.rules.inserts_only}
         opened: list[str | None] = []
         for expected in expected_publications(self._publication, published, inserts):
-            lsn = _insert_lsn(conn)
+            lsn = insert_lsn(conn)
             state = publication_state(conn, expected.name)
             before, now = self._before(expected.name), _Seen.of(state, lsn)
             departed: Reasons = {}
@@ -157,7 +162,7 @@ class CatalogWatch:
                 if oid is None or oid in expected.tables:
                     self._add(altered, conn, states, oid, text)
             names = sorted({s.name for s in states if s.oid in expected.tables})
-            until = _insert_lsn(conn) if departed or altered or before.departed else lsn
+            until = insert_lsn(conn) if departed or altered or before.departed else lsn
             opened += self._compare(expected.name, names, departed, altered, before, now, until)
         return opened
 
@@ -284,8 +289,3 @@ def _is_explained(conn: psycopg.Connection[Any], departure: Departure, state: Pu
         return False
     info = catalog.table_by_oid(conn, departure.oid)
     return info is None or info.partition_root in state.tables
-
-
-def _insert_lsn(conn: psycopg.Connection[Any]) -> int:
-    row = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-    return parse_lsn(row[0]) if row else 0

@@ -33,6 +33,8 @@ _TRANSIENT: Final = frozenset(
 _NO_PRIVILEGE: Final = "42501"
 PUBLICATION_MISSING: Final = "publication.missing"
 """The code of the error that a stream ends with where it needs a publication that is not there, or was not at that time."""
+IN_RECOVERY: Final = "source.standby"
+"""The code of the error that says that the server is still, or only, replaying what another one wrote."""
 _BAD_LOGIN_CLASS: Final = "28"
 
 # The sentences with which a server, or libpq's TLS layer, turns a connection down for good (lc_messages may translate them).

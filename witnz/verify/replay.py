@@ -17,12 +17,15 @@ from typing import Any, TypeVar
 from witnz.core.classify import INSERT, SCHEMA, TRUNCATE, UPDATE, Rules, judge
 from witnz.core.entry import Entry, parse_entry
 from witnz.core.journal import JournalState
+from witnz.core.journal_view import JournalView
 from witnz.core.keyplan import keyless_state_key, state_key_of_entry
 from witnz.core.message import check_intent, parse_intent
 from witnz.core.record import Record
 from witnz.core.rowline import unescape
 from witnz.errors import FormatError
+from witnz.store import entries as stored_entries
 from witnz.store import granted, live
+from witnz.store.logs import LogRow
 
 BATCH = 4096
 T = TypeVar("T")
@@ -31,10 +34,14 @@ XID_MASK = 0xFFFFFFFF
 
 @dataclass(slots=True)
 class Decisions:
-    """What ``accept`` records say of one log: entries by seq, and rows that no entry brought, by the size they were made at."""
+    """What ``accept`` records say of one log: entries by seq, and rows that no entry brought, by the size they were made at.
+
+    ``after``: rows that no entry brought, accepted after an epoch ended the log.
+    """
 
     entries: set[int] = field(default_factory=set)
     rows: dict[int, list[Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    after: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 def decisions_of(records: Iterable[Record]) -> dict[tuple[str, int], Decisions]:
@@ -42,9 +49,12 @@ def decisions_of(records: Iterable[Record]) -> dict[tuple[str, int], Decisions]:
     found: dict[tuple[str, int], Decisions] = defaultdict(Decisions)
     sealed: dict[tuple[str, int], int] = {}
     streamed: set[str] = set()
+    ended: set[tuple[str, int]] = set()
     for record in records:
         if record.type == "seal":
             sealed |= {(head["table"], head["generation"]): head["size"] for head in record.body["tables"]}
+        elif record.type == "epoch":
+            ended |= {(head["table"], head["generation"]) for head in record.body["final"]}
         elif record.type == "finding" and record.body["seq"] is not None and not record.body["class"].startswith("row."):
             streamed.add(record.body["id"])
         elif record.type == "accept" and record.body["table"] is not None:
@@ -52,6 +62,8 @@ def decisions_of(records: Iterable[Record]) -> dict[tuple[str, int], Decisions]:
             for row in record.body["rows"]:
                 if row["seq"] is not None and record.body["finding"] in streamed:
                     found[log].entries.add(row["seq"])
+                elif log in ended:
+                    found[log].after.append(row)
                 else:
                     found[log].rows[sealed.get(log, 0)].append(row)
     return found
@@ -100,8 +112,8 @@ class Replay:
         self._intents, self._decisions, self._keyed = intents, decisions, keyed
 
     def run(self, lines: Iterable[bytes]) -> None:
-        """Take all entry lines of the log, in order."""
-        self._grant(0)
+        """Take all entry lines of the log, or those that :func:`held_entries` leaves, in order."""
+        self._grant(self._decisions.rows.get(0, ()))
         for batch in batches(lines, BATCH):
             entries = [(line, parse_entry(line)) for line in batch]
             if self._keyed and all(_has_key(entry) or entry.op in ("schema", "truncate") for _, entry in entries):
@@ -112,6 +124,7 @@ class Replay:
                     self._keyless_delete(entry)
                 else:
                     self._keyed_batch([(line, entry)])
+        self._grant(self._decisions.after)
 
     def _keyed_batch(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
         keys = {
@@ -140,7 +153,7 @@ class Replay:
             if entry.seq in self._decisions.rows:
                 self._write(changed, accepted, applied)
                 changed = set()
-                self._grant(entry.seq)
+                self._grant(self._decisions.rows[entry.seq])
                 accepted = dict(live.accepted_many(self._conn, self._log, keys))
                 applied = dict(live.applied_many(self._conn, self._log, keys))
         self._write(changed, accepted, applied)
@@ -177,9 +190,9 @@ class Replay:
         differing = [(key, applied.get(key)) for key in changed if applied.get(key) != accepted.get(key)]
         live.set_overlay(self._conn, self._log, differing)
 
-    def _grant(self, size: int) -> None:
-        """Accept the rows that operators accepted when the log had this size."""
-        for row in self._decisions.rows.get(size, ()):
+    def _grant(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Accept rows that no entry brought."""
+        for row in rows:
             found = bytes.fromhex(row["row"]) if row["row"] else None
             if not self._keyed:
                 self._grant_keyless(row, found)
@@ -201,6 +214,35 @@ class Replay:
 
 def _has_key(entry: Entry) -> bool:
     return entry.key is not None or entry.hidden_key is not None
+
+
+def held_size(conn: sqlite3.Connection, row: LogRow, journal: JournalView) -> int:
+    """How many of the first entries of a log the database holds: all, unless it was restored to a point before the last.
+
+    Never less than the baseline, whose rows were there before the log: what a database was that is restored to before its
+    baseline, this log cannot say.
+    """
+    switch, ended = journal.switched_at(row.table, row.generation), journal.ended_at(row.table, row.generation)
+    return row.size if switch is None or ended is None else held_until(conn, row, switch, min(ended.size, row.size))
+
+
+def held_until(conn: sqlite3.Connection, row: LogRow, switch_lsn: int, size: int) -> int:
+    """How many of the first ``size`` entries are the baseline, or lie at or below an LSN."""
+    low, high = 0, size  # entries come in commit order
+    limit = max(switch_lsn, row.lsn)
+    while low < high:
+        middle = (low + high + 1) // 2
+        entry = parse_entry(stored_entries.entry_at(conn, row.id, middle))
+        low, high = (middle, high) if entry.lsn <= limit else (low, middle - 1)
+    return low
+
+
+def held_entries(conn: sqlite3.Connection, row: LogRow, journal: JournalView) -> Iterator[bytes]:
+    """The entries that led to what the database holds: without those that a restore took back."""
+    held, ended = held_size(conn, row, journal), journal.ended_at(row.table, row.generation)
+    yield from stored_entries.entries(conn, row.id, 1, held)
+    if ended is not None and held < row.size:
+        yield from stored_entries.entries(conn, row.id, max(ended.size, held) + 1)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

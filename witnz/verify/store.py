@@ -37,7 +37,7 @@ from witnz.store import checkpoints, entries, findings, granted, live, logs, met
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
-from witnz.verify.replay import BATCH, Decisions, Intents, Replay, batches, decisions_of
+from witnz.verify.replay import BATCH, Decisions, Intents, Replay, batches, decisions_of, held_entries
 
 JOURNAL_LOG = 0
 Progress = Callable[[str, int], None]
@@ -195,8 +195,10 @@ class _Audit:
     def _seals(self, row: LogRow) -> Iterator[tuple[int, bytes, str]]:
         # Of several nodes one may have the journal's newest seals before its own stream has come there.
         reached = meta.load_number(self.conn, "last_final_lsn") or 0
+        epoch = self.state.epoch.seq if self.state.epoch is not None else 0
         for record in self.records:
-            if record.type == "seal" and (len(self.state.members) == 1 or parse_lsn(record.body["lsn"]) <= reached):
+            here = len(self.state.members) == 1 or (record.seq or 0) < epoch
+            if record.type == "seal" and (here or parse_lsn(record.body["lsn"]) <= reached):
                 for head in record.body["tables"]:
                     if (head["table"], head["generation"]) == (row.table, row.generation):
                         yield head["size"], base64.b64decode(head["root"]), head["chain"]
@@ -242,7 +244,7 @@ class _Audit:
                 out.execute("UPDATE logs SET size = ? WHERE id = ?", (row.size, log))
                 judged = TableRecord.from_record(rules).rules
                 replay = Replay(out, log, row.table, judged, Intents(self.state, nonces), made, keyed=row.keyed)
-                replay.run(entries.entries(self.conn, row.id))
+                replay.run(held_entries(self.conn, row, self.state))
                 return self._compare(row, out, log)
 
     def _compare(self, row: LogRow, out: sqlite3.Connection, log: int) -> str:

@@ -1,0 +1,277 @@
+"""A restored database is a new epoch: where generations end, what was lost, what goes on (formats.md 4).
+
+1.  The guard of the source finds the server on another timeline, or behind what was recorded.  Then this node takes the state
+    of every log back to what such a database holds (:mod:`witnz.node.rewinding`), and opens one finding that names every row
+    that was lost or came back.  All of it becomes durable together with the position that the stream goes on from.
+2.  The ``epoch`` record fixes, with the votes of a quorum, where each generation ends: never below what was sealed.  What a
+    minority recorded beyond that goes to the evidence.  Until the record stands nothing is sealed.
+3.  From then on the stream and the scans go on against the state at the switch: a row that differs from it is a finding of its
+    own.  An operator accepts the restore, and a new generation of every table begins, whose baseline must show that state.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from witnz.core.finding import CLASSES
+from witnz.core.journal_facts import LogHead, TableRecord
+from witnz.core.lsn import format_lsn, parse_lsn
+from witnz.core.record import Record, parse_record
+from witnz.errors import StoreCorrupt, WitnzError
+from witnz.node.findings import CLOSED, REPAIRED, FindingBook
+from witnz.node.heads import PENDING, from_items, head_at, to_items
+from witnz.node.journal import Journal
+from witnz.node.rewinding import Extent, Loss, beyond, cut, derive_state, extent_of, rewind
+from witnz.node.voting import Refused
+from witnz.postgres.session import Identity
+from witnz.store import findings, journal, logs, meta, undo
+from witnz.store.database import Database
+from witnz.store.logs import LogRow
+
+log = structlog.get_logger(__name__)
+
+TABLES = 200  # table heads that surely fit into one record
+MAX_SAID_BYTES = 4000
+SETTLED_BELOW = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """A restore that was noticed: which server it is now, and where it left the course of history that was recorded.
+
+    ``switch_lsn``: of another system than before, where its own WAL stood.
+    """
+
+    system: str
+    timeline: int
+    switch_lsn: int
+    reason: str
+
+    def to_json(self) -> str:
+        return json.dumps([self.system, self.timeline, format_lsn(self.switch_lsn), self.reason])
+
+    @classmethod
+    def from_json(cls, text: str) -> Restore:
+        """Raises StoreCorrupt for what does not read back."""
+        try:
+            system, timeline, switch_lsn, reason = json.loads(text)
+            return cls(str(system), int(timeline), parse_lsn(switch_lsn), str(reason))
+        except (ValueError, WitnzError):
+            raise StoreCorrupt("the note of a restored database does not read back") from None
+
+
+class Restores:
+    """The restores of one node.
+
+    ``seal`` fixes what was recorded before, where one node is all there is (``alone``); ``leads``: whether this node proposes
+    the record; ``catch_up`` waits a moment for the cluster's newest seals, where there are others.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        journal_: Journal,
+        book: FindingBook,
+        evidence_dir: Path,
+        clock: Callable[[], int],
+        *,
+        seal: Callable[[], object],
+        journal_finding: Callable[[Any], None],
+    ) -> None:
+        self._db, self._journal, self._book, self._evidence_dir, self._clock = db, journal_, book, evidence_dir, clock
+        self._seal, self._journal_finding = seal, journal_finding
+        self.alone = True
+        self.leads: Callable[[], bool] = lambda: True
+        self.catch_up: Callable[[], object] = lambda: None
+
+    @property
+    def pending(self) -> Restore | None:
+        """The restore that no ``epoch`` record says yet."""
+        with self._db.read() as conn:
+            text = meta.load_value(conn, PENDING)
+        return None if text is None else Restore.from_json(text)
+
+    # -- noticing -------------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Before a restore is noted: a node alone seals what it recorded, so that nothing of it is lost."""
+        with suppress(WitnzError):
+            if not self.alone:
+                self.catch_up()
+            elif self.pending is None:
+                self._seal()
+
+    def begin(self, seen: Identity, switch_lsn: int, reason: str, confirmed: int) -> None:
+        """Take everything back to ``switch_lsn``; the stream goes on from ``confirmed``, where the new slot begins."""
+        state = self._journal.state
+        restore = Restore(seen.system, seen.timeline, switch_lsn, reason)
+        known = self._is_journalled(restore)
+        with self._db.write() as conn:
+            records = [parse_record(leaf) for leaf in journal.records(conn)]
+            rows = self._rows(conn)
+            losses = [self._take_back(conn, row, restore, records) for row in rows]
+            said = _said(losses)
+            at = format_lsn(switch_lsn)
+            if not known:
+                self._book.open(conn, cls="epoch.restored", key=at, lsn=at, found=said, detail=f"{reason}; {said}")
+                meta.save_value(conn, PENDING, restore.to_json())
+            meta.save_value(conn, "timeline", str(seen.timeline))
+            meta.save_value(conn, "acked", str(confirmed))
+            meta.save_value(conn, "position", str(confirmed))
+            meta.save_value(conn, "last_final_lsn", str(min(switch_lsn, meta.load_number(conn, "last_final_lsn") or 0)))
+            undo.settle(conn, SETTLED_BELOW)  # whatever was unsettled there is settled, one way or the other
+        log.error("server was restored", reason=reason, switch_lsn=at, system=seen.system, timeline=state.timeline, lost=said)
+        if self.alone:
+            self.step()
+
+    def _rows(self, conn: sqlite3.Connection) -> list[LogRow]:
+        """The logs that are being recorded into, each of its table's current generation."""
+        tables = self._journal.state.tables()
+        active = logs.list_logs(conn, "active")
+        return [row for row in active if row.table in tables and tables[row.table].generation == row.generation]
+
+    def _switch(self, restore: Restore) -> int | None:
+        return restore.switch_lsn if restore.system == self._journal.state.system else None
+
+    def _take_back(self, conn: sqlite3.Connection, row: LogRow, restore: Restore, records: Sequence[Record]) -> Loss:
+        state = self._journal.state
+        extent = extent_of(conn, row, state, self._switch(restore))
+        self._keep_evidence(conn, row, extent)
+        logs.set_final_lsn(conn, row.id, None)
+        return rewind(conn, row, extent, _table_record(records, row), records, state)
+
+    def _keep_evidence(self, conn: sqlite3.Connection, row: LogRow, extent: Extent) -> None:
+        """Entries that leave the log, in a file of the evidence."""
+        if extent.kept >= row.size:
+            return
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock() / 1_000_000))
+        path = self._evidence_dir / f"{stamp}-{row.table}-{row.generation}-beyond-{extent.kept}.tsv"
+        with path.open("wb") as stream:
+            path.chmod(0o600)
+            stream.writelines(line + b"\n" for line in beyond(conn, row, extent))
+        log.warning("entries of a course of history that was left were set aside", table=row.table, file=str(path))
+
+    # -- the record -----------------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Have the ``epoch`` record written, if one is due here.  Raises what a proposal raises."""
+        restore = self.pending
+        if restore is None:
+            return
+        if self.leads() and not self._is_journalled(restore):
+            self._propose(restore)
+        if self._is_journalled(restore):
+            with self._db.write() as conn:
+                meta.save_value(conn, PENDING, None)
+            self._settle_void()
+
+    def _is_journalled(self, restore: Restore) -> bool:
+        epoch, state = self._journal.state.epoch, self._journal.state
+        said = None if epoch is None or state.split is not None else (epoch.system, epoch.timeline, epoch.switch_lsn)
+        if said == (restore.system, restore.timeline, restore.switch_lsn):
+            return True
+        return not self._heads(restore)  # where nothing was recorded there is nothing to say
+
+    def _heads(self, restore: Restore) -> dict[tuple[str, int], LogHead]:
+        """Where each current generation ends, as far as this node knows."""
+        state, found = self._journal.state, {}
+        with self._db.read() as conn:
+            for row in self._rows(conn):
+                final = extent_of(conn, row, state, self._switch(restore)).final
+                if final:
+                    found[row.table, row.generation] = head_at(conn, row, final)
+        return found
+
+    def _propose(self, restore: Restore) -> None:
+        items, split = to_items(self._heads(restore)), self._journal.state.split
+        parts = [items[at : at + TABLES] for at in range(0, len(items), TABLES)]
+        done = split.part if split is not None and split.type == "epoch" else 0
+        for number, part in enumerate(parts[done:], done + 1):
+            body: dict[str, Any] = {
+                "system": restore.system,
+                "timeline": restore.timeline,
+                "switch_lsn": format_lsn(restore.switch_lsn),
+                "final": part,
+                "reason": restore.reason,
+            }
+            if len(parts) > 1:
+                body |= {"part": number, "parts": len(parts)}
+            self._journal.propose("epoch", body)
+
+    def judge(self, node: str, body: Mapping[str, Any], at: int, context: Mapping[str, Any]) -> None:
+        """Vote for an epoch that this node has noticed itself, and whose ends are those of its own logs."""
+        mine = self.pending
+        if mine is None:
+            raise Refused("later", "this node has not noticed that the database was restored")
+        asked = (body["system"], body["timeline"], parse_lsn(body["switch_lsn"]), body["reason"])
+        if asked != (mine.system, mine.timeline, mine.switch_lsn, mine.reason):
+            raise Refused("later", f"this node has noticed another restore: {mine.reason}")
+        heads = self._heads(mine)
+        for where, head in from_items(body["final"]).items():
+            if where not in heads:
+                raise Refused("later", f"{where[0]} is not being recorded here yet")
+            if heads[where] != head:
+                raise Refused("differs", f"{where[0]}/{where[1]} does not end at size {head.size} here")
+
+    def _settle_void(self) -> None:
+        """Findings about entries that the restored database does not have any more are repaired by the restore."""
+        state = self._journal.state
+        with self._db.read() as conn:
+            extents = {
+                (row.table, row.generation): extent_of(conn, row, state, state.switched_at(row.table, row.generation))
+                for row in self._rows(conn)
+            }
+            found = [f for f in findings.list_findings(conn) if f.state not in CLOSED and f.entry_seq is not None]
+        for finding in found:
+            extent = extents.get((finding.table or "", finding.generation or 0))
+            void = extent is not None and extent.held < (finding.entry_seq or 0) <= extent.final
+            if not void or CLASSES[finding.cls].group != "stream" or not self.leads():
+                continue
+            with suppress(WitnzError):  # it stays open, for an operator to decide
+                self._journal_finding(finding)
+                body = {"finding": finding.id, "target": "restore", "sql_sha256": None, "result": "repaired"}
+                self._journal.propose("repair", body)
+                with self._db.write() as conn:
+                    self._book.set_state(conn, finding.id, REPAIRED)
+
+    # -- the generation after -------------------------------------------------------------------------------------------------
+
+    def end(self, conn: sqlite3.Connection, log_id: int) -> None:
+        """The next generation was adopted: what was recorded into the ended one since goes to the evidence."""
+        row, state = logs.get_log(conn, log_id), self._journal.state
+        ended = state.ended_at(row.table, row.generation)
+        if ended is None or row.size <= ended.size:
+            return
+        held = extent_of(conn, row, state, state.switched_at(row.table, row.generation)).held
+        extent = Extent(held, ended.size, ended.size)
+        self._keep_evidence(conn, row, extent)
+        cut(conn, row, extent.kept)
+        records = [parse_record(leaf) for leaf in journal.records(conn)]
+        derive_state(conn, logs.get_log(conn, log_id), extent, _table_record(records, row), records, state)
+
+
+def _table_record(records: Sequence[Record], row: LogRow) -> TableRecord:
+    for record in records:
+        if record.type == "table" and (record.body["table"], record.body["generation"]) == (row.table, row.generation):
+            return TableRecord.from_record(record)
+    raise StoreCorrupt(f"the store records {row.table}/{row.generation}, and no table record of the journal adopted it")
+
+
+def _said(losses: Sequence[Loss]) -> str:
+    """What a restore did, table by table, at most MAX_SAID_BYTES."""
+    told = [str(loss) for loss in losses if loss]
+    if not told:
+        return "no recorded row was lost or regained"
+    same = len(losses) - len(told)
+    text = "; ".join(told) + (f"; {same} other table(s): nothing" if same else "")
+    cut_off = text.encode()[:MAX_SAID_BYTES].decode(errors="ignore")
+    return cut_off if cut_off == text else cut_off + " …"

@@ -1,0 +1,183 @@
+"""Taking a log's state back to what a restored database holds, and naming the rows that this loses or brings back.
+
+The log says it all, so nothing here reads the database.  What the stream left at the end of the log is compared with what it
+had left at the place where the restored database left that course of history; from there on a scan must find the latter, and
+whatever it finds else is no work of the restore.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from witnz.core.entry import parse_entry
+from witnz.core.journal import JournalState
+from witnz.core.journal_facts import TableRecord
+from witnz.core.keyplan import key_text, state_key_of_entry
+from witnz.core.record import Record
+from witnz.core.rowline import escape
+from witnz.core.tiles import TILE
+from witnz.store import entries, granted, images, importing, live
+from witnz.store.logs import LogRow, get_log
+from witnz.verify.replay import Intents, Replay, decisions_of, held_size, held_until
+
+MAX_NAMED = 200  # rows of one kind and table that are named; all are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What of a log a restored database holds: entries 1 to ``held``, and those behind ``final`` up to ``kept``.
+
+    ``final`` is where the generation ends (formats.md 4, ``epoch``); entries between ``held`` and ``final`` are history that
+    the database has lost, those beyond ``kept`` were never sealed and go to the evidence.
+    """
+
+    held: int
+    final: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """So many rows, and the names (keys as findings have them, or row hashes) of the first MAX_NAMED, in order."""
+
+    count: int
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = f" and {self.count - len(self.names)} more" if self.count > len(self.names) else ""
+        return f"{self.count} ({', '.join(self.names)}{more})"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How what a table holds after a restore differs from what was recorded before it."""
+
+    table: str
+    lost: Rows
+    regained: Rows
+    earlier: Rows
+
+    def __bool__(self) -> bool:
+        return bool(self.lost.count or self.regained.count or self.earlier.count)
+
+    def __str__(self) -> str:
+        kinds = (("lost", self.lost), ("regained", self.regained), ("in an earlier version", self.earlier))
+        return f"{self.table}: " + ", ".join(f"{name} {rows}" for name, rows in kinds if rows.count)
+
+
+def extent_of(conn: sqlite3.Connection, row: LogRow, state: JournalState, switch_lsn: int | None) -> Extent:
+    """What a database holds that left at ``switch_lsn`` (None: that is another system, of which the log says nothing)."""
+    sealed, ended, before = (
+        state.last_sealed(row.table, row.generation),
+        state.ended_at(row.table, row.generation),
+        state.switched_at(row.table, row.generation),
+    )
+    if ended is not None:  # restored once more before anybody accepted the restore of before
+        if switch_lsn is None:
+            return Extent(held_size(conn, row, state), ended.size, row.size)
+        if before is not None and switch_lsn >= before:
+            return Extent(held_size(conn, row, state), ended.size, _kept(conn, row, ended.size, switch_lsn))
+        return Extent(held_until(conn, row, switch_lsn, ended.size), ended.size, ended.size)
+    held = row.size if switch_lsn is None else held_until(conn, row, switch_lsn, row.size)
+    final = max(held, sealed.size if sealed is not None else 0)
+    return Extent(held, final, final)
+
+
+def _kept(conn: sqlite3.Connection, row: LogRow, final: int, switch_lsn: int) -> int:
+    kept = final
+    for line in entries.entries(conn, row.id, final + 1):
+        entry = parse_entry(line)
+        if entry.lsn > switch_lsn:
+            break
+        kept = entry.seq
+    return kept
+
+
+def beyond(conn: sqlite3.Connection, row: LogRow, extent: Extent) -> Iterator[bytes]:
+    """The entries that :func:`rewind` takes out of the log."""
+    return entries.entries(conn, row.id, extent.kept + 1)
+
+
+def rewind(
+    conn: sqlite3.Connection, row: LogRow, extent: Extent, record: TableRecord, records: Sequence[Record], state: JournalState
+) -> Loss:
+    """Take the log back to its ``extent`` and derive its state anew; what that changed.  ``records``: the whole journal."""
+    gone = chain(entries.entries(conn, row.id, extent.held + 1, extent.final), entries.entries(conn, row.id, extent.kept + 1))
+    touched = _touched(gone, keyed=row.keyed)
+    if touched is not None and not touched:
+        return _loss(row.table, {}, {})
+    before = _applied(conn, row, touched)
+    if extent.kept < row.size:
+        cut(conn, row, extent.kept)
+    derive_state(conn, get_log(conn, row.id), extent, record, records, state)
+    return _loss(row.table, before, _applied(conn, row, touched))
+
+
+def cut(conn: sqlite3.Connection, row: LogRow, size: int) -> None:
+    """Take the entries beyond ``size`` out of a log."""
+    first = size // TILE * TILE + 1
+    left = list(entries.entries(conn, row.id, first, size)) if first <= size else []
+    kept = [(seq, sealed) for seq in range(first, size + 1) if (sealed := images.get(conn, row.id, seq)) is not None]
+    head = importing.truncate_log(conn, row.id, size // TILE)
+    importing.append_lines(conn, head, left)
+    images.put_many(conn, row.id, kept)
+
+
+def derive_state(
+    conn: sqlite3.Connection, row: LogRow, extent: Extent, record: TableRecord, records: Sequence[Record], state: JournalState
+) -> None:
+    """The accepted and applied state that follows from what the database holds of a log."""
+    importing.clear_state(conn, row.id)
+    counted = dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+    made = decisions_of(records)[row.table, row.generation]
+    replay = Replay(conn, row.id, row.table, record.rules, Intents(state, counted), made, keyed=row.keyed)
+    replay.run(chain(entries.entries(conn, row.id, 1, extent.held), entries.entries(conn, row.id, extent.final + 1)))
+
+
+def _touched(lines: Iterable[bytes], *, keyed: bool) -> set[bytes] | None:
+    """The state keys that these entries are about; None for all of them."""
+    keys: set[bytes] = set()
+    for line in lines:
+        entry = parse_entry(line)
+        if entry.op == "truncate" or (not keyed and entry.op != "schema"):
+            return None
+        if entry.op != "schema":
+            keys.add(state_key_of_entry(line, entry.seq, entry.row, keyed=keyed))
+    return keys
+
+
+def _applied(conn: sqlite3.Connection, row: LogRow, keys: set[bytes] | None) -> dict[str, Counter[bytes | None]]:
+    """What the stream left, by the rows' names; rows without a key under their hash."""
+    if keys is None:
+        overlay = dict(live.overlay_items(conn, row.id))
+        seqs = {key: seq for key, seq in live.accepted_items(conn, row.id) if key not in overlay}
+        seqs |= {key: seq for key, seq in overlay.items() if seq is not None}
+    else:
+        seqs = live.applied_many(conn, row.id, keys)
+    hashes = entries.row_hashes_at(conn, row.id, [seq for seq in seqs.values() if seq > 0])
+    found: dict[str, Counter[bytes | None]] = {}
+    for key, seq in seqs.items():
+        row_hash = hashes[seq] if seq > 0 else granted.get(conn, row.id, seq)[1]
+        name = _name(key) if row.keyed else (row_hash or key[:32]).hex()
+        found.setdefault(name, Counter())[row_hash] += 1
+    return found
+
+
+def _loss(table: str, before: dict[str, Counter[bytes | None]], after: dict[str, Counter[bytes | None]]) -> Loss:
+    lost, regained, earlier = [], [], []
+    for name in sorted(before.keys() | after.keys(), key=lambda name: (len(name), name)):
+        then, now = before.get(name, Counter()), after.get(name, Counter())
+        fewer, more = then.total() - now.total(), now.total() - then.total()
+        lost += [name] * fewer
+        regained += [name] * more
+        if fewer == 0 and then != now:
+            earlier.append(name)
+    return Loss(table, *(Rows(len(names), tuple(names[:MAX_NAMED])) for names in (lost, regained, earlier)))
+
+
+def _name(key: bytes) -> str:
+    return key_text(key if key.startswith(b"\\H") else escape(key)) or ""
