@@ -94,3 +94,35 @@ def test_new_partitions_raise_nothing(scene: Any, ledger: str) -> None:
     assert [scene.found(table) for table in (march, f"{ledger}_january", f"{ledger}_february")] == [[], [], []]
     assert scene.protected.verify(march).verdict is Verdict.VERIFIED
     scene.assert_bystanders_verified()
+
+
+def test_partitions_that_are_attached_with_rows_are_recorded_with_them_within_seconds(scene: Any, ledger: str) -> None:
+    march, april = f"{ledger}_march", f"{ledger}_april"
+    handed_over = "ALTER TABLE {0} OWNER TO app_owner; GRANT SELECT ON {0} TO witnz"
+    scene.dba(
+        f"CREATE TABLE {march} (LIKE {ledger} INCLUDING ALL)",
+        f"INSERT INTO {march} SELECT g, '2026-03-01'::date + g, g FROM generate_series(1, 7) g",
+        handed_over.format(march),
+        f"ALTER TABLE {ledger} ATTACH PARTITION {march} FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')",
+    )
+    scene.dba_at_once(  # made, filled and attached at once, and a row of which the stream tells before anybody has looked
+        f"CREATE TABLE {april} (LIKE {ledger} INCLUDING ALL)",
+        f"INSERT INTO {april} SELECT g, '2026-04-01'::date + g, g FROM generate_series(1, 5) g",
+        handed_over.format(april),
+        f"ALTER TABLE {ledger} ATTACH PARTITION {april} FOR VALUES FROM ('2026-04-01') TO ('2026-05-01')",
+        f"INSERT INTO {ledger} VALUES (300, '2026-04-20', 1)",
+    )
+    for leaf, rows in ((march, 7), (april, 6)):
+        record = wait(lambda leaf=leaf: scene.node.journal.state.current_table(leaf), f"the log of {leaf}")  # type: ignore[misc]
+        assert record.rules.mode == "append_only"
+        wait(lambda leaf=leaf: scene.node.state(leaf).status == "active", f"{leaf} to be recorded")  # type: ignore[misc]
+        verified = scene.protected.verify(leaf)
+        assert (verified.verdict, verified.result.rows) == (Verdict.VERIFIED, rows), verified
+        assert scene.found(leaf) == []
+        assert scene.node.generations.leaves()[leaf] == ledger
+    scene.dba(f"UPDATE {march} SET amount = 0 WHERE id = 3", f"INSERT INTO {ledger} VALUES (301, '2026-03-20', 1)")
+    scene.now("violation.update", "3\\t2026-03-04", march)
+    assert scene.found(ledger) == [] and scene.found(f"{ledger}_january") == []
+    scene.assert_bystanders_verified()
+    for finding in scene.protected.findings(march):
+        scene.protected.approve(finding)

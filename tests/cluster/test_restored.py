@@ -45,7 +45,9 @@ def test_three_nodes_end_the_generations_alike_and_go_on_together(own_server: An
         trio.database.sql("INSERT INTO ledger VALUES (12, 'after', 1)")
         trio.settled()
         assert trio.table_log("node1", LEDGER, 1) == before, "history stays"
-        (adopted,) = (r for r in trio.records("node1") if r.type == "table" and r.body["generation"] == 2 and r.body["table"] == LEDGER)
+        (adopted,) = (
+            r for r in trio.records("node1") if r.type == "table" and r.body["generation"] == 2 and r.body["table"] == LEDGER
+        )
         assert adopted.body["previous"]["size"] == len(before)
         assert trio["node3"].verify_table(LEDGER).verdict is Verdict.VERIFIED
         trio.assert_alike(expected=lambda finding: finding.cls == "epoch.restored")

@@ -17,11 +17,12 @@ from dataclasses import replace
 import psycopg
 import structlog
 
+from witnz.core.classify import Rules
 from witnz.core.rowline import secret_commitment
 from witnz.core.tiles import root_at
 from witnz.errors import DatabaseUnreachable, NoQuorum, ProofError, WitnzError
 from witnz.node.findings import FindingBook
-from witnz.node.leaves import Leaves
+from witnz.node.leaves import ATTACHED, Leaves
 from witnz.node.loading import Loading
 from witnz.node.log_notes import LogNotes
 from witnz.node.opening import Opening
@@ -57,6 +58,7 @@ class Generations:
         self._ending: set[str] = set()
         self._again: dict[str, tuple[int, float, Plan]] = {}  # failed first generations: tries, when the next is due
         self._meanwhile: dict[Hashable, Callable[[], None]] = {}
+        self._made_here: set[int] = set()  # leaves without a log that will begin one with their first event
         self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
         self.accepted: Callable[[str], bool] = lambda table: False
         """Whether an operator has accepted a changed definition of a table, and its generation is not opened yet."""
@@ -90,6 +92,22 @@ class Generations:
     def leaves(self) -> dict[str, str]:
         """Leaf tables that appeared or were found below a protected root, and that root."""
         return self._leaves.roots()
+
+    def attached(self, conn: psycopg.Connection, root: TableState, known: set[int]) -> str | None:
+        """Open the attached leaves of a root that are not among the ``known`` OIDs; a finding's id, where rows had to be
+        approved before they came."""
+        opened = None
+        for oid in catalog.leaf_oids(conn, root.oid):
+            if oid in known or oid in self._made_here or any(o.plan.info.oid == oid for o in self.opening()):
+                continue
+            plan = self._leaves.plan_of_attached(conn, root, oid)
+            if plan is None:
+                self._made_here.add(oid)
+            elif plan.name not in self._again and self.open(plan) is not None and _asks_first(plan.rules):
+                with self._around.db.write() as store:
+                    detail = f"{ATTACHED}: no event and no intent says whose they are"
+                    opened = self._book.open(store, cls="schema.changed", table=plan.name, generation=1, detail=detail)
+        return opened
 
     def opening(self) -> list[Opening]:
         with self._lock:
@@ -377,3 +395,8 @@ class Generations:
         if not attnums or any(attnum not in now for attnum in attnums):
             return None
         return tuple(now.index(attnum) for attnum in attnums)
+
+
+def _asks_first(rules: Rules) -> bool:
+    """Whether somebody has to approve rows before they count."""
+    return rules.require_intent or (rules.mode == "state_integrity" and rules.on_change == "alert")

@@ -1,7 +1,11 @@
 """Leaf partitions of protected tables: one that appears is recorded at once and adopted at the next pause (formats.md 3).
 
-A leaf's log begins with generation 1 under a secret that follows from its root's, so that every node begins the same log
-without asking; the ``table`` record that adopts it says what each of them has derived alone.
+    made as a partition   it was empty: its log begins with its first event
+    attached              it may bring rows that no event tells of: the next look at the catalog opens it like any table that is
+                          to be protected, its rows are the baseline, and what happens to it meanwhile is part of that
+
+The log of one that was made begins with generation 1 under a secret that follows from its root's, so that every node begins the
+same log without asking; the ``table`` record that adopts it says what each of them has derived alone.
 """
 
 from __future__ import annotations
@@ -19,15 +23,18 @@ from witnz.errors import ProofError
 from witnz.node.block import Transaction
 from witnz.node.findings import FindingBook
 from witnz.node.log_notes import LogNotes
-from witnz.node.plan import Surroundings
+from witnz.node.plan import Plan, Surroundings
 from witnz.node.table_state import ACTIVE, PROVISIONAL, TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo, schema_columns
+from witnz.postgres.partitions import was_attached
 from witnz.postgres.pgoutput import Relation
 from witnz.postgres.xid import format_snapshot, parse_snapshot
 from witnz.store import logs, tablelog
 
 log = structlog.get_logger(__name__)
+
+ATTACHED = "a partition was attached with the rows that it had"
 
 
 class Leaves:
@@ -49,12 +56,26 @@ class Leaves:
             with connect() as conn:
                 info = catalog.table_by_oid(conn, relation.oid)
                 root = catalog.table_by_oid(conn, info.partition_root) if info is not None and info.partition_root else None
-            if info is None or root is None:
-                return None
-            record = self._around.journal.state.current_table(root.witnz_name)
-            return self._begin(info, root.witnz_name, tx) if record is not None else None
+                if info is None or root is None or self._around.journal.state.current_table(root.witnz_name) is None:
+                    return None
+                if was_attached(conn, info.oid, info.schema, info.name):
+                    return (
+                        None  # it may have rows that no event tells of: the next look at the catalog opens it with a baseline
+                    )
+            return self._begin(info, root.witnz_name, tx)
 
         return look
+
+    def plan_of_attached(self, conn: psycopg.Connection, root: TableState, oid: int) -> Plan | None:
+        """How to open an attached leaf that no log is about, with the rows that it has; None for any other leaf."""
+        info = catalog.table_by_oid(conn, oid)
+        if info is None or info.relkind != "r" or not was_attached(conn, oid, info.schema, info.name):
+            return None
+        name = info.witnz_name
+        with self._around.db.read() as reader:
+            if logs.find_log(reader, name) is not None or self._around.journal.state.newest_generation(name) is not None:
+                return None  # a partition that comes back, or that stands under the name of another
+        return Plan(name, info, root.rules, root.hidden_keys, 1, ATTACHED, root.excluded, root=root.name)
 
     def _begin(self, info: TableInfo, root: str, tx: Transaction) -> TableState | None:
         around = self._around

@@ -78,6 +78,9 @@ class CatalogWatch:
             for state in states:
                 if state.status == ACTIVE:
                     opened += self._table(conn, state, infos.get(state.oid))
+                    info = infos.get(state.oid)
+                    if info is not None and info.relkind == "p" and info.witnz_name == state.name:
+                        opened.append(self._generations.attached(conn, state, {each.oid for each in states}))
             opened += self._publications(conn, [state for state in states if state.oid in infos])
             self.looks += 1
         return [finding for finding in opened if finding is not None]

@@ -149,12 +149,17 @@ def table_by_oid(connection: Connection[Any], oid: int) -> TableInfo | None:
     return load_tables(connection, [oid]).get(oid)
 
 
+def leaf_oids(connection: Connection[Any], oid: int) -> list[int]:
+    """The OIDs of :func:`leaf_partitions`."""
+    return [row[0] for row in connection.execute(_LEAVES, (oid,))]
+
+
 def leaf_partitions(connection: Connection[Any], oid: int) -> list[TableInfo]:
     """The leaves below a partitioned table at any depth, by OID; foreign tables among them too.
 
     A table that is not partitioned is its own only leaf.
     """
-    oids = [row[0] for row in connection.execute(_LEAVES, (oid,))]
+    oids = leaf_oids(connection, oid)
     found = load_tables(connection, oids)
     return [found[leaf] for leaf in oids if leaf in found]
 
