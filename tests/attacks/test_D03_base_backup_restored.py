@@ -6,7 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support.node import TIMEOUT_S
 from tests.support.restoring import put_in_place
+from witnz.core.classify import Rules
 from witnz.core.verdict import Verdict
 
 TABLE = "public.ledger"
@@ -21,6 +25,18 @@ def copied(scene: Any, to: Path) -> None:
     scene.caught_up_again()
 
 
+def keyless(scene: Any) -> str:
+    """A protected table without a key, of three rows, two of them alike."""
+    scene.database.sql(
+        "CREATE TABLE bare (id bigint, note text); ALTER TABLE bare REPLICA IDENTITY FULL;"
+        " INSERT INTO bare VALUES (1), (1), (2);"
+        f" ALTER PUBLICATION {scene.protected.config.publication} ADD TABLE ONLY bare"
+    )
+    scene.node.protect_table("public.bare", Rules("append_only"))
+    scene.node.wait_ready(TIMEOUT_S)
+    return "public.bare"
+
+
 def restored(scene: Any, copy: Path) -> None:
     """The copy takes the place of the data directory."""
     server = scene.database.server
@@ -31,25 +47,38 @@ def restored(scene: Any, copy: Path) -> None:
     server.start()
 
 
+@pytest.mark.slow
 def test_the_rows_an_old_copy_lacks_are_one_finding_and_a_row_changed_in_it_another(own_server, own_scene, tmp_path) -> None:  # type: ignore[no-untyped-def]
     scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16))
+    emptied = scene.protect("append_only")
+    bare = keyless(scene)
     copied(scene, tmp_path / "backup")
     scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'late', 1, NULL, '2026-02-01'), (51, 'later', 1, NULL, '2026-02-01')")
-    scene.protected.caught_up()
-    assert scene.protected.verify(TABLE).verdict is Verdict.VERIFIED
+    scene.database.sql(f"INSERT INTO {bare} VALUES (50, 'late')")
+    lost = scene.row_hash(bare, 50)
+    scene.dba(f"TRUNCATE {emptied}")
+    scene.now("violation.truncate", None, emptied)
+    assert [scene.protected.verify(table).verdict for table in (TABLE, bare)] == [Verdict.VERIFIED, Verdict.VERIFIED]
     scene.stop()
     restored(scene, tmp_path / "backup")
     scene.dba_at_once(f"UPDATE {TABLE} SET amount = 0 WHERE id = 7")
     scene.resume()
     (finding,) = (f for f in scene.protected.findings() if f.table is None)
     assert finding.cls == "epoch.restored" and "went back to before what was recorded" in finding.detail
-    assert f"{TABLE}: lost 2 (50, 51); 2 other table(s): nothing" in finding.detail
+    assert f"{TABLE}: lost 2 (50, 51)" in finding.detail and f"{bare}: lost 1 ({lost})" in finding.detail
+    assert f"{emptied}: regained 15 (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)" in finding.detail
+    assert "2 other table(s): nothing" in finding.detail
     scene.caught_up_again()
     assert scene.differences_of(TABLE) == {"7": ("row.modified", False)}
     assert scene.found(TABLE) == [("row.modified", "7")]
+    settled = [f.cls for table in (emptied, bare) for f in scene.protected.findings(table) if f.cls != "config.changed"]
+    assert settled == [], "what the restore took back is no finding any more"
+    assert scene.scan(emptied)[1] == scene.scan(bare)[1] == {}
     untouched = scene.protected.verify("public.untouched")
     assert untouched.result.differences == [] and untouched.verdict is Verdict.INCONCLUSIVE
     scene.protected.approve(finding)
-    scene.wait_bridged("public.untouched", "billing.audit_logs")
+    scene.wait_bridged("public.untouched", "billing.audit_logs", emptied, bare)
     scene.assert_bystanders_verified()
+    for table in (emptied, bare):
+        assert scene.protected.verify(table).verdict is Verdict.VERIFIED
     assert not scene._is_bridged(TABLE), "somebody has to decide about the row first"

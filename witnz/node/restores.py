@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,18 @@ from witnz.node.findings import CLOSED, REPAIRED, FindingBook
 from witnz.node.heads import PENDING, from_items, head_at, to_items
 from witnz.node.journal import Journal
 from witnz.node.rewinding import Extent, Loss, beyond, cut, derive_state, extent_of, rewind
-from witnz.node.voting import Refused
+from witnz.node.voting import Refused, TooFewVotes
 from witnz.postgres.session import Identity
 from witnz.store import findings, journal, logs, meta, undo
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
+from witnz.verify.replay import held_size
 
 log = structlog.get_logger(__name__)
 
 TABLES = 200  # table heads that surely fit into one record
-MAX_SAID_BYTES = 4000
+MAX_SAID_BYTES = 3900
+PLAINLY_AFTER = 20  # refused attempts, until the record is proposed without the list of rows
 SETTLED_BELOW = (1 << 63) - 1
 
 
@@ -48,23 +50,28 @@ SETTLED_BELOW = (1 << 63) - 1
 class Restore:
     """A restore that was noticed: which server it is now, and where it left the course of history that was recorded.
 
-    ``switch_lsn``: of another system than before, where its own WAL stood.
+    ``switch_lsn``: of another system than before, where its own WAL stood.  ``said``: which rows were lost, of what is sealed.
     """
 
     system: str
     timeline: int
     switch_lsn: int
     reason: str
+    said: str = ""
+
+    @property
+    def whole_reason(self) -> str:
+        return f"{self.reason}; {self.said}"
 
     def to_json(self) -> str:
-        return json.dumps([self.system, self.timeline, format_lsn(self.switch_lsn), self.reason])
+        return json.dumps([self.system, self.timeline, format_lsn(self.switch_lsn), self.reason, self.said])
 
     @classmethod
     def from_json(cls, text: str) -> Restore:
         """Raises StoreCorrupt for what does not read back."""
         try:
-            system, timeline, switch_lsn, reason = json.loads(text)
-            return cls(str(system), int(timeline), parse_lsn(switch_lsn), str(reason))
+            system, timeline, switch_lsn, reason, said = json.loads(text)
+            return cls(str(system), int(timeline), parse_lsn(switch_lsn), str(reason), str(said))
         except (ValueError, WitnzError):
             raise StoreCorrupt("the note of a restored database does not read back") from None
 
@@ -90,6 +97,7 @@ class Restores:
         self._db, self._journal, self._book, self._evidence_dir, self._clock = db, journal_, book, evidence_dir, clock
         self._seal, self._journal_finding = seal, journal_finding
         self.alone = True
+        self._refused = 0
         self.leads: Callable[[], bool] = lambda: True
         self.catch_up: Callable[[], object] = lambda: None
 
@@ -118,11 +126,15 @@ class Restores:
         with self._db.write() as conn:
             records = [parse_record(leaf) for leaf in journal.records(conn)]
             rows = self._rows(conn)
-            losses = [self._take_back(conn, row, restore, records) for row in rows]
-            said = _said(losses)
-            at = format_lsn(switch_lsn)
+            unsealed = [self._drop_unsealed(conn, row, restore, records) for row in rows]
+            losses = [self._take_back(conn, logs.get_log(conn, row.id), restore, records) for row in rows]
+            said, at = _said(losses), format_lsn(switch_lsn)
             if not known:
-                self._book.open(conn, cls="epoch.restored", key=at, lsn=at, found=said, detail=f"{reason}; {said}")
+                restore = replace(restore, said=said)
+                detail = restore.whole_reason
+                if any(unsealed):
+                    detail += f"; of what only this node had recorded, never sealed: {_said(unsealed)}"
+                self._book.open(conn, cls="epoch.restored", key=at, lsn=at, found=said, detail=detail)
                 meta.save_value(conn, PENDING, restore.to_json())
             meta.save_value(conn, "timeline", str(seen.timeline))
             meta.save_value(conn, "acked", str(confirmed))
@@ -142,10 +154,18 @@ class Restores:
     def _switch(self, restore: Restore) -> int | None:
         return restore.switch_lsn if restore.system == self._journal.state.system else None
 
+    def _drop_unsealed(self, conn: sqlite3.Connection, row: LogRow, restore: Restore, records: Sequence[Record]) -> Loss:
+        """What this node alone knows and the database does not hold goes to the evidence; the rest is alike on every node."""
+        state = self._journal.state
+        extent = extent_of(conn, row, state, self._switch(restore))
+        ended = state.ended_at(row.table, row.generation) is not None
+        extent = replace(extent, held=held_size(conn, row, state) if ended else extent.final)
+        self._keep_evidence(conn, row, extent)
+        return rewind(conn, row, extent, _table_record(records, row), records, state)
+
     def _take_back(self, conn: sqlite3.Connection, row: LogRow, restore: Restore, records: Sequence[Record]) -> Loss:
         state = self._journal.state
         extent = extent_of(conn, row, state, self._switch(restore))
-        self._keep_evidence(conn, row, extent)
         logs.set_final_lsn(conn, row.id, None)
         return rewind(conn, row, extent, _table_record(records, row), records, state)
 
@@ -201,20 +221,24 @@ class Restores:
                 "timeline": restore.timeline,
                 "switch_lsn": format_lsn(restore.switch_lsn),
                 "final": part,
-                "reason": restore.reason,
+                "reason": restore.whole_reason if self._refused < PLAINLY_AFTER else restore.reason,
             }
             if len(parts) > 1:
                 body |= {"part": number, "parts": len(parts)}
-            self._journal.propose("epoch", body)
+            try:
+                self._journal.propose("epoch", body)
+            except TooFewVotes:
+                self._refused += 1
+                raise
 
     def judge(self, node: str, body: Mapping[str, Any], at: int, context: Mapping[str, Any]) -> None:
         """Vote for an epoch that this node has noticed itself, and whose ends are those of its own logs."""
         mine = self.pending
         if mine is None:
             raise Refused("later", "this node has not noticed that the database was restored")
-        asked = (body["system"], body["timeline"], parse_lsn(body["switch_lsn"]), body["reason"])
-        if asked != (mine.system, mine.timeline, mine.switch_lsn, mine.reason):
-            raise Refused("later", f"this node has noticed another restore: {mine.reason}")
+        asked = (body["system"], body["timeline"], parse_lsn(body["switch_lsn"]))
+        if asked != (mine.system, mine.timeline, mine.switch_lsn) or body["reason"] not in (mine.reason, mine.whole_reason):
+            raise Refused("later", f"this node has noticed another restore: {mine.whole_reason}")
         heads = self._heads(mine)
         for where, head in from_items(body["final"]).items():
             if where not in heads:

@@ -108,7 +108,7 @@ def rewind(
     """Take the log back to its ``extent`` and derive its state anew; what that changed.  ``records``: the whole journal."""
     gone = chain(entries.entries(conn, row.id, extent.held + 1, extent.final), entries.entries(conn, row.id, extent.kept + 1))
     touched = _touched(gone, keyed=row.keyed)
-    if touched is not None and not touched:
+    if touched is not None and not touched and extent.kept == row.size:
         return _loss(row.table, {}, {})
     before = _applied(conn, row, touched)
     if extent.kept < row.size:
