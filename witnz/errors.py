@@ -83,6 +83,13 @@ class StoreError(WitnzError):
     exit_code = 1
 
 
+class EntriesPruned(StoreError):
+    """Entries are asked for that an order had removed; their hashes are kept."""
+
+    code = "log.pruned"
+    exit_code = 4
+
+
 class StoreCorrupt(StoreError):
     code = "store.corrupt"
     exit_code = 3

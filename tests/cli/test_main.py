@@ -88,7 +88,7 @@ def test_the_program_is_the_one_that_is_promised() -> None:
         findings ack, findings approve, repair plan, repair apply, repair store, keys show, keys policy, keys new, keys rotate,
         cluster status, cluster add, cluster remove, table export, report, report sample,
         report drill,
-        config check, config show, config explain, version, completion
+        erase, prune, config check, config show, config explain, version, completion
     """
     assert leaves == {name.strip() for name in promised.split(",")}
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from witnz.core.keys import Signer
 
 OperatorKey = Annotated[Path, typer.Option("--operator-key", metavar="FILE", help="The key file of an operator.")]
+OptionalKey = Annotated[
+    Path | None, typer.Option("--operator-key", metavar="FILE", help="The key file of an operator; not needed for a dry run.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")]
 
 
@@ -44,6 +47,13 @@ class Operator:
         from witnz.node.journal import authorise
 
         return authorise(record_type, body, cluster_id, self.name, self.signer)
+
+
+def needed_operator(path: Path | None) -> Operator:
+    """Who signs, where a command could have been asked for less than that.  Raises UsageError, KeyProblem."""
+    if path is None:
+        raise UsageError("an order needs an operator's signature", hint="give the key file with --operator-key FILE")
+    return Operator.load(path)
 
 
 def cluster_id(config: Config) -> str:

@@ -43,6 +43,8 @@ COMMANDS: Final = (
     "cluster",
     "repair",
     "report",
+    "erase",
+    "prune",
     "version",
 )
 """Modules of this package, in the order of the help page; each has ``register(app)``."""

@@ -138,7 +138,8 @@ def _lines(output: Output, document: Mapping[str, Any]) -> Iterator[str]:
 def _table_line(output: Output, table: Mapping[str, Any]) -> str:
     seconds = table["seconds"]
     rate = f", {table['rows'] / seconds:,.0f}/s" if seconds > 0.5 else ""
-    read = f"{count(table['rows'], 'row')} as of {table['snapshot_lsn']} in {duration(seconds)}{rate}"
+    erased = f", {count(table['erased_rows'], 'row')} erased by order" if table.get("erased_rows") else ""
+    read = f"{count(table['rows'], 'row')} as of {table['snapshot_lsn']} in {duration(seconds)}{rate}{erased}"
     return f"{printable(table['table'])}  {output.word(table['verdict'])}  {read}"
 
 

@@ -269,6 +269,13 @@ class JournalState(JournalView):
         for table in closes_gap_of(finding, body["table"], self._gaps, self.findings.values()):
             del self._gaps[table]
 
+    def _apply_order(self, record: Record) -> None:
+        body, base = record.body, 0
+        if record.type == "erase":
+            sealed = self.last_sealed(body["table"], body["generation"])
+            base = 0 if sealed is None else sealed.size
+        self.orders.take(record, self.size + 1, base)
+
     def _apply_anchor(self, record: Record) -> None:
         body, receipt = record.body, parse_receipt(record.body["receipt"])
         self._anchored.append(Anchored(receipt.type, receipt.place, receipt.digest, body["size"], record.at, record.seq or 0))
@@ -313,4 +320,7 @@ _CHANGES: Mapping[str, Callable[[JournalState, Record], None]] = {
     "repair": JournalState._apply_repair,
     "accept": JournalState._apply_accept,
     "anchor": JournalState._apply_anchor,
+    "erase": JournalState._apply_order,
+    "prune": JournalState._apply_order,
+    "config": JournalState._apply_order,
 }

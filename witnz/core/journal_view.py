@@ -21,6 +21,7 @@ from witnz.core.journal_facts import (
     Split,
     TableRecord,
 )
+from witnz.core.orders import Orders
 from witnz.core.periods import Period, Periods
 from witnz.core.record import NO_PREVIOUS
 
@@ -34,7 +35,8 @@ class JournalView:
 
     ``cluster`` is the name, ``cluster_id`` the 32 hex digits, ``log_key`` the verifier key that signs checkpoints now;
     ``system`` and ``timeline`` are those of genesis or of the newest epoch; ``opened`` holds (generation, secret_sha256) of
-    each table that is open; ``periods`` says whose keys counted when; ``epoch`` is the newest, None where nothing was restored.
+    each table that is open; ``periods`` says whose keys counted when; ``epoch`` is the newest, None where nothing was restored;
+    ``orders`` says which rows and generations are to go.
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,7 @@ class JournalView:
         self.split: Split | None = None
         self.epoch: Epoch | None = None
         self.periods = Periods()
+        self.orders = Orders()
         self._keys: dict[tuple[str, str], bytes] = {}
         self._key_changes: dict[tuple[str, str], list[KeyChange]] = {}
         self._tables: dict[str, TableRecord] = {}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from witnz.core.entry import MAX_KEY, key_field
-from witnz.core.rowline import unescape
+from witnz.core.rowline import escape, unescape
 from witnz.errors import FormatError
 
 NO_KEY = b"\\N"
@@ -83,3 +83,14 @@ def state_key_of_entry(line: bytes, seq: int, row_hash: bytes | None, *, keyed: 
     if field == NO_KEY:
         return keyless_state_key(row_hash or bytes(32), seq)
     return field if field.startswith(b"\\H") else unescape(field)
+
+
+def state_key_of_text(text: str) -> bytes:
+    """The state key that findings, ``accept`` rows and ``erase`` records show as ``text``."""
+    field = text.encode()
+    return field if field.startswith(b"\\H") else unescape(field)
+
+
+def text_of_state_key(key: bytes) -> str:
+    """The inverse of :func:`state_key_of_text`."""
+    return (key if key.startswith(b"\\H") else escape(key)).decode("utf-8", "replace")

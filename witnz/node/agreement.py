@@ -90,7 +90,8 @@ class Agreement:
                 continue
             with self._db.read() as conn:
                 row = logs.find_log(conn, *where)
-                mine = head_at(conn, row, head.size) if row is not None and head.size <= row.size else None
+                known = row is not None and head.size <= row.size and row.status != "pruned"
+                mine = head_at(conn, row, head.size) if row is not None and known else None
             if mine is not None and head.size <= sealed.size and mine != head:
                 self.name(node, *where, f"it asked for a seal of {head.size} entries that are not those a quorum sealed")
 
@@ -135,6 +136,8 @@ class Agreement:
                         return False
                     continue
                 size = min(row.size, head.size)
+                if row.status == "pruned" and size == head.size and entries.root_at(conn, row.id, size) == head.root:
+                    continue  # its chain heads went with its entries
                 if size != head.size or head_at(conn, row, size) != head:
                     differing[where] = (row, head)
         for where, (row, head) in differing.items():

@@ -19,7 +19,7 @@ from witnz.core.classify import DELETE, INSERT, SCHEMA, TRUNCATE, UPDATE, judge
 from witnz.core.keyplan import keyless_state_key
 from witnz.node.block import Block, OldHashes, Said
 from witnz.node.table_state import TableState
-from witnz.store import departed, entries, live, undo
+from witnz.store import departed, entries, erasures, live, undo
 
 Intended = Callable[[Said, str], bool]
 
@@ -99,6 +99,7 @@ class _Replay:
         self.olds: list[tuple[int, int]] = []  # (index, seq of the version that was there), where the stream told what was
         self.accepted: dict[bytes, int | None] = {}
         self.applied: dict[bytes, int | None] = {}
+        self.awaited: dict[bytes, int] = {}  # keys of rows that operators ordered to be erased, and the size before
 
     def run(self) -> Applied:
         self._load()
@@ -116,6 +117,8 @@ class _Replay:
         keys = {key for key in self.block.keys if key is not None}
         if not keys:
             return
+        if DELETE in self.block.ops:
+            self.awaited = erasures.awaited(self.conn, self.log)
         accepted = live.accepted_many(self.conn, self.log, keys)
         self.accepted.update(accepted)
         self.applied.update(live.applied_many(self.conn, self.log, keys) if self.table.has_overlay else accepted)
@@ -128,7 +131,8 @@ class _Replay:
         before_accepted = self.accepted.get(key)
         before_applied = self.applied.get(key)
         known = named is not None and (before_accepted is not None or before_applied is not None)
-        cls = judge(self.table.rules, op, intended=intended, key_known=known)
+        erased = op == DELETE and self._erases(key, seq)
+        cls = None if erased else judge(self.table.rules, op, intended=intended, key_known=known)
         after = seq if op in (INSERT, UPDATE) else None
         if cls is None:
             if before_accepted is not None:
@@ -143,6 +147,14 @@ class _Replay:
             self.undo_rows.append((said.tx.xid64, self.log, seq, key, before_accepted, before_applied))
         if named is not None and block.old_hashes[index] and before_applied is not None:
             self.olds.append((index, before_applied))
+
+    def _erases(self, key: bytes, seq: int) -> bool:
+        """Whether this is the delete that an order to erase the row covers: the first one behind it."""
+        if self.awaited.get(key, seq) >= seq:
+            return False
+        del self.awaited[key]
+        erasures.cover(self.conn, self.log, key, seq)
+        return True
 
     def _keyless_key(self, op: bytes, row_hash: bytes | None, index: int, *, intended: bool) -> bytes:
         """The state key of a row without a key: a new one for a new row, the oldest equal one for a row that goes."""
@@ -168,6 +180,8 @@ class _Replay:
         """Every row goes at once; done in bulk, after what the block did so far is written."""
         seq, said = self.first_seq + index, self.block.said[index]
         self._write_back()
+        self.awaited.clear()
+        erasures.cover_all(self.conn, self.log, seq)
         xid = said.tx.xid64 if said.tx.xid64 >= self.horizon else None
         cls = judge(self.table.rules, TRUNCATE, intended=self.intended(said, self.table.name), key_known=True)
         if cls is None:

@@ -160,7 +160,7 @@ class Approvals:
     # -- what is accepted -----------------------------------------------------------------------------------------------------
 
     def _rows(self, conn: sqlite3.Connection, finding: Finding) -> list[dict[str, Any]]:
-        if finding.table is None or finding.generation is None:
+        if finding.table is None or finding.generation is None or _is_pruned(conn, finding):
             return []
         group = CLASSES[finding.cls].group
         if group == "stream" and finding.entry_seq is not None:
@@ -205,6 +205,8 @@ class Approvals:
     def _accept(self, conn: sqlite3.Connection, finding: Finding, rows: list[dict[str, Any]]) -> None:
         if not rows or finding.table is None or finding.generation is None:
             return
+        if _is_pruned(conn, finding):
+            return  # nothing is left that could be accepted
         log = _log(conn, finding).id
         keyed = _log(conn, finding).keyed
         for row in rows:
@@ -266,6 +268,12 @@ def _log(conn: sqlite3.Connection, finding: Finding) -> LogRow:
     if row is None:
         raise UsageError(f"finding {finding.id} is about a log that this store does not have")
     return row
+
+
+def _is_pruned(conn: sqlite3.Connection, finding: Finding) -> bool:
+    """Whether the entries that a finding is about were removed by order, so that only the finding itself is to be decided."""
+    row = logs.find_log(conn, finding.table or "", finding.generation)
+    return row is not None and row.status == "pruned"
 
 
 def _accept_truncate(conn: sqlite3.Connection, log: int, seq: int) -> None:

@@ -209,4 +209,6 @@ class Confirming:
 
     def _accepted_since(self, body: Mapping[str, Any]) -> bool:
         accepted = self._journal.state.accepts(body["table"], body["generation"])
-        return any(row.accepted_at > body["journal_size"] for row in accepted)
+        ordered = self._journal.state.orders.erasures(body["table"], body["generation"])
+        since = body["journal_size"]
+        return any(row.accepted_at > since for row in accepted) or any(order.seq > since for order in ordered)

@@ -191,7 +191,7 @@ class Evidence:
             if secrets:
                 chosen.update(newest.clean.get(table, ()))
                 secret = logs.get_log(conn, self._log(conn, table, generation)).secret
-                bundled.append(BundledTable(table, generation, secret, None))
+                bundled.append(BundledTable(table, generation, secret or None, None))
         records = [parse_record(stored.record_at(conn, seq)) for seq in sorted(chosen)]
         return self._build(journal, records, tables=bundled)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import structlog
@@ -35,10 +35,12 @@ from witnz.node.bridging import Bridging
 from witnz.node.capture import Capture, Hooks
 from witnz.node.chores import Chores
 from witnz.node.cosigning import Cosigner
+from witnz.node.erasing import Erasing
 from witnz.node.errands import Errands
 from witnz.node.events import Broadcaster
 from witnz.node.findings import FindingBook
 from witnz.node.following import Following
+from witnz.node.forgetting import Forgetting
 from witnz.node.generations import Generations
 from witnz.node.images import ImageBox
 from witnz.node.intents import IntentJudge
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 WATCH_S = 2.0
+DECISIONS: Final = ("unprotect", "key", "config", "member", "erase", "prune")
+"""The records that are made with :meth:`Node.decide`: what an operator's key signs and no finding is about."""
 
 
 def now_us() -> int:
@@ -139,6 +143,7 @@ class Node:
         self.sealer = Sealer(self.db, self.journal)
         self.cosigner = Cosigner(self.db, self.journal, self.keys, config.cluster, self.clock)
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
+        self.erasing = Erasing(self.db, self.journal, self.sealer.seal)
         self.bridging = Bridging(self.db, self.journal, self.approvals.in_doubt, self.protection.begin_anew)
         self.following = Following(
             self.db,
@@ -148,9 +153,10 @@ class Node:
                 "repair": self.approvals.follow_state,
                 "gap": self.bridging.followed_gap,
                 "epoch": self.bridging.followed_gap,
+                "erase": self.erasing.carry_out,
             },
         )
-        self.approvals.follow = self.following.follow
+        self.approvals.follow = self.erasing.follow = self.following.follow
         self.events = Broadcaster()
         self.peering = self._join(self._fellows) if self._fellows is not None else None
         self.following.follow()
@@ -182,6 +188,9 @@ class Node:
             around.companions, around.leads = self.peering.companions, self.peering.leads
         self.generations = Generations(around, self.book, self._recorder_connection)
         self.generations.accepted = self.bridging.owes
+        self.forgetting = Forgetting(
+            self.db, self.journal, self.approvals.in_doubt, self.protection.renew, around.leads, lambda: self.following.done
+        )
         self.row_line = RowLines(self.box, lambda: connect(self.conninfo, scan=True, application_name="witnz prove"))
         self.restores = Restores(
             self.db, self.journal, self.book, self.data.evidence_dir, self.clock,
@@ -424,13 +433,17 @@ class Node:
         self.bridging.followed_accept(record)
 
     def decide(self, record_type: str, body: dict[str, Any]) -> int:
-        """Journal what an operator signed: ``unprotect``, ``key``, ``config`` or ``member``; the record's seq.
+        """Journal what an operator signed, a record of one of DECISIONS; its seq.
 
         Raises ProofError if the journal refuses it, UsageError for a decision that is not of these.
         """
-        if record_type not in ("unprotect", "key", "config", "member"):
+        if record_type not in DECISIONS:
             raise UsageError(f"a {record_type} record is not made this way")
+        if record_type == "erase":
+            return self.erasing.order(body)
         seq = self.journal.propose(record_type, body)
+        if record_type == "prune":
+            self.following.follow(seq)
         if record_type == "unprotect":
             self.generations.end(body["table"])
         return seq

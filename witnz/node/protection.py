@@ -78,6 +78,15 @@ class Protection:
         except (WitnzError, psycopg.Error) as error:
             log.warning("new generation was put off", reason=str(error).strip())  # it stays owed
 
+    def renew(self, table: str, reason: str) -> None:
+        """The next generation of a table whose rows are, but for what was decided, the recorded ones; they are compared."""
+        node = self._node
+        with node.catalog() as conn:
+            state = node.state(table)
+            info = catalog.table_by_oid(conn, state.oid)
+            if info is not None:
+                node.generations.renew(state, info, reason)
+
     def begin_anew(self, table: str, reason: str) -> None:
         """The next generation of a table, as it is defined now."""
         node = self._node

@@ -15,6 +15,7 @@ from witnz.core.tiles import TILE, ReadTile, consistency_proof, format_entry_bun
 from witnz.node.evidence import Evidence
 from witnz.store import entries, journal, logs
 from witnz.store.database import Database
+from witnz.store.logs import LogRow
 
 MAX_LEVELS: Final = 8  # 256^8 leaves
 
@@ -36,26 +37,31 @@ def publication_of(db: Database, clock: Callable[[], int], note: str) -> Publica
 
 def log_files(conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[str, int]) -> Iterator[LogFile]:
     """Tiles of the journal up to ``size``, and of every table log up to its newest seal there, beyond the sizes ``kept``."""
-    for log_id, name, sealed in _sealed(conn, size):
-        if sealed > kept.get(name, 0):
-            read, lines = entries.tile_reader(conn, log_id, sealed), _entry_reader(conn, log_id)
-            yield from _tiles(name, kept.get(name, 0), sealed, read, lines)
+    for row, sealed in _sealed(conn, size):
+        if sealed > kept.get(row.origin, 0):
+            read, lines = entries.tile_reader(conn, row.id, sealed), _entry_reader(conn, row.id)
+            yield from _tiles(row.origin, kept.get(row.origin, 0), sealed, read, None if row.status == "pruned" else lines)
     if size > kept.get(origin, 0):
         yield from _tiles(origin, kept.get(origin, 0), size, journal.tile_reader(conn, size), _record_reader(conn))
 
 
-def _sealed(conn: sqlite3.Connection, size: int) -> list[tuple[int, str, int]]:
-    """(log id, origin, size) of every table log that a seal among the first ``size`` records names."""
+def _sealed(conn: sqlite3.Connection, size: int) -> list[tuple[LogRow, int]]:
+    """(log, size) of every table log that a seal among the first ``size`` records names."""
     newest: dict[tuple[str, int], int] = {}
     for _, leaf in journal.records_of(conn, "seal", to_seq=size):
         for head in parse_record(leaf).body["tables"]:
             newest[head["table"], head["generation"]] = head["size"]
     rows = {(row.table, row.generation): row for row in logs.list_logs(conn)}
-    return [(rows[log].id, rows[log].origin, sealed) for log, sealed in sorted(newest.items()) if log in rows]
+    return [(rows[log], sealed) for log, sealed in sorted(newest.items()) if log in rows]
 
 
-def _tiles(log: str, before: int, size: int, read: ReadTile, lines: Callable[[int, int], list[bytes]]) -> Iterator[LogFile]:
-    """The tiles of the tree of ``size`` leaves that the tree of ``before`` did not have, hashes first, then the entries."""
+def _tiles(
+    log: str, before: int, size: int, read: ReadTile, lines: Callable[[int, int], list[bytes]] | None
+) -> Iterator[LogFile]:
+    """The tiles of the tree of ``size`` leaves that the tree of ``before`` did not have, hashes first, then the entries.
+
+    ``lines``: None for a log whose entries were removed by order.
+    """
     for level in range(MAX_LEVELS):
         full, partial = tile_widths(size, level)
         if (full, partial) == (0, 0):
@@ -65,6 +71,8 @@ def _tiles(log: str, before: int, size: int, read: ReadTile, lines: Callable[[in
             yield LogFile(log, size, tile_path(level, n), read(level, n, TILE))
         if partial and tile_widths(before, level) != (full, partial):
             yield LogFile(log, size, tile_path(level, full, partial), read(level, full, partial))
+    if lines is None:
+        return
     full, partial = tile_widths(size, 0)
     for n in range(before // TILE, full):
         yield LogFile(log, size, tile_path("entries", n), format_entry_bundle(lines(n, TILE)))

@@ -25,7 +25,7 @@ from witnz.errors import Inconclusive, ProofError, WitnzError
 from witnz.node.findings import CLOSED, FindingBook, last_good
 from witnz.node.journal import Journal
 from witnz.node.voting import TooFewVotes
-from witnz.store import findings, logs, verifications, verified_states
+from witnz.store import erasures, findings, logs, verifications, verified_states
 from witnz.store.database import Database
 from witnz.store.verified_states import VerifiedState
 from witnz.verify.live import Difference, LiveVerifier, Progress, TableResult, Target
@@ -44,7 +44,10 @@ MAX_LISTED = 1000
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A recorded run: the raw result, the verdict after open findings were weighed, and the findings it rests on."""
+    """A recorded run: the raw result, the verdict after open findings were weighed, and the findings it rests on.
+
+    ``erased_rows``: how many rows of the table have gone by order of an operator, over all of its generations.
+    """
 
     result: TableResult
     verdict: Verdict
@@ -52,6 +55,7 @@ class Verified:
     not_checked: tuple[str, ...]
     journal_seq: int | None
     at: int
+    erased_rows: int = 0
     members: Mapping[str, str] = field(default_factory=dict)
     """What became of the other members that were asked to verify in the same snapshot."""
 
@@ -70,6 +74,7 @@ class Verified:
             "snapshot_lsn": format_lsn(result.lsn),
             "rows": result.rows,
             "unresolved": result.unresolved,
+            "erased_rows": self.erased_rows,
             "expected_root": _b64(result.expected_root),
             "found_root": _b64(result.found_root),
             "seconds": round(result.seconds, 3),
@@ -130,6 +135,7 @@ class Verification:
         """Open what is new, gather what is open, and say what it all means for the table."""
         with self._db.write() as conn:
             window = (last_good(conn, result.table), format_time(self._clock()))
+            erased = erasures.erased_rows(conn, result.table)
             for difference in result.differences:
                 if not difference.explained:
                     self._open(conn, result, difference, window)
@@ -148,7 +154,7 @@ class Verification:
         if coverage:
             not_checked += [f"{f.cls} {f.id} is open: {f.detail}" for f in coverage]
         listed = tuple((*tampering, *coverage)[:MAX_LISTED])
-        return Verified(result, verdict, listed, tuple(not_checked), None, self._clock())
+        return Verified(result, verdict, listed, tuple(not_checked), None, self._clock(), erased)
 
     def _open(
         self, conn: sqlite3.Connection, result: TableResult, difference: Difference, window: tuple[str | None, str | None]

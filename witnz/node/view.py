@@ -30,6 +30,7 @@ from witnz.node.anchor_status import anchor_documents, history, receipt_document
 from witnz.node.export import export_log, log_summary
 from witnz.node.keytext import recorded_key
 from witnz.node.logpage import log_page
+from witnz.node.ordered import orders_document
 from witnz.node.status import CLOSED, Live, Moment, checkpoint_summary, judged, vitals_document
 from witnz.store import checkpoints, entries, findings, journal, live, logs, verifications
 from witnz.store.database import Database
@@ -285,6 +286,11 @@ class StoreView:
         """:meth:`state_key` of the current generation of a table."""
         with self._db.read() as conn:
             return self.state_key(self._log(conn, table), key)
+
+    def orders(self, table: str) -> dict[str, Any]:
+        """``witnz.orders/1``: what was ordered to be erased and to be pruned of a table."""
+        with self._db.read() as conn:
+            return orders_document(conn, self._state, self._log(conn, table).table)
 
     def export_log(self, table: str, directory: Path, fmt: str, generation: int | None = None) -> dict[str, Any]:
         """Write a log's entries below a directory (:mod:`witnz.node.export`); tiles up to the newest seal, if there is one."""

@@ -13,6 +13,8 @@ from witnz.report.facts import Facts, Log
 from witnz.store import entries, logs
 
 COLUMNS: Final = ("item", "table", "generation", "day", *OPS, "entries", "first_seq", "last_seq")
+PRUNED: Final = "pruned"
+"""Stands in place of a day where the entries were removed by order, so that only their number is known."""
 SOURCE: Final = "entries of each table log between the seals at either end of the period, by the day of their commit (UTC)"
 
 
@@ -27,12 +29,16 @@ def ranges(facts: Facts) -> Iterator[tuple[Log, int, int]]:
 def count_changes(
     connection: sqlite3.Connection, facts: Facts, add: Callable[[Sequence[object]], None]
 ) -> Counter[tuple[str, str]]:
-    """Write a row a log and day; entries by (day, op)."""
+    """Write a row a log and day, one for the whole period of a log that was pruned since; entries by (day, op)."""
     total: Counter[tuple[str, str]] = Counter()
     for (table, generation), first, last in ranges(facts):
         row = logs.find_log(connection, table, generation)
         if row is None:
             raise StoreCorrupt(f"the journal seals {table}, generation {generation}, and the store has no such log")
+        if row.status == "pruned":
+            counted = [0] * len(OPS)
+            add([f"{table}/{generation}/{PRUNED}", table, generation, PRUNED, *counted, last - first + 1, first, last])
+            continue
         days: dict[str, Counter[str]] = {}
         spans: dict[str, tuple[int, int]] = {}
         for seq, line in enumerate(entries.entries(connection, row.id, first, last), first):

@@ -28,7 +28,7 @@ from witnz.core.tiles import inclusion_proof
 from witnz.errors import Inconclusive, StoreCorrupt, UsageError
 from witnz.report import bundles
 from witnz.report.changes import ranges
-from witnz.report.facts import Facts, genesis_of, read_facts
+from witnz.report.facts import Facts, Log, genesis_of, read_facts
 from witnz.report.package import write_sums
 from witnz.report.period import Bounds, Period, find_bounds
 from witnz.report.populations import RECORDS
@@ -138,7 +138,7 @@ def _population(connection: sqlite3.Connection, facts: Facts, bounds: Bounds, na
     """(how many, the items) of a population."""
     if name == "changes":
         spans = [
-            (log, max(first, 2), last) for log, first, last in ranges(facts)
+            (log, max(first, 2), last) for log, first, last in ranges(facts) if not _is_pruned(connection, log)
         ]  # entry 1 describes the columns of the others
         size = sum(last - first + 1 for _, first, last in spans)
         return size, (
@@ -161,6 +161,11 @@ def _bundle(prover: bundles.Prover, facts: Facts, item: str, population: str, se
             raise StoreCorrupt(f"checkpoint {item} is not in the store any more", hint="run `witnz verify --store`")
         return prover.build({1}, older=[saved.note] if saved.size < prover.size else [])
     return prover.build({1, int(item)})
+
+
+def _is_pruned(connection: sqlite3.Connection, log: Log) -> bool:
+    row = logs.find_log(connection, *log)
+    return row is not None and row.status == "pruned"
 
 
 def _split(item: str) -> tuple[str, int, int]:

@@ -158,12 +158,17 @@ class Database:
             else:
                 self._idle.append(connection)
 
-    def checkpoint(self) -> None:
-        """Move what the write-ahead log holds into the file itself and empty the log, as far as readers let it."""
+    def checkpoint(self, patience_s: float = BUSY_TIMEOUT_S) -> bool:
+        """Move what the write-ahead log holds into the file itself and empty the log; whether readers let it, in that time."""
         if self._writer is None:
             raise StoreError(f"store {self.path} is open for reading only")
         with self._turn, _translated(self.path):
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._writer.execute(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
+            try:
+                busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
+            return not busy
 
     def close(self) -> None:
         """Close every connection; the file then stands alone, without a write-ahead log."""

@@ -2,6 +2,7 @@
 
 Seqs start at 1; block n holds 256 n + 1 to 256 n + 256.  Every reader raises StoreCorrupt, naming log and block and what did
 not parse, for a block that is missing or not as it was written; whether the hashes *fit* is for the audit of the store to find.
+Of a pruned log only tiles, roots and the last chain head can be read; the rest raises EntriesPruned.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from witnz.core.hashing import chain_hashes, leaf_hashes
 from witnz.core.tiles import TILE, ReadTile
 from witnz.core.tiles import root_at as root_from_tiles
 from witnz.errors import FormatError, StoreCorrupt, StoreError
-from witnz.store.logs import get_log, log_size
+from witnz.store.logs import get_log, log_size, readable_size
 from witnz.store.packing import HASH_BYTES, NO_ROW, pack_hashes, split_entry, unpack_entries, unpack_rest
 from witnz.store.treestore import tile_reader as read_tiles
 
@@ -27,7 +28,7 @@ def entries(connection: sqlite3.Connection, log_id: int, from_seq: int = 1, to_s
     """The entry lines from one seq to another, both included; to the end where ``to_seq`` is None or beyond it."""
     if from_seq < 1:
         raise StoreError(f"log {log_id}: expected a seq from 1 on, found {from_seq}")
-    size = log_size(connection, log_id)
+    size = readable_size(connection, log_id)
     last = size if to_seq is None else min(to_seq, size)
     if from_seq > last:
         return
@@ -44,7 +45,7 @@ def entry_at(connection: sqlite3.Connection, log_id: int, seq: int) -> bytes:
 
 def entries_with_key(connection: sqlite3.Connection, log_id: int, key_field: bytes) -> Iterator[bytes]:
     """The entry lines whose fourth column is ``key_field``, oldest first; reads the whole log, at the speed of zlib."""
-    size = log_size(connection, log_id)
+    size = readable_size(connection, log_id)
     query = "SELECT n, count, hashes, rest FROM bundles WHERE log = ? ORDER BY n"
     expected = 0
     for n, count, hashes, rest in connection.execute(query, (log_id,)):
@@ -65,7 +66,7 @@ def row_hash_at(connection: sqlite3.Connection, log_id: int, seq: int) -> bytes 
 
 def row_hashes_at(connection: sqlite3.Connection, log_id: int, seqs: Iterable[int]) -> dict[int, bytes | None]:
     """The row hashes of any entries by seq, each block read once; raises StoreError for a seq that the log does not have."""
-    size = log_size(connection, log_id)
+    size = readable_size(connection, log_id)
     found: dict[int, bytes | None] = {}
     for n, group in groupby(sorted(set(seqs)), key=lambda seq: (seq - 1) // TILE):
         wanted = list(group)
@@ -81,7 +82,7 @@ def row_hashes_at(connection: sqlite3.Connection, log_id: int, seqs: Iterable[in
 
 def iter_hash_blocks(connection: sqlite3.Connection, log_id: int) -> Iterator[tuple[int, int, bytes]]:
     """All row hashes of a log, block after block: (seq of the first, how many, 32 bytes each; 32 zero bytes for none)."""
-    size = log_size(connection, log_id)
+    size = readable_size(connection, log_id)
     expected = 0
     for n, hashes in connection.execute("SELECT n, hashes FROM bundles WHERE log = ? ORDER BY n", (log_id,)):
         if n != expected or len(hashes) != TILE * HASH_BYTES:
@@ -99,7 +100,10 @@ def chain_at(connection: sqlite3.Connection, log_id: int, size: int) -> str:
     log = get_log(connection, log_id)
     if not 0 <= size <= log.size:
         raise StoreError(f"log {log_id}: expected a size of at most {log.size}, found {size}")
+    if log.status == "pruned" and size == log.size:
+        return log.chain
     full = size // TILE
+    readable_size(connection, log_id)
     start = block_chain(connection, log_id, full - 1).hex() if full else first_parent(log.origin)
     return chain_hashes(start.encode(), leaf_hashes(list(entries(connection, log_id, full * TILE + 1, size)))).decode()
 

@@ -22,9 +22,14 @@ _Leaves = Callable[[int, int], Iterator[bytes]]
 
 
 def export_tiles(connection: sqlite3.Connection, log_id: int, directory: Path, size: int | None = None) -> int:
-    """Write the tiles and entry bundles of a table log's first ``size`` entries (None: all); how many files that were."""
-    have = logs.log_size(connection, log_id)
-    wanted = have if size is None else size
+    """Write the tiles and entry bundles of a table log's first ``size`` entries (None: all); how many files that were.
+
+    A pruned log has tiles and no entries any more.
+    """
+    log = logs.get_log(connection, log_id)
+    wanted = log.size if size is None else size
+    if log.status == "pruned":
+        return _export(directory, wanted, entries.tile_reader(connection, log_id, wanted), lambda first, last: iter(()))
     return _export(
         directory, wanted, entries.tile_reader(connection, log_id, wanted),
         lambda first, last: entries.entries(connection, log_id, first, last),

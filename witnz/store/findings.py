@@ -85,3 +85,8 @@ def _finding(finding_id: str, doc: Any) -> Finding:
             hint="keep a copy of the store as it is, and run `witnz verify --store`",
         ) from error
     return finding
+
+
+def remove(connection: sqlite3.Connection, finding_id: str) -> None:
+    """Take back a finding that was opened too early and that the journal has never had."""
+    connection.execute("DELETE FROM findings WHERE id = ?", (finding_id,))

@@ -52,7 +52,8 @@ def truncate_log(connection: sqlite3.Connection, log_id: int, blocks: int) -> Lo
 def clear_state(connection: sqlite3.Connection, log_id: int) -> None:
     """Forget what follows from a log's entries; it is about to be derived anew."""
     log_size(connection, log_id)
-    for table in ("live", "runs", "live_edge", "overlay", "undo", "granted", "departed", "spool", "verified_states"):
+    derived = ("live", "runs", "live_edge", "overlay", "undo", "granted", "departed", "spool", "verified_states", "erasures")
+    for table in derived:
         connection.execute(f"DELETE FROM {table} WHERE log = ?", (log_id,))  # noqa: S608  names from the line above
 
 

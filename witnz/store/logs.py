@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from witnz.errors import StoreCorrupt, StoreError
+from witnz.errors import EntriesPruned, StoreCorrupt, StoreError
 from witnz.store.schema import open_utils
 
-Status = Literal["open", "active", "ended", "provisional", "fetching"]
+Status = Literal["open", "active", "ended", "provisional", "fetching", "pruned"]
 """``open``: its generation is announced but not decided; ``active``: it records; ``ended``: its generation is over;
-``provisional``: a new leaf's log that no ``table`` record has adopted yet; ``fetching``: others give its entries."""
+``provisional``: a new leaf's log that no ``table`` record has adopted yet; ``fetching``: others give its entries;
+``pruned``: it has ended, and of its entries only their hashes are left."""
 
 _STATES: frozenset[str] = frozenset(get_args(Status))
 _OF_ONE_LOG = (
@@ -30,6 +31,7 @@ _OF_ONE_LOG = (
     "granted",
     "departed",
     "verified_states",
+    "erasures",
 )
 
 
@@ -40,7 +42,7 @@ class LogRow:
     ``table``: ``schema.table``; ``mode``: JSON that the caller keeps with the log; ``columns``: the hint of the newest
     ``schema`` entry and ``schema_seq`` that entry's seq; ``snapshot`` and ``lsn``: the baseline's S and L (formats.md 2);
     ``final_lsn``: where its generation ends, None while that is open.  ``size`` entries, whose chain head is ``chain``, 64 hex
-    digits.
+    digits.  ``secret`` is empty where an order has it forgotten.
     """
 
     id: int
@@ -90,6 +92,19 @@ def log_size(connection: sqlite3.Connection, log_id: int) -> int:
     row = connection.execute("SELECT size FROM logs WHERE id = ?", (log_id,)).fetchone()
     if row is None:
         raise StoreError(f"there is no log {log_id} in the store")
+    return int(row[0])
+
+
+def readable_size(connection: sqlite3.Connection, log_id: int) -> int:
+    """How many entries can be read of a log.  Raises StoreError if there is no such log, EntriesPruned for a pruned one."""
+    row = connection.execute("SELECT size, status, table_name, generation FROM logs WHERE id = ?", (log_id,)).fetchone()
+    if row is None:
+        raise StoreError(f"there is no log {log_id} in the store")
+    if row[1] == "pruned":
+        raise EntriesPruned(
+            f"the entries of {row[2]}, generation {row[3]}, were removed by order; their hashes are kept",
+            hint="who kept an entry, or a bundle made before, can still have it verified",
+        )
     return int(row[0])
 
 
@@ -166,6 +181,11 @@ def set_mode(connection: sqlite3.Connection, log_id: int, mode: str) -> None:
 def set_snapshot(connection: sqlite3.Connection, log_id: int, snapshot: str, lsn: int) -> None:
     """Note the baseline's snapshot (text of ``pg_current_snapshot()``) and its LSN."""
     connection.execute("UPDATE logs SET snapshot = ?, lsn = ? WHERE id = ?", (snapshot, lsn, log_id))
+
+
+def forget_secret(connection: sqlite3.Connection, log_id: int) -> None:
+    """Empty the secret of a log: its row hashes can be recomputed by nobody from then on."""
+    connection.execute("UPDATE logs SET secret = x'' WHERE id = ?", (log_id,))
 
 
 def drop_log(connection: sqlite3.Connection, log_id: int) -> None:

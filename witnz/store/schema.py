@@ -18,6 +18,8 @@ Where what is kept:
     findings, verifications, verified_states, outbox, images, texts, meta
     anchors       what each anchor has under way and remembers; anchor_looks: what the last look at each receipt found
     witnessed     what this node has cosigned last of other people's logs
+    erasures      rows that operators ordered to be erased, and the delete that each order covered
+    zeros         empty but while freed pages are overwritten (:mod:`witnz.store.forgetting`)
 
 Large values stand in ordinary tables (SQLite packs those best), small rows in WITHOUT ROWID ones (one tree, not two).
 """
@@ -154,7 +156,15 @@ def _witnessed(db: sqlite_utils.Database) -> None:
     db.table("witnessed").create(witnessed, pk="origin", not_null=witnessed.keys() - {"origin"})
 
 
-MIGRATIONS: Sequence[Migration] = (_initial, _anchors, _witnessed)
+def _erasures(db: sqlite_utils.Database) -> None:
+    db.execute(
+        "CREATE TABLE erasures (log INTEGER NOT NULL, k BLOB NOT NULL, record INTEGER NOT NULL, base INTEGER NOT NULL,"
+        " entry INTEGER, PRIMARY KEY (log, k, record)) WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE zeros (id INTEGER PRIMARY KEY, filler BLOB NOT NULL)")
+
+
+MIGRATIONS: Sequence[Migration] = (_initial, _anchors, _witnessed, _erasures)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

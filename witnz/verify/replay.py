@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
-from witnz.core.classify import INSERT, SCHEMA, TRUNCATE, UPDATE, Rules, judge
+from witnz.core.classify import DELETE, INSERT, SCHEMA, TRUNCATE, UPDATE, Rules, judge
 from witnz.core.entry import Entry, parse_entry
 from witnz.core.journal import JournalState
 from witnz.core.journal_view import JournalView
-from witnz.core.keyplan import keyless_state_key, state_key_of_entry
+from witnz.core.keyplan import keyless_state_key, state_key_of_entry, state_key_of_text
 from witnz.core.message import check_intent, parse_intent
+from witnz.core.orders import Erasure, Orders
 from witnz.core.record import Record
-from witnz.core.rowline import unescape
 from witnz.errors import FormatError
 from witnz.store import entries as stored_entries
-from witnz.store import granted, live
+from witnz.store import erasures, granted, live
 from witnz.store.logs import LogRow
 
 BATCH = 4096
@@ -34,14 +34,17 @@ XID_MASK = 0xFFFFFFFF
 
 @dataclass(slots=True)
 class Decisions:
-    """What ``accept`` records say of one log: entries by seq, and rows that no entry brought, by the size they were made at.
+    """What operators decided about one log.
 
-    ``after``: rows that no entry brought, accepted after an epoch ended the log.
+    ``entries``, ``rows``: what ``accept`` records say, entries by seq, and rows that no entry brought, by the size they were
+    made at; ``after``: rows that no entry brought, accepted after an epoch ended the log; ``erasures``: by the size from which
+    on they cover a delete.
     """
 
     entries: set[int] = field(default_factory=set)
     rows: dict[int, list[Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     after: list[Mapping[str, Any]] = field(default_factory=list)
+    erasures: dict[int, list[Erasure]] = field(default_factory=lambda: defaultdict(list))
 
 
 def decisions_of(records: Iterable[Record]) -> dict[tuple[str, int], Decisions]:
@@ -50,7 +53,8 @@ def decisions_of(records: Iterable[Record]) -> dict[tuple[str, int], Decisions]:
     sealed: dict[tuple[str, int], int] = {}
     streamed: set[str] = set()
     ended: set[tuple[str, int]] = set()
-    for record in records:
+    orders = Orders()
+    for at, record in enumerate(records, 1):
         if record.type == "seal":
             sealed |= {(head["table"], head["generation"]): head["size"] for head in record.body["tables"]}
         elif record.type == "epoch":
@@ -66,6 +70,11 @@ def decisions_of(records: Iterable[Record]) -> dict[tuple[str, int], Decisions]:
                     found[log].after.append(row)
                 else:
                     found[log].rows[sealed.get(log, 0)].append(row)
+        elif record.type in ("erase", "prune", "config"):
+            log = (record.body.get("table", ""), record.body.get("generation", 0))
+            order = orders.take(record, record.seq or at, sealed.get(log, 0))
+            if isinstance(order, Erasure):
+                found[log].erasures[order.base].append(order)
     return found
 
 
@@ -110,10 +119,12 @@ class Replay:
     ) -> None:
         self._conn, self._log, self._table, self._rules = scratch, log, table, rules
         self._intents, self._decisions, self._keyed = intents, decisions, keyed
+        self._awaited: set[bytes] = set()
 
     def run(self, lines: Iterable[bytes]) -> None:
         """Take all entry lines of the log, or those that :func:`held_entries` leaves, in order."""
         self._grant(self._decisions.rows.get(0, ()))
+        self._order(0)
         for batch in batches(lines, BATCH):
             entries = [(line, parse_entry(line)) for line in batch]
             if self._keyed and all(_has_key(entry) or entry.op in ("schema", "truncate") for _, entry in entries):
@@ -138,6 +149,8 @@ class Replay:
         for line, entry in entries:
             op = entry.op.encode()
             if op == TRUNCATE:
+                self._awaited.clear()
+                erasures.cover_all(self._conn, self._log, entry.seq)
                 self._write(changed, accepted, applied)
                 self._truncate(entry)
                 changed, applied = set(), {}
@@ -146,20 +159,39 @@ class Replay:
                 key = state_key_of_entry(line, entry.seq, entry.row, keyed=self._keyed)
                 after = entry.seq if op in (INSERT, UPDATE) or entry.op == "baseline" else None
                 known = _has_key(entry) and (accepted.get(key) is not None or applied.get(key) is not None)
-                if self._accepts(entry, op, known):
+                erased = self._erases(op, key, entry.seq)
+                if self._accepts(entry, op, known, erased=erased):
                     accepted[key] = after
                 applied[key] = after
                 changed.add(key)
-            if entry.seq in self._decisions.rows:
+            if entry.seq in self._decisions.rows or entry.seq in self._decisions.erasures:
                 self._write(changed, accepted, applied)
                 changed = set()
-                self._grant(self._decisions.rows[entry.seq])
+                self._grant(self._decisions.rows.get(entry.seq, ()))
+                self._order(entry.seq)
                 accepted = dict(live.accepted_many(self._conn, self._log, keys))
                 applied = dict(live.applied_many(self._conn, self._log, keys))
         self._write(changed, accepted, applied)
 
-    def _accepts(self, entry: Entry, op: bytes, known: bool) -> bool:
-        if entry.seq in self._decisions.entries:
+    def _erases(self, op: bytes, key: bytes, seq: int) -> bool:
+        """Whether this is the delete that an order to erase the row covers."""
+        if op != DELETE or key not in self._awaited:
+            return False
+        self._awaited.discard(key)
+        erasures.cover(self._conn, self._log, key, seq)
+        return True
+
+    def _order(self, size: int) -> None:
+        """Await the deletes that operators ordered when the log had this size; what was not there then is not awaited."""
+        for order in self._decisions.erasures.get(size, ()):
+            keys = [state_key_of_text(text) for text in order.keys]
+            there = live.applied_many(self._conn, self._log, keys)
+            items = [(key, None if key in there else erasures.NOTHING) for key in keys]
+            erasures.add(self._conn, self._log, order.seq, order.base, items)
+            self._awaited.update(key for key in keys if key in there)
+
+    def _accepts(self, entry: Entry, op: bytes, known: bool, *, erased: bool = False) -> bool:
+        if erased or entry.seq in self._decisions.entries:
             return True
         return judge(self._rules, op, intended=self._intents.cover(entry, self._table), key_known=known) is None
 
@@ -197,8 +229,7 @@ class Replay:
             if not self._keyed:
                 self._grant_keyless(row, found)
                 continue
-            text = (row["key"] or "").encode()
-            key = text if text.startswith(b"\\H") else unescape(text)
+            key = state_key_of_text(row["key"] or "")
             seq = granted.grant(self._conn, self._log, key, found) if found is not None else None
             live.set_accepted(self._conn, self._log, [(key, seq)])
             live.clear_overlay(self._conn, self._log, [key])

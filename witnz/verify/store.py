@@ -4,7 +4,8 @@ In this order, each part only believing what the parts before it established:
 
     journal      every record parses, is valid, and hashes into the chain, the tiles and every checkpoint's root
     checkpoints  every note is signed by the log key and by the cosigner in force
-    logs         every entry parses and hashes into the chain, the tiles and every seal's root and chain head
+    logs         every entry parses and hashes into the chain, the tiles and every seal's root and chain head; what an order
+                 had forgotten was to be forgotten (:mod:`witnz.verify.pruned`)
     state        the accepted and applied state equal what the entries and the journal's decisions lead to
     findings     what the journal says was found and decided is what the store shows
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.entry import chain_hash, content_hash, first_parent, parse_entry
 from witnz.core.journal import JournalState
-from witnz.core.journal_facts import TableRecord
+from witnz.core.journal_facts import LogHead, TableRecord
 from witnz.core.lsn import parse_lsn
 from witnz.core.note import parse_note
 from witnz.core.periods import periods_of
@@ -37,6 +38,7 @@ from witnz.store import checkpoints, entries, findings, granted, live, logs, met
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
+from witnz.verify.pruned import check_forgotten, check_pruned
 from witnz.verify.replay import BATCH, Decisions, Intents, Replay, batches, decisions_of, held_entries
 
 JOURNAL_LOG = 0
@@ -92,7 +94,9 @@ class _Audit:
             label = f"{row.table}/{row.generation}"
             if row.status == "open":
                 continue  # not evidence yet: it is being read, or will be taken back
-            if self._check(f"log {label}", lambda row=row: self._log(row)):  # type: ignore[misc]
+            if row.status == "pruned":
+                self._check(f"log {label}", lambda row=row: self._pruned(row))  # type: ignore[misc]
+            elif self._check(f"log {label}", lambda row=row: self._log(row)):  # type: ignore[misc]
                 made = decisions.get((row.table, row.generation), Decisions())
                 self._check(f"state {label}", lambda row=row, made=made: self._state(row, made))  # type: ignore[misc]
         self._check("findings", self._findings)
@@ -164,7 +168,8 @@ class _Audit:
         record = next((r for r in self.records if _is_table(r, row)), None)
         if record is None and row.status != "provisional":
             raise _Wrong("no table record of the journal adopted it")
-        if record is not None and record.body["secret_sha256"] != secret_commitment(row.secret):
+        told = "" if row.secret else f"; {check_forgotten(self.state, row)}"
+        if record is not None and row.secret and record.body["secret_sha256"] != secret_commitment(row.secret):
             raise _Wrong("its secret is not the one that its table record commits to")
         seals = {size: (root, chain) for size, root, chain in self._seals(row)}
         tree, chain, done = Tree(), first_parent(row.origin), 0
@@ -190,7 +195,12 @@ class _Audit:
         beyond = [size for size in seals if size > done]
         if beyond:
             raise _Wrong(f"a seal covers {max(beyond)} entries, and only {done} are left")
-        return f"{done} entries hash into chain, tiles and {len(seals)} seals"
+        return f"{done} entries hash into chain, tiles and {len(seals)} seals{told}"
+
+    def _pruned(self, row: LogRow) -> str:
+        linked = (r for r in self.records if r.type == "table" and (r.body["table"], r.body["generation"] - 1) == _name(row))
+        ends = [LogHead.from_body(r.body["previous"]) for r in linked if r.body["previous"] is not None]
+        return check_pruned(self.conn, self.state, row, [*self._seals(row), *((e.size, e.root, e.chain) for e in ends)])
 
     def _seals(self, row: LogRow) -> Iterator[tuple[int, bytes, str]]:
         # Of several nodes one may have the journal's newest seals before its own stream has come there.
@@ -294,8 +304,12 @@ class _Audit:
         return f"{len(shown)} findings are as the journal has them"
 
 
+def _name(row: LogRow) -> tuple[str, int]:
+    return row.table, row.generation
+
+
 def _is_table(record: Record, row: LogRow) -> bool:
-    return record.type == "table" and (record.body["table"], record.body["generation"]) == (row.table, row.generation)
+    return record.type == "table" and (record.body["table"], record.body["generation"]) == _name(row)
 
 
 def _granted(conn: sqlite3.Connection, log: int) -> list[tuple[int, bytes]]:

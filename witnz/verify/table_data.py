@@ -179,8 +179,8 @@ class _Recording(Replay):
 
     accepted: bytearray
 
-    def _accepts(self, entry: Entry, op: bytes, known: bool) -> bool:
-        fine = super()._accepts(entry, op, known)
+    def _accepts(self, entry: Entry, op: bytes, known: bool, *, erased: bool = False) -> bool:
+        fine = super()._accepts(entry, op, known, erased=erased)
         self.accepted[entry.seq] = fine
         return fine
 

@@ -27,8 +27,11 @@ GET /findings/{id}/repair              operator  witnz.repair-plan/1; it holds t
 POST /findings/{id}/restore            operator  the node's own log is taken from the other members
 POST /findings/{id}/repair             operator  {"applied": {…}, "sql_sha256": …}: it is written; verify, and close the finding
 POST /drills                           operator  {"attack", "result", "detected_s"}
+POST /tables/{t}/erasure               operator  {"keys": [key], "reason": …}   the erase body that an operator has to sign
+POST /tables/{t}/pruning               operator  {"before": date, "reason": …}   the prune bodies to be signed
+GET /tables/{t}/orders                 auditor   witnz.orders/1: what was ordered to be erased and pruned, and how far it is
 POST /protect                          operator  {"table": …, "mode": …, …}
-POST /decisions                        operator  {"type": "unprotect", "key" or "config", "body": the signed body}
+POST /decisions                        operator  {"type": "unprotect", "erase" …, "body": the signed body}
 =====================================  ========  ==============================================================================
 
 Who asks is what the kernel says of the connection.  Errors are application/problem+json (:mod:`witnz.web.problems`).
@@ -51,7 +54,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from witnz.errors import UsageError, WitnzError
-from witnz.web import reads, reports, writes
+from witnz.web import orders, reads, reports, writes
 from witnz.web.asked import JSON_TYPE, Asked, ask
 from witnz.web.peer import Doorman, Role
 from witnz.web.problems import METHOD, PROBLEM_TYPE, not_found, problem_document
@@ -92,6 +95,7 @@ ENDPOINTS: Final = (
     _get("/status", reads.status),
     _get("/tables", reads.tables),
     _get("/tables/{table}", reads.table),
+    _get("/tables/{table}/orders", orders.listed),
     _get("/logs/{table}", reads.log_entries, "from", "to", "key", "limit", "generation"),
     _get("/findings", reads.findings, "state", "table"),
     _get("/findings/{finding}", reads.finding),
@@ -111,6 +115,8 @@ ENDPOINTS: Final = (
     _get("/findings/{finding}/repair", reads.repair_plan, role=Role.OPERATOR),
     _post("/drills", reports.drill),
     _post("/protect", writes.protect),
+    _post("/tables/{table}/erasure", orders.erasure),
+    _post("/tables/{table}/pruning", orders.pruning),
     _post("/decisions", writes.decide),
 )
 

@@ -169,8 +169,22 @@ class NodeClient:
         return self._post(f"/findings/{_segment(finding_id)}/approve", {"body": dict(signed_body)})
 
     def decide(self, record_type: str, signed_body: Mapping[str, Any]) -> int:
-        """Journal an ``unprotect``, ``key``, ``config`` or ``member`` that an operator signed; its seq."""
+        """Journal a decision that an operator signed (:data:`witnz.node.node.DECISIONS`); its seq."""
         return int(self._post("/decisions", {"type": record_type, "body": dict(signed_body)})["seq"])
+
+    def erasure(self, table: str, keys: Sequence[str], reason: str) -> tuple[str, dict[str, Any]]:
+        """(cluster id, body of the ``erase`` record) that an operator has to sign."""
+        document = self._post(f"/tables/{_segment(table)}/erasure", {"keys": list(keys), "reason": reason})
+        return str(document["cluster"]), dict(document["bodies"][0])
+
+    def pruning(self, table: str, before: str, reason: str) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
+        """(cluster id, bodies of the ``prune`` records to be signed, ``witnz.pruning/1``)."""
+        document = self._post(f"/tables/{_segment(table)}/pruning", {"before": before, "reason": reason})
+        return str(document["cluster"]), list(document["bodies"]), dict(document["plan"])
+
+    def orders(self, table: str) -> dict[str, Any]:
+        """``witnz.orders/1``: what was ordered to be erased and pruned of a table."""
+        return self._get(f"/tables/{_segment(table)}/orders")
 
     def repair_plan(self, finding_id: str) -> dict[str, Any]:
         """``witnz.repair-plan/1``; it holds the values of the rows."""

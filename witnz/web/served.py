@@ -42,6 +42,12 @@ class ApprovalsOf(Protocol):
     def accept_body(self, finding_id: str, reason: str) -> dict[str, Any]: ...
 
 
+class ErasingOf(Protocol):
+    """How rows go by order."""
+
+    def body(self, table: str, keys: Sequence[str], reason: str) -> dict[str, Any]: ...
+
+
 class AnchoringOf(Protocol):
     """How checkpoints leave the cluster."""
 
@@ -93,6 +99,9 @@ class Served(Live, Protocol):
 
     @property
     def approvals(self) -> ApprovalsOf: ...
+
+    @property
+    def erasing(self) -> ErasingOf: ...
 
     @property
     def anchoring(self) -> AnchoringOf: ...

@@ -44,6 +44,8 @@ def verify_document(verified: Verified) -> dict[str, Any]:
     """``witnz.verify/1`` of one table."""
     table = verified.to_json()
     detail = "; ".join(verified.not_checked) or f"{table['rows']} rows as of {table['snapshot_lsn']}"
+    if verified.erased_rows:
+        detail += f"; {verified.erased_rows} rows erased by order"
     return {
         "schema": "witnz.verify/1",
         "verdict": verified.verdict.value,

@@ -80,6 +80,8 @@ def read_tile(conn: sqlite3.Connection, state: JournalState, name: str, path: st
     if n * TILE + width > at_level:
         raise not_found(f"the log {name[:200]!r} has no {path}", f"its size is {size}")
     if level == "entries":
+        if row is not None and row.status == "pruned":
+            raise not_found(f"the entries of {name[:200]!r} were removed by order", "its hash tiles are kept")
         first, last = n * TILE + 1, n * TILE + width
         lines = journal.records(conn, first, last) if row is None else entries.entries(conn, row.id, first, last)
         return format_entry_bundle(list(islice(lines, TILE)))

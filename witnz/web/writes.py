@@ -18,7 +18,7 @@ from witnz.web.reads import Answer, Site
 from witnz.web.streams import Tell, Work, verify_work
 
 MAX_ANCHOR_WAIT_S: Final = 3600
-DECISIONS: Final = ("unprotect", "key", "config", "member")
+DECISIONS: Final = ("unprotect", "key", "config", "member", "erase", "prune")
 
 _PROTECT_OPTIONAL: Final = frozenset(
     {"mode", "on_change", "inserts_only", "require_intent", "retain", "keys", "exclude_columns"}
