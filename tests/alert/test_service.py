@@ -65,7 +65,7 @@ def service(db: Database, clock: Callable[[], int], *sinks: Sink, metrics: Metri
 
 
 def hook(there: Receiver, name: str = "hook", **more: Any) -> WebhookSink:
-    return WebhookSink(name, Secret(there.url), **{"timeout_s": 2.0, **more})
+    return WebhookSink(name, Secret(there.url), **{"timeout_s": 60.0, **more})
 
 
 def queue(db: Database, alerts: AlertService, *findings: Finding) -> None:

@@ -29,9 +29,9 @@ SIGNING_KEY = "whsec-4d2f"
 
 Build = Callable[[str], Sink]
 BUILDERS: dict[str, Build] = {
-    "slack": lambda url: SlackSink(Secret(url), timeout_s=2.0),
-    "pagerduty": lambda url: PagerDutySink(Secret(ROUTING_KEY), url, timeout_s=2.0),
-    "webhook": lambda url: WebhookSink("hook", Secret(url), Secret(SIGNING_KEY), timeout_s=2.0),
+    "slack": lambda url: SlackSink(Secret(url), timeout_s=60.0),
+    "pagerduty": lambda url: PagerDutySink(Secret(ROUTING_KEY), url, timeout_s=60.0),
+    "webhook": lambda url: WebhookSink("hook", Secret(url), Secret(SIGNING_KEY), timeout_s=60.0),
 }
 
 

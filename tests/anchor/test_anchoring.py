@@ -21,6 +21,7 @@ from witnz.core.policy import parse_policy
 from witnz.core.receipt import Receipt, parse_receipt
 from witnz.core.verdict import Check, CheckStatus, Verdict
 from witnz.demo.storage import StorageServer
+from witnz.ending import end_threads
 from witnz.errors import AnchorUnreachable, NoQuorum, WitnzError
 from witnz.node.anchor_lane import Lane, Parts
 from witnz.node.anchor_status import anchor_documents, history, receipt_documents
@@ -486,4 +487,4 @@ def running(anchoring: Anchoring) -> Iterator[None]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            end_threads(thread)

@@ -26,6 +26,7 @@ from witnz.core.note import Note, format_note, parse_note, sign_note
 from witnz.core.policy import evaluate, parse_policy
 from witnz.core.verdict import CheckStatus
 from witnz.core.witness import Submission, format_submission, monitoring_path, parse_submission
+from witnz.ending import end_threads
 from witnz.errors import AnchorContradicts, AnchorRefused, ConfigError, FormatError
 from witnz.store.database import Database
 
@@ -156,7 +157,7 @@ def test_two_at_once_cannot_both_extend_the_same_past(served: Served) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            end_threads(thread)
         assert sorted(statuses) == [200, 409, 409, 409]
 
 

@@ -102,12 +102,14 @@ class Scene:
                 conn.execute(statement.encode())
         SIGHTINGS.deed()
 
-    def dba_at_once(self, *statements: str) -> None:
-        """All statements in one transaction, as the superuser."""
+    def dba_at_once(self, *statements: str) -> int:
+        """All statements in one transaction, as the superuser; where WAL was written to just before anybody could see them."""
         with psycopg.connect(self.database.admin_dsn) as conn:
             for statement in statements:
                 conn.execute(statement.encode())
+            before_commit = self.insert_lsn()
         SIGHTINGS.deed()
+        return before_commit
 
     # -- asking ---------------------------------------------------------------------------------------------------------------
 
@@ -188,42 +190,38 @@ class Scene:
     def scan(self, table: str) -> tuple[Verified, dict[str | None, Difference]]:
         """Verify now: the result, and its differences by key."""
         verified = self.protected.verify(table)
-        for cls in sorted({difference.cls for difference in verified.result.differences}):
-            SIGHTINGS.saw(cls)
-        return verified, {difference.key: difference for difference in verified.result.differences}
-
-    def _verified_when_open(self, table: str) -> Any:
-        """A verification, which waits for all that is committed, as soon as no new generation is being opened."""
-
-        def look() -> Any:
-            verified = self.protected.verify(table)
-            return None if any("is being opened" in reason for reason in verified.not_checked) else verified
-
-        return wait(look, f"a verification of {table}")
+        return verified, _sighted(verified)
 
     def assert_bystanders_verified(self, *others: str) -> None:
         """Nothing is found on the tables that nobody touched, and a scan says that they are as recorded."""
         for table in (*BYSTANDERS, *others):
-            verified = self._verified_when_open(table)
+            verified = self.protected.verify_soon(table)
             assert self.protected.findings(table) == []
             assert (verified.verdict, verified.not_checked) == (Verdict.VERIFIED, ()), f"{table}: {verified}"
             assert verified.result.rows > 0
 
     def verified_at(self, table: str) -> str:
         """Verify a table that must be in order; the time of the run as findings give it in their window."""
-        verified = self.protected.verify(table)
+        verified = self.protected.verify_soon(table)
         assert verified.verdict is Verdict.VERIFIED, verified
         return format_time(verified.at)
 
     def differences_of(self, table: str) -> dict[str | None, tuple[str, bool]]:
         """Verify a table that must turn out TAMPERED: its differing rows as key -> (class, whether the stream explains it)."""
-        verified, differences = self.scan(table)
+        verified = self.protected.verify_soon(table)
         assert verified.verdict is Verdict.TAMPERED, verified
-        return {key: (difference.cls, difference.explained) for key, difference in differences.items()}
+        return {key: (difference.cls, difference.explained) for key, difference in _sighted(verified).items()}
 
     def operator(self) -> tuple[str, Any]:
         """(name, signer) of the operator."""
         return load_person_key(self.protected.directory / "data" / "operator-alice.key", "operator")
+
+
+def _sighted(verified: Verified) -> dict[str | None, Difference]:
+    """The differences of a run by key, noted as seen."""
+    for cls in sorted({difference.cls for difference in verified.result.differences}):
+        SIGHTINGS.saw(cls)
+    return {difference.key: difference for difference in verified.result.differences}
 
 
 def make_table(database: Database, name: str, *, columns: str = COLUMNS, rows: str = ROWS) -> None:

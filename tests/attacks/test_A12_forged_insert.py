@@ -24,7 +24,7 @@ def test_without_require_intent_it_is_recorded_with_its_transaction_and_time(sce
     assert (entry.op, entry.key, str(entry.xid)) == ("insert", b"4711", xid)
     assert entry.row is not None and entry.row.hex() == scene.row_hash(table, 4711)
     assert before <= entry.at <= after
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)
     scene.assert_bystanders_verified()
 
 

@@ -54,4 +54,4 @@ def test_where_changes_are_only_recorded_nothing_is_found_and_the_scan_agrees(sc
     table = scene.protect(Rules("state_integrity", on_change="record"))
     scene.dba(f"UPDATE {table} SET amount = 0.01 WHERE id = 1", f"DELETE FROM {table} WHERE id = 12")
     assert scene.found(table) == []
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)

@@ -61,7 +61,7 @@ def test_a_signed_transaction_raises_nothing_and_the_log_keeps_who_and_why(scene
         last = [parse_entry(entries.entry_at(conn, state.head.id, state.head.size - i)) for i in (2, 1, 0)]
     assert [(e.op, e.by, e.hint) for e in last] == [(op, "deploy-bot", "ticket 4711") for op in ("update", "delete", "insert")]
     assert {e.intent for e in last} == {format_intent(intent)}
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)
 
 
 def test_a_signed_truncate_and_an_intent_for_several_tables_raise_nothing(scene) -> None:  # type: ignore[no-untyped-def]
@@ -71,8 +71,8 @@ def test_a_signed_truncate_and_an_intent_for_several_tables_raise_nothing(scene)
         conn.execute(f"TRUNCATE {one}")
         conn.execute(f"UPDATE {two} SET amount = 2")
     assert scene.found(one) == scene.found(two) == []
-    assert scene.protected.verify(one).verdict is Verdict.VERIFIED
-    assert scene.protected.verify(two).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(one)
+    scene.protected.assert_verified(two)
 
 
 def test_an_intent_key_that_an_operator_admitted_signs_and_one_that_was_removed_does_not(scene) -> None:  # type: ignore[no-untyped-def]

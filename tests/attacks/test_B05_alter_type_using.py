@@ -42,7 +42,7 @@ def test_a_type_changed_with_every_value_kept_begins_a_generation_without_a_find
     scene.dba(f"ALTER TABLE {table} ALTER COLUMN amount TYPE numeric(12,2)")
     wait(lambda: (s := scene.node.state(table)).generation == 2 and s.status == ACTIVE, "generation 2")
     assert scene.found(table) == []
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)
     # and what happens from then on is found in the new generation
     scene.dba(f"UPDATE {table} SET amount = 0 WHERE id = 2")
     assert scene.now("violation.update", 2, table).generation == 2

@@ -108,7 +108,7 @@ def test_a_renamed_column_begins_a_generation_without_a_finding(scene) -> None: 
     scene.dba(f"ALTER TABLE {table} RENAME COLUMN note TO remark")
     wait_for_generation(scene, table, 2)
     assert scene.found(table) == []
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)
     scene.assert_bystanders_verified()
 
 
@@ -123,7 +123,7 @@ def test_a_scan_between_the_change_and_the_new_generation_names_nobody(scene) ->
     assert verified.verdict is Verdict.INCONCLUSIVE and differences == {}
     wait_for_generation(scene, table, 2)
     assert scene.found(table) == []
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)
 
 
 def test_sealing_goes_on_although_the_old_generation_ended_with_rows_no_seal_covers(scene) -> None:  # type: ignore[no-untyped-def]
@@ -144,5 +144,5 @@ def test_sealing_goes_on_although_the_old_generation_ended_with_rows_no_seal_cov
         return last is not None and last.size == scene.node.state(other).head.size
 
     wait(sealed, f"a seal of {other}")
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
-    assert scene.protected.verify(other).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)
+    scene.protected.assert_verified(other)

@@ -49,7 +49,7 @@ def detached_and_edited(name: str) -> tuple[str, ...]:
 
 def test_what_was_done_while_detached_is_a_gap_of_this_partition_and_the_scan_names_the_rows(scene: Any, ledger: str) -> None:
     january, february = f"{ledger}_january", f"{ledger}_february"
-    assert scene.protected.verify(january).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(january)
     scene.dba(*detached_and_edited(ledger))
     finding = scene.now("publication.changed", None, january)
     assert finding.window.last_good is not None
@@ -58,7 +58,7 @@ def test_what_was_done_while_detached_is_a_gap_of_this_partition_and_the_scan_na
     assert sorted(scene.differences_of(january).values()) == [("row.deleted", False), ("row.modified", False)]
     keys = {finding.cls: finding.key for finding in scene.protected.findings(january)}
     assert keys["row.modified"].startswith("3") and keys["row.deleted"].startswith("100")
-    assert scene.protected.verify(february).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(february)
     scene.assert_bystanders_verified()
 
 
@@ -92,7 +92,7 @@ def test_new_partitions_raise_nothing(scene: Any, ledger: str) -> None:
     wait(lambda: scene.node.journal.state.current_table(march) is not None, "the log of the new partition")
     scene.now_watched()
     assert [scene.found(table) for table in (march, f"{ledger}_january", f"{ledger}_february")] == [[], [], []]
-    assert scene.protected.verify(march).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(march)
     scene.assert_bystanders_verified()
 
 

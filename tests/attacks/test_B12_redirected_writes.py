@@ -37,7 +37,7 @@ def test_what_redirects_writes_is_a_finding_at_once(scene, statements: tuple[str
     assert verified.verdict is Verdict.INCONCLUSIVE and differences == {}, "whether writes arrive is not known"
     assert any("away was added" in reason for reason in verified.not_checked)
     scene.protected.approve(finding)
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)
     scene.assert_bystanders_verified()
 
 
@@ -90,4 +90,4 @@ def test_after_triggers_and_rules_that_go_away_raise_nothing(scene) -> None:  # 
     scene.dba(f"DROP TRIGGER audit ON {table}")
     scene.now_watched()
     assert scene.found(table) == []
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)

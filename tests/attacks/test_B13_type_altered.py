@@ -52,7 +52,7 @@ def test_a_new_label_raises_nothing(scene) -> None:  # type: ignore[no-untyped-d
     scene.database.sql(f"INSERT INTO {table} VALUES (100, 'pending')")
     scene.now_watched()
     assert scene.found(table) == []
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)
 
 
 @pytest.mark.parametrize("change", ["ADD ATTRIBUTE more text", "DROP ATTRIBUTE cents"])
@@ -79,4 +79,4 @@ def test_an_edited_catalog_row_is_found_after_the_node_was_down(own_scene) -> No
     scene.dba("UPDATE pg_enum SET enumlabel = 'blue' WHERE enumlabel = 'red'")
     scene.resume()
     assert "'red'" in scene.now("schema.changed", None, painted).detail
-    assert scene.protected.verify(table).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(table)

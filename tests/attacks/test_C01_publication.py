@@ -51,18 +51,17 @@ def test_a_table_that_left_the_publication_is_not_green_even_while_its_rows_are_
     scene = own_scene(TABLES[0])
     scene.dba(f"ALTER PUBLICATION {scene.protected.config.publication} DROP TABLE {ONE}")
     finding = scene.now("publication.changed", None, ONE)
-    verified, differences = scene.scan(ONE)
-    assert differences == {} and verified.result.verdict is Verdict.VERIFIED
+    verified = scene.protected.verify_soon(ONE)
+    assert verified.result.differences == [] and verified.result.verdict is Verdict.VERIFIED
     assert verified.verdict is Verdict.INCONCLUSIVE, "what happened and was undone meanwhile nobody can know"
     assert any(finding.id in reason for reason in verified.not_checked)
     assert list(scene.node.journal.state.open_gaps()) == [ONE]
     scene.assert_bystanders_verified()
 
-    scene.dba(f"ALTER PUBLICATION {scene.protected.config.publication} ADD TABLE {ONE}")
-    back = scene.insert_lsn()
+    back = scene.dba_at_once(f"ALTER PUBLICATION {scene.protected.config.publication} ADD TABLE {ONE}")
     scene.protected.approve(finding)
     scene.wait_bridged(ONE)
-    assert scene.protected.verify(ONE).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(ONE)
     assert scene.node.journal.state.open_gaps() == {}
     assert scene.found(ONE) == []
     (first_lsn, _), *_, (_, last_lsn) = gaps_of(scene, ONE)
@@ -87,13 +86,12 @@ def test_a_second_alteration_while_the_first_is_undecided_is_a_gap_and_a_finding
     assert scene.found(ONE) == [("publication.changed", None)], "its return is no second finding"
 
     begin = scene.insert_lsn()
-    scene.dba_at_once(
+    end = scene.dba_at_once(
         f"ALTER PUBLICATION {publication} DROP TABLE {ONE}",
         f"UPDATE {ONE} SET amount = 0 WHERE id = 12",
         f"UPDATE {ONE} SET amount = 12 WHERE id = 12",
         f"ALTER PUBLICATION {publication} ADD TABLE {ONE}",
     )
-    end = scene.insert_lsn()
     (second,) = wait(lambda: [f for f in scene.protected.findings(ONE) if f.key is not None], "a second finding")
     assert (second.cls, second.key) == ("publication.changed", second.lsn)
     assert any(since <= begin and end <= until for since, until in gaps_of(scene, ONE))
@@ -151,7 +149,7 @@ def test_operations_left_out_and_put_back_are_found(own_scene) -> None:  # type:
     assert scene.node.state(ONE).generation == 1
     scene.protected.approve(scene.now("row.deleted", 13, ONE))
     scene.wait_bridged(ONE)
-    assert scene.protected.verify(ONE).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(ONE)
 
 
 def test_a_publication_dropped_and_made_anew_is_found_and_recording_goes_on(own_scene) -> None:  # type: ignore[no-untyped-def]

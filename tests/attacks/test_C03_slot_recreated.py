@@ -96,5 +96,5 @@ def test_a_column_added_behind_an_open_gap_waits_for_the_operator_and_the_captur
     scene.protected.approve(scene.now("violation.update", 12, TABLE))
     scene.protected.approve(gap)
     wait(lambda: scene.node.state(TABLE).generation == 2 and scene.node.state(TABLE).status == "active", "generation 2")
-    assert scene.protected.verify(TABLE).verdict is Verdict.VERIFIED
+    scene.protected.assert_verified(TABLE)
     scene.assert_bystanders_verified()

@@ -47,7 +47,7 @@ def test_without_its_data_a_node_does_not_start_and_another_one_is_not_taken_for
     initialise(config, admin=Conninfo.from_conninfo(scene.database.owner_dsn), clock=now_us, operator="alice")
     scene.resume()
     assert scene.node.cluster_id != cluster_id
-    assert scene.protected.verify(TABLE).verdict is Verdict.VERIFIED, "the new cluster believes what it found"
+    scene.protected.assert_verified(TABLE)
     new = bundle(scene)
     assert verify_bundle(new, parse_policy(policy_of(scene.node.data))).verdict is Verdict.VERIFIED
     refused = verify_bundle(new, policy)

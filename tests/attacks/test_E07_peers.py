@@ -27,6 +27,7 @@ from witnz.cluster import frames
 from witnz.cluster.peers import Member
 from witnz.cluster.tls import PROTOCOL, make_certificate
 from witnz.cluster.transport import TlsPeers
+from witnz.ending import end_threads
 from witnz.errors import PeerUnreachable
 
 ROOT = Path(__file__).parents[2]
@@ -225,7 +226,7 @@ def test_frames_of_one_connection_are_worth_nothing_in_another(pair) -> None:
                 pump = threading.Thread(target=lambda: carry(outside, inside, []))
                 pump.start()
                 carry(inside, outside, recorded)
-                pump.join()
+                end_threads(pump)
 
         def carry(source: socket.socket, target: socket.socket, kept: list[bytes]) -> None:
             try:

@@ -20,6 +20,7 @@ from tests.support.etcd import CLUSTER_ID, EtcdCluster, EtcdServer
 from tests.support.machine import Machine, until
 from witnz.cluster.etcd import EtcdEngine
 from witnz.cluster.etcd_client import EtcdClient, EtcdTls, range_of
+from witnz.ending import end_threads
 from witnz.errors import FormatError, NoQuorum, UsageError
 
 
@@ -151,7 +152,7 @@ def liar(request: pytest.FixtureRequest) -> Iterator[str]:
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-    thread.join()
+    end_threads(thread)
     server.server_close()
 
 

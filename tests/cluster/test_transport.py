@@ -13,6 +13,7 @@ import pytest
 from tests.support.tls_peers import connected, identity, make_members, start_peers, until
 from witnz.cluster.peers import MAX_RESPONSE_BYTES, Member, Peers
 from witnz.cluster.transport import TlsPeers
+from witnz.ending import end_threads
 from witnz.errors import ConfigError, PeerRefused, PeerUnreachable, ProofError, UsageError
 
 TRIO = ("node1", "node2", "node3")
@@ -65,7 +66,7 @@ def test_many_calls_at_once_get_their_own_answers(trio) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        end_threads(thread)
     assert wrong == []
 
 
@@ -128,7 +129,7 @@ def test_a_slow_handler_costs_its_caller_the_deadline_and_nobody_else_anything(t
         threads[-1].start()
     assert trio["node3"].call("node2", "quick", b"", 20) == b"ok"
     for thread in threads:
-        thread.join()
+        end_threads(thread)
     let_go.set()
     until(lambda: trio["node1"].call("node2", "quick", b"", 20) == b"ok")
 
@@ -157,7 +158,7 @@ def test_engine_frames_arrive_in_order_beside_a_long_answer(trio) -> None:
     for k in range(500):
         assert trio["node1"].send_engine_frame("node2", b"%d" % k)
     until(lambda: len(listener.events) == 500)
-    asking.join()
+    end_threads(asking)
     assert listener.events == [("node1", b"%d" % k) for k in range(500)]
     assert not trio["node1"].send_engine_frame("node9", b"")
 

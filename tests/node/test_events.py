@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from witnz.ending import end_threads
 from witnz.node.events import MAX_LISTENERS, QUEUE, Broadcaster
 
 
@@ -69,7 +70,7 @@ def test_threads_may_publish_at_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        end_threads(thread)
     waiting, lost = listener.take()
     assert [event.id for event in waiting] == list(range(1, 201)) and lost == 0
     assert sum(woken.acquire(blocking=False) for _ in range(201)) == 200

@@ -15,6 +15,7 @@ from tests.support.postgres import create_database
 from tests.support.repairs import Bench, new_signer, running
 from witnz.core.finding import Finding
 from witnz.demo.server import PostgresServer
+from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, FormatError, Inconclusive, KeyProblem, UsageError, WitnzError
 from witnz.node.repair_apply import applied_from_json, apply_plan
 from witnz.node.repair_rows import REPAIRABLE
@@ -106,7 +107,7 @@ def test_a_row_that_somebody_is_writing_is_waited_for_and_then_left_alone(bench:
         waiting = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'witnz repair' AND wait_event_type = 'Lock'"
         wait(lambda: bench.sql(waiting), "the repair to wait for the row")
         other.commit()
-        thread.join()
+        end_threads(thread)
     assert applied[0].skipped == ("key 1: the row changed after the plan was made",)
     assert "(1,mallory,77)" in bench.texts("busy")
 
@@ -397,7 +398,7 @@ def test_a_commit_whose_answer_was_lost_is_asked_about(own_server: Callable[...,
         query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'witnz repair' AND wait_event = 'SyncRep'"
         ((pid,),) = wait(lambda: server.sql(query), "the commit to wait for a standby")
         server.sql(f"SELECT pg_terminate_backend({pid})")
-        thread.join()
+        end_threads(thread)
         assert applied and applied[0].restored == ("1",)
         server.sql("ALTER SYSTEM RESET synchronous_standby_names")
         server.sql("SELECT pg_reload_conf()")

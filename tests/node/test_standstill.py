@@ -18,6 +18,7 @@ from tests.support.node import Protected, wait
 from tests.support.postgres import Database
 from witnz.core.lsn import parse_lsn
 from witnz.core.verdict import Verdict
+from witnz.ending import end_threads
 from witnz.errors import Inconclusive
 from witnz.node.marks import Progress, Vigil
 from witnz.node.node import Node
@@ -134,7 +135,7 @@ def test_who_waits_is_told_at_once_when_the_node_stops(node: Protected) -> None:
         stopping.start()
         thread.join(20)  # well before Patience() ends
         assert told == ["the node is stopping"]
-    stopping.join()
+    end_threads(stopping)
 
 
 def test_what_is_whole_is_durable_while_the_stream_lags(database: Database, tmp_path: Path) -> None:

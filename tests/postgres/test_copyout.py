@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.postgres import Database
 from tests.support.scanning import read, scanner, table
+from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, UsageError
 from witnz.postgres.copyout import CopyOut
 from witnz.postgres.scan import SnapshotScan
@@ -129,7 +130,7 @@ def test_other_threads_go_on_while_the_server_lets_a_scan_wait(database: Databas
     copy = CopyOut(connection, b"COPY (SELECT 1 FROM pg_sleep(0.5)) TO STDOUT")
     assert [line for lines in copy.lines() for line in lines] == [b"1"]
     stop.set()
-    other.join()
+    end_threads(other)
     assert len(ticks) > 10
 
 

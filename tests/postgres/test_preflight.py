@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.postgres import Database, create_database
 from witnz.demo.server import PostgresServer
+from witnz.ending import end_threads
 from witnz.errors import ConfigError, DatabaseUnreachable, KeyProblem, ReplicationImpossible, UsageError
 from witnz.postgres import publication
 from witnz.postgres.eligibility import Problem, raise_fatal, require_table, table_problems
@@ -426,5 +427,5 @@ def test_other_traffic_does_not_disturb_the_trial(database: Database) -> None:
         done = exercise_stream(Conninfo.from_conninfo(database.witnz_dsn), publication_names("witnz"), timeout_s=20)
     finally:
         stop.set()
-        thread.join()
+        end_threads(thread)
     assert done.startswith("a message was written and decoded back")

@@ -13,6 +13,7 @@ import pytest
 from tests.support.postgres import Database, create_database
 from tests.support.scanning import read, scanner, table
 from witnz.demo.server import PostgresServer
+from witnz.ending import end_threads
 from witnz.errors import FormatError, UsageError, WitnzError
 from witnz.postgres.catalog import find_table, leaf_partitions
 from witnz.postgres.copysql import copy_statement
@@ -86,7 +87,7 @@ def test_the_lock_is_taken_before_the_snapshot_so_that_a_truncate_is_seen_whole(
     commit.start()
     with SnapshotScan(connection, info, lock_timeout_s=30) as scan:
         assert read(scan) == [b"9\tnew"]
-    commit.join()
+    end_threads(commit)
     assert scan.snapshot.visible(xid)
 
 
@@ -325,7 +326,7 @@ def test_an_import_does_not_queue_behind_ddl_that_waits_for_the_exporter(small: 
         with pytest.raises(TableLocked):
             SnapshotScan(follower, info, import_snapshot=exported, lock_timeout_s=60, attempts=1).__enter__()
         assert time.monotonic() - started < 30
-    truncate.join()
+    end_threads(truncate)
 
 
 # -- the server's own files ----

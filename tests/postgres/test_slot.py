@@ -13,6 +13,7 @@ from tests.support.pgoutput import conninfo_of
 from tests.support.postgres import Database, create_database
 from witnz.core.lsn import parse_lsn
 from witnz.demo.server import PostgresServer
+from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, KeyProblem, ReplicationImpossible, UsageError
 from witnz.postgres.session import Connection, Conninfo, connect
 from witnz.postgres.slot import check_slot_name, create_slot, drop_slot, emit_marker, free_slots, slot_state
@@ -161,7 +162,7 @@ def test_a_marker_waits_for_no_standby(own_server: Callable[..., PostgresServer]
         assert ordinary.is_alive()  # the same without our setting still waits
         server.sql("ALTER SYSTEM RESET synchronous_standby_names")
         server.sql("SELECT pg_reload_conf()")
-        ordinary.join()
+        end_threads(ordinary)
 
 
 def test_a_marker_outside_of_a_transaction_is_one_too(every_database: Database) -> None:

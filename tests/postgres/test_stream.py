@@ -15,6 +15,7 @@ from tests.support.pgoutput import conninfo_of
 from tests.support.postgres import Database, create_database, prepare_server
 from witnz.core.lsn import parse_lsn
 from witnz.demo.server import PostgresServer
+from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, KeyProblem, ReplicationImpossible, SlotLost, UsageError
 from witnz.postgres.pgoutput import Commit, Decoder, Event, LogicalMessage, Rows
 from witnz.postgres.session import Conninfo, connect
@@ -363,7 +364,7 @@ def test_a_fast_shutdown_returns_promptly_and_ends_the_stream(own_server: Callab
             assert turn < 300
     except DatabaseUnreachable as error:
         ended = error
-    thread.join()
+    end_threads(thread)
     stream.close()
     assert received > 0
     assert ended is not None

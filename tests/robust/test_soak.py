@@ -15,6 +15,7 @@ import pytest
 from tests.support.node import Protected
 from tests.support.postgres import Database
 from witnz.core.verdict import CheckStatus, Verdict
+from witnz.ending import end_threads
 from witnz.verify.store import audit_store
 
 TRANSACTIONS = 200_000
@@ -113,7 +114,7 @@ def test_two_hundred_thousand_concurrent_transactions_raise_nothing(database: Da
         load = database.server.run(*arguments, database.owner_dsn, timeout_s=800)
     finally:
         stop.set()
-        thread.join()
+        end_threads(thread)
     assert f"number of transactions actually processed: {TRANSACTIONS}/{TRANSACTIONS}" in load.stdout
     node.caught_up()
     last = [node.verify(name).verdict for name in names]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stores import make_columns, make_log
+from witnz.ending import end_threads
 from witnz.errors import NotInitialised, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from witnz.store import entries, logs, meta, schema, tablelog
 from witnz.store.database import Database
@@ -191,7 +192,7 @@ def test_writers_of_many_threads_take_turns(database: Database) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        end_threads(thread)
     with database.read() as conn:
         assert meta.load_number(conn, "n") == 100
 

@@ -16,6 +16,7 @@ from witnz.anchor.s3 import S3Anchor
 from witnz.config import AnchorConfig
 from witnz.core.receipt import Receipt
 from witnz.demo.storage import Identity, StorageServer
+from witnz.ending import end_threads
 
 CLUSTER = "vectors.example/app"
 _numbers = itertools.count(1)
@@ -112,4 +113,4 @@ def answering(status: int, code: str, headers: Mapping[str, str] | None = None) 
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        end_threads(thread)

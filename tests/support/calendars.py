@@ -14,6 +14,8 @@ from opentimestamps.core.op import OpAppend, OpPrepend, OpSHA256
 from opentimestamps.core.serialize import BytesSerializationContext
 from opentimestamps.core.timestamp import Timestamp
 
+from witnz.ending import end_threads
+
 
 class Calendar:
     """``headers``: the blocks that hold a commitment, by height; ``answer``: what is said instead of the truth, if anything."""
@@ -81,4 +83,4 @@ def calendar() -> Iterator[Calendar]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        end_threads(thread)

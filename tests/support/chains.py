@@ -18,6 +18,7 @@ from witnz.anchor.base import Surroundings
 from witnz.anchor.evm import EvmAnchor
 from witnz.config import AnchorConfig
 from witnz.demo.chain import Anvil
+from witnz.ending import end_threads
 
 Answer = dict[str, Any]
 
@@ -64,4 +65,4 @@ def liar(chain: Anvil, lie: Callable[[str, list[Any], Answer], Answer]) -> Itera
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        end_threads(thread)

@@ -4,7 +4,7 @@
     rest                   stop proposing
     time COUNT BYTES       propose one after the other; the latencies in milliseconds
     burst COUNT BYTES THREADS   propose from several threads; commands a second
-    stat                   leader, term, index, how many commands were applied, their digest, the error if any
+    stat                   leader, term, index, how many different commands were applied, the digest of all, the error if any
 
 What is applied goes into the file ``applied`` by one write a command: as durable as a kill -9 asks for.
 """
@@ -28,6 +28,7 @@ from witnz.cluster.engine import Membership
 from witnz.cluster.peers import Member
 from witnz.cluster.raft.engine import RaftEngine
 from witnz.cluster.transport import TlsPeers
+from witnz.ending import end_process, end_threads
 from witnz.errors import Inconclusive, NoQuorum, WitnzError
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +121,7 @@ def propose_many(engine: RaftEngine, node: str, count: int, size: int, threads: 
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join()
+        end_threads(worker)
     return taken
 
 
@@ -160,7 +161,8 @@ def main() -> None:
                 with machine._lock:
                     answer = {
                         "leader": status.leader, "term": status.term, "index": status.index, "error": status.error,
-                        "count": len(machine.lines), "digest": digest(machine.lines), "quorum": status.has_quorum,
+                        "count": len({line.split()[2] for line in machine.lines}), "digest": digest(machine.lines),
+                        "quorum": status.has_quorum,
                     }  # fmt: skip
         print(json.dumps(answer), flush=True)
     engine.close()
@@ -240,7 +242,11 @@ class EngineProcesses:
 
 
 def _let_go(process: subprocess.Popen[str]) -> None:
-    process.wait(60)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        end_process(process)
+        raise
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None
         pipe.close()

@@ -1,4 +1,8 @@
-"""What applies commands in tests of engines: a list that stands for a durable store, and outlives the engine."""
+"""What applies commands in tests of engines: a list that stands for a durable store, and outlives the engine.
+
+Like the journal it knows a command that it has seen: an engine may order one again when its proposer was in doubt, as on a busy
+machine it is (witnz/cluster/engine.py, 3).
+"""
 
 from __future__ import annotations
 
@@ -30,8 +34,10 @@ class Machine:
         if self.full.is_set():
             raise StoreFull("no space left")
         assert index > self.index, f"{index} after {self.index}"
-        self.applied.append((index, command))
         self.index = index
+        if command in self.commands:
+            return
+        self.applied.append((index, command))
         if self.on_command is not None:
             self.on_command(index, command)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from witnz.ending import end_threads
+
 Behaviour = Callable[["_Handler"], None]
 
 
@@ -123,5 +125,5 @@ def receiver(behave: Behaviour | None = None) -> Iterator[Receiver]:
     finally:
         made.stopping.set()
         server.shutdown()
-        thread.join()
+        end_threads(thread)
         server.server_close()

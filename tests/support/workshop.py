@@ -20,6 +20,7 @@ from tests.support.recorded import Judge, hash_of, log_row, read_rows, reader
 from witnz.core.classify import Rules
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
+from witnz.ending import end_threads
 from witnz.node.opening import Opening
 
 RECORD = Rules("state_integrity", "record")
@@ -164,7 +165,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join()
+            end_threads(thread)
         assert self._errors == []
 
 

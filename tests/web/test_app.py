@@ -22,6 +22,7 @@ from witnz.core.note import parse_note
 from witnz.core.policy import parse_policy
 from witnz.core.tiles import parse_entry_bundle
 from witnz.core.verdict import Verdict
+from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, Inconclusive, NodeUnreachable, ProofError, UsageError, WitnzError
 from witnz.store import journal
 from witnz.verify.bundle import verify_bundle
@@ -529,7 +530,7 @@ def test_many_at_once_get_consistent_answers_while_the_store_is_written(filled: 
             answers = list(pool.map(lambda target: (target, ask(socket_path, "GET", target)), targets))
     finally:
         stop.set()
-        writer.join()
+        end_threads(writer)
     assert {answer.status for _, answer in answers} == {200}
     for target, answer in answers:
         if target.startswith("/logs"):
@@ -599,7 +600,7 @@ def test_a_node_that_dies_in_the_middle_is_unreachable(folder: Path) -> None:
         thread.start()
         with NodeClient(folder / "s") as client, pytest.raises(NodeUnreachable, match="broke"):
             client.status()
-        thread.join()
+        end_threads(thread)
 
 
 def test_an_answer_that_is_none_of_ours_is_not_believed(folder: Path) -> None:
@@ -625,4 +626,4 @@ def test_an_answer_that_is_none_of_ours_is_not_believed(folder: Path) -> None:
         for expected in ("502: oops", "JSON object", "JSON object", "problem"):
             with NodeClient(folder / "s") as client, pytest.raises(WitnzError, match=expected):
                 client.status()
-        thread.join()
+        end_threads(thread)

@@ -22,6 +22,7 @@ from witnz.core.checkpoint import cosign
 from witnz.core.keys import Signer, VerifierKey, parse_verifier_key
 from witnz.core.note import Note, format_note
 from witnz.core.witness import MAX_REQUEST_BYTES, SIZE_TYPE, Refusal, Seen, judge, monitoring_path, parse_submission
+from witnz.ending import end_threads
 from witnz.errors import ConfigError, FormatError
 from witnz.store.database import Database
 
@@ -145,7 +146,7 @@ class WitnessServer:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._thread.join()
+        end_threads(self._thread)
         self._socket.close()
 
 

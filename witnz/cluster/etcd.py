@@ -21,6 +21,7 @@ from typing import Final
 
 from witnz.cluster.engine import MAX_SNAPSHOT_BYTES, Apply, EngineStatus, Membership, Resume, check_command
 from witnz.cluster.etcd_client import EtcdClient, EtcdTls, KeyValue, b64, prefix_end, range_of
+from witnz.ending import end_threads
 from witnz.errors import FormatError, NoQuorum, UsageError, WitnzError
 from witnz.logging import get_logger
 
@@ -91,9 +92,7 @@ class EtcdEngine:
         self._look.set()
         with self._changed:
             self._changed.notify_all()
-        for thread in self._threads:
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join()
+        end_threads(*self._threads)
         self._client.close()
 
     def propose(self, command: bytes, key: str, deadline_s: float) -> int:

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from witnz.ending import ENDING_S
 from witnz.errors import FormatError, NoQuorum, UsageError
+from witnz.logging import get_logger
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx
+
+log = get_logger(__name__)
 
 MAX_ANSWER_BYTES: Final = 32 << 20
 CONNECT_S: Final = 1.0
@@ -76,8 +80,8 @@ class EtcdClient:
         """Refuse further calls, wait for those under way, and let the connections go."""
         with self._used:
             self._closed = True
-            while self._users:
-                self._used.wait()
+            if not self._used.wait_for(lambda: not self._users, ENDING_S):
+                log.warning("calls to etcd did not end", calls=self._users)
         self._http.close()
 
     @contextmanager

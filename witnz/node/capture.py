@@ -23,6 +23,7 @@ from pathlib import Path
 import psycopg
 import structlog
 
+from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, SlotLost, WitnzError
 from witnz.node.marks import Marks, Progress
 from witnz.node.recorder import Outcome, Recorder
@@ -123,7 +124,7 @@ class Capture:
         """Commit what was received and end the stream."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            end_threads(self._thread)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import psycopg
 import structlog
 
+from witnz.ending import end_futures
 from witnz.errors import WitnzError
 
 log = structlog.get_logger(__name__)
@@ -27,6 +28,7 @@ class Errands:
         self._inline = inline
         self._lock = threading.Lock()
         self._running: dict[Hashable, Future[object]] = {}
+        self._submitted: set[Future[object]] = set()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
 
@@ -71,15 +73,19 @@ class Errands:
         with self._lock:
             self._closed = True
             pool, self._pool = self._pool, None
+            submitted = list(self._submitted)
         if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_futures(submitted, "an errand")
 
     def _begin(self, name: Hashable, work: Callable[[], object]) -> None:
         if self._closed:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="errand")
-        self._running[name] = self._pool.submit(work)
+        future = self._running[name] = self._pool.submit(work)
+        self._submitted.add(future)
+        future.add_done_callback(self._submitted.discard)
 
 
 def _logged(name: Hashable, work: Callable[[], object]) -> None:

@@ -25,6 +25,7 @@ from witnz.core.classify import Rules
 from witnz.core.finding import Finding
 from witnz.core.journal_rules import COVERAGE_CLASSES
 from witnz.core.record import Record
+from witnz.ending import end_threads
 from witnz.errors import ConfigError, DatabaseError, Inconclusive, UsageError, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.anchor_lane import Parts as AnchorParts
@@ -289,8 +290,7 @@ class Node:
         """Drain: commit what was received, seal, sign, close."""
         self._stop.set()
         self.anchoring.stop()
-        for thread in self._threads:
-            thread.join()
+        end_threads(*self._threads)
         self.capture.stop()
         for opening in self.generations.opening():
             opening.cancel()

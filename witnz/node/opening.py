@@ -35,6 +35,7 @@ from witnz.core.keyplan import KeyPlan
 from witnz.core.lsn import format_lsn
 from witnz.core.names import log_origin
 from witnz.core.rowline import secret_commitment
+from witnz.ending import end_threads
 from witnz.errors import Inconclusive, WitnzError
 from witnz.node.baseline import Baseline, baseline_key
 from witnz.node.log_notes import LogNotes
@@ -116,7 +117,7 @@ class Opening:
         """Stop the copying; the log is dropped by whoever collects the failed opening."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            end_threads(self._thread)
         self._close()
 
     # -- queued -> waiting ----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from witnz.core.finding import CLASSES, Finding, Window, finding_id
 from witnz.core.journal import FORGED
 from witnz.core.record import Record, check_record_signature
 from witnz.core.timestamp import format_time
+from witnz.ending import end_threads
 from witnz.errors import FormatError, WitnzError
 from witnz.node.agreement import Agreement
 from witnz.node.companions import LeadersSide, MembersSide
@@ -145,8 +146,7 @@ class Peering:
         """Take no part any more."""
         self._stop.set()
         self._woken.set()
-        for thread in self._threads:
-            thread.join()
+        end_threads(*self._threads)
         self.engine.close()
         self.peers.close()
         self.companions.close()

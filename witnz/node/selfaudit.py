@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import structlog
 
+from witnz.ending import end_process, end_threads
 from witnz.node.findings import FindingBook
 from witnz.store.database import Database
 
@@ -49,12 +50,11 @@ class SelfAudit:
         output.start()
         while self._process.poll() is None:
             if stop.wait(0.2):
-                self._process.kill()
-                self._process.wait()
-                output.join()
+                end_process(self._process)
+                end_threads(output)
                 self._close_input()
                 return
-        output.join()
+        end_threads(output)
         self._close_input()
         self._conclude("".join(reader), self._process.returncode)
 

@@ -22,6 +22,7 @@ from typing import IO
 
 from witnz.core import hashing
 from witnz.core.state import split_hashes
+from witnz.ending import end_process
 from witnz.errors import Inconclusive
 from witnz.verify.partition import PARTITIONS, Partitions
 
@@ -66,8 +67,7 @@ class HashProcess:
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
+        end_process(self._process)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -24,6 +24,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from witnz.config.types import UNIX_PATH_MAX_BYTES
+from witnz.ending import end_threads
 from witnz.errors import ConfigError, KeyProblem, StoreError, StoreFull, StoreLocked, WitnzError
 from witnz.web.app import Served, create_app
 from witnz.web.peer import UNKNOWN, Doorman, read_peer
@@ -81,7 +82,7 @@ class SocketServer:
         self._app.state.long_work.close()
         self._app.state.node.events.close()
         self._server.should_exit = True
-        self._thread.join()
+        end_threads(self._thread)
         self._server = self._thread = None
         self._remove()
         log.info("socket was closed", path=str(self.path))

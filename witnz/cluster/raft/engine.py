@@ -33,6 +33,7 @@ from witnz.cluster.raft.core import Timing
 from witnz.cluster.raft.file import DiskFile
 from witnz.cluster.raft.member import COMPACT_BYTES, Agreed, RaftMember
 from witnz.cluster.raft.messages import BARRIER, COMMAND, MAX_KEY_CHARS, format_command
+from witnz.ending import end_threads
 from witnz.errors import ConfigError, FormatError, NoQuorum, StoreError, UsageError, WitnzError
 from witnz.logging import get_logger
 
@@ -137,9 +138,7 @@ class RaftEngine:
             self._closed = True
             self._work.notify_all()
         self._wake.set()
-        for thread in (self._raft, self._applying):
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join()
+        end_threads(self._raft, self._applying)
         with self._lock:
             for waiters in self._waiters.values():
                 for waiter in waiters:
