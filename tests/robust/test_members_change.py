@@ -17,8 +17,9 @@ import yaml
 from tests.support.cli import Cli
 from tests.support.node import wait
 from tests.support.postgres import create_database
-from tests.support.processes import START_S, Processes, Writer
+from tests.support.processes import START_S, Processes
 from tests.support.tls_peers import free_port
+from tests.support.writer import Writer
 from witnz.config import load_config
 from witnz.demo.server import PostgresServer
 
@@ -106,7 +107,7 @@ def expected(processes: Processes) -> dict[str, int]:
 
 def test_members_and_keys_change_under_load_without_a_gap_or_a_false_finding(growing: Growing) -> None:
     processes = growing.processes
-    with Writer(processes):
+    with Writer(processes.database):
         one_becomes_three(growing)
         keys_of_every_kind_are_rotated(growing)
         a_lost_member_is_replaced(growing)

@@ -9,7 +9,6 @@ import contextlib
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from tests.support.tls_peers import free_port
 from witnz.config import Config
 from witnz.core.finding import Finding
 from witnz.core.record import Record, parse_record
-from witnz.ending import ENDING_S, end_process, end_threads
+from witnz.ending import ENDING_S, end_process
 from witnz.errors import WitnzError
 from witnz.node.node import now_us
 from witnz.node.setup import initialise
@@ -209,32 +208,6 @@ class Processes:
                     assert history.setdefault(checkpoint.size, text) == text
             unexpected = [(f.cls, f.key, f.detail) for f in self.findings(node) if f.cls not in allowed and f.id not in known]
             assert not unexpected, f"{node}: {unexpected}"
-
-
-class Writer:
-    """Commits a row a time to one table, and a change a time to the other, until it is stopped."""
-
-    def __init__(self, processes: Processes) -> None:
-        self._connection = processes.database.connect_owner()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.inserted = self.updated = 0
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        end_threads(self._thread)
-        self._connection.close()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.01):
-            self._connection.execute("INSERT INTO events (what) VALUES ('it happened')")
-            self.inserted += 1
-            self._connection.execute("UPDATE prices SET cents = cents + 1 WHERE id = %s", [self.updated % 10 + 1])
-            self.updated += 1
 
 
 def until(moment: float) -> None:
