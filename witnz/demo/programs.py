@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from witnz.demo.installation import Installation, RunAs
+from witnz.demo.installation import Installation, RunAs, find_installation
 from witnz.errors import ConfigError, DatabaseError
 
 DATA_TOOLS = frozenset(
@@ -17,6 +18,8 @@ DATA_TOOLS = frozenset(
     | {"pg_verifybackup", "pg_waldump"}
 )
 """Programs that work on a data directory: they run as the server's account, the others as the caller."""
+
+CLIENTS = 18  # whose client programs stand in
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,14 @@ class Programs:
     directory: Path
 
     def path(self, name: str) -> Path:
-        """The path of a program; ConfigError when this installation has none of that name."""
+        """The path of a program; ConfigError when neither this installation nor, of a client, the wheel's has it.
+
+        Clients of a newer release serve older servers too; the npm packages bring none.
+        """
         path = self.installation.bin / name
+        if not path.is_file() and name not in DATA_TOOLS:
+            with contextlib.suppress(ConfigError):
+                path = find_installation(CLIENTS).bin / name
         if not path.is_file():
             raise ConfigError(
                 f"PostgreSQL {self.installation.version} here has no program {name!r} in {self.installation.bin}",
