@@ -7,7 +7,9 @@ Rules of this file:
 2.  Between transactions, with everything received durable, the end of WAL that a keepalive names is acknowledged too: an idle
     table must not retain WAL, nor block the server's shutdown.
 3.  What is received is committed as soon as the stream is drained, and at least every COMMIT_S while it is not.
-4.  Errors that pass are retried with back-off and jitter; what will not pass stops the node with its reason.
+4.  Errors are retried with back-off and jitter, the slower the more they look like something that somebody has to put right
+    (a full disk, a password, a missing grant); only what no trying mends stops the capture: a damaged store, another database,
+    a mistake in this program.
 """
 
 from __future__ import annotations
@@ -24,13 +26,25 @@ import psycopg
 import structlog
 
 from witnz.ending import end_threads
-from witnz.errors import DatabaseUnreachable, SlotLost, WitnzError
+from witnz.errors import (
+    DatabaseError,
+    DatabaseUnreachable,
+    Inconclusive,
+    KeyProblem,
+    NoQuorum,
+    PeerError,
+    SlotLost,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    WitnzError,
+)
 from witnz.node.marks import Marks, Progress
 from witnz.node.recorder import Outcome, Recorder
 from witnz.postgres import slot as slots
 from witnz.postgres.backoff import Backoff
 from witnz.postgres.pgoutput import Commit, Decoder, Event
-from witnz.postgres.session import Conninfo, classify_error, connect, is_transient
+from witnz.postgres.session import FOREIGN, Conninfo, classify_error, connect
 from witnz.postgres.sqlstate import IN_RECOVERY, PUBLICATION_MISSING
 from witnz.postgres.stream import Batch, ReplicationStream
 from witnz.postgres.xid import parse_snapshot
@@ -49,6 +63,11 @@ ACK_IDLE_S = 1.0
 UNREACHABLE_AFTER_S = 10.0
 PASSING = frozenset({PUBLICATION_MISSING, IN_RECOVERY})  # it may be made again; a restored server ends its recovery
 
+# Gone in a moment, most likely; of a lost slot the next connection finds the state and records the gap.
+SOON = (DatabaseUnreachable, SlotLost, StoreLocked)
+# Gone once somebody has put it right.
+LATER = (DatabaseError, KeyProblem, StoreFull, Inconclusive, NoQuorum, PeerError)
+
 
 @dataclass(slots=True)
 class SourceStatus:
@@ -60,6 +79,8 @@ class SourceStatus:
     last_event: float | None = None
     since: float = field(default_factory=time.monotonic)
     error: str = ""
+    code: str = ""  # of that error
+    hint: str = ""
 
 
 @dataclass(slots=True)
@@ -98,7 +119,8 @@ class Capture:
         self._received = 0  # messages
         self._stepping = False
         self._marks = Marks(conninfo, self._progress, self._ended)
-        self._backoff = Backoff(0.1, 10.0)
+        self._backoff, self._slow_backoff = Backoff(0.1, 10.0), Backoff(1.0, 15.0)
+        self._void = False  # the recorder was abandoned, and the store could not be read for a new one
         self._reached = 0  # everything up to this LSN was received and is durable
         self._polled = 0.0
         self._acked_at = 0.0
@@ -131,39 +153,45 @@ class Capture:
             try:
                 self._stream()
             except psycopg.Error as error:
-                self._failed(classify_error(error), transient=is_transient(error))
-            except DatabaseUnreachable as error:
-                self._failed(error, transient=True)
-            except SlotLost as error:
-                self._failed(error, transient=True)  # the next connection finds the slot's state and records the gap
+                self._failed(classify_error(error))
             except WitnzError as error:
-                self._failed(error, transient=error.code in PASSING)
+                self._failed(error)
             except sqlite3.Error as error:
-                self._failed(_store_error(error, self._db.path), transient=False)
+                self._failed(_store_error(error, self._db.path))
             except BaseException as error:  # the thread ends with it; the node must not look as if it still recorded
-                self._failed(WitnzError(f"capture failed: {type(error).__name__}: {error}"), transient=False)
+                self._failed(WitnzError(f"capture failed: {type(error).__name__}: {error}"))
                 raise
 
-    def _failed(self, error: WitnzError, *, transient: bool) -> None:
+    def _failed(self, error: WitnzError) -> None:
         with suppress(WitnzError, sqlite3.Error):  # rolling back may fail for the same reason
             self.recorder.abandon(error)
         self.last_error = error
         now = time.monotonic()
         if self.status.connected:
             self.status.connected, self.status.since = False, now
-        self.status.error = error.message
-        if not transient:
+        self.status.error, self.status.code, self.status.hint = error.message, error.code, error.hint
+        if not isinstance(error, SOON + LATER) or error.code == FOREIGN:
             self._end(error)
             return
-        log.warning("source was lost", reason=error.message)
+        log.warning("recording was interrupted", code=error.code, reason=error.message, hint=error.hint)
+        self._void = True
         try:
-            if now - self.status.since > UNREACHABLE_AFTER_S:
+            self._renew()
+            if now - self.status.since > UNREACHABLE_AFTER_S and not isinstance(error, StoreError):
                 self._hooks.unreachable(error.message)
-            self.recorder = self._make()
+        except (StoreFull, StoreLocked):
+            pass  # the next attempt begins with it
         except WitnzError as broken:  # the store itself can not be read or written any more
             self._end(broken)
             return
-        self._stop.wait(self._backoff.next())
+        soon = isinstance(error, SOON) or error.code in PASSING
+        self._stop.wait((self._backoff if soon else self._slow_backoff).next())
+
+    def _renew(self) -> None:
+        """A recorder made of what the store holds, in place of one whose memory is void."""
+        if self._void:
+            self.recorder = self._make()
+            self._void = False
 
     def _end(self, error: WitnzError) -> None:
         """What will not pass by itself: stop, with the reason, and look stopped."""
@@ -174,6 +202,7 @@ class Capture:
     # -- one connection -------------------------------------------------------------------------------------------------------
 
     def _stream(self) -> None:
+        self._renew()
         with connect(self._conninfo, application_name="witnz capture") as sql:
             if self._hooks.connected(sql):
                 self.recorder, self._reached = self._make(), 0  # the position is another one now
@@ -186,6 +215,7 @@ class Capture:
                 self._check_owned(sql, acked)
                 self._backoff.reset()
                 self.status.connected, self.status.since, self.status.error = True, time.monotonic(), ""
+                self.status.code = self.status.hint = ""
                 self.last_error = None
                 log.info("source was connected", slot=self._slot)
                 self._loop(stream, sql)
@@ -223,6 +253,8 @@ class Capture:
 
     def _take(self, stream: ReplicationStream, sql: psycopg.Connection, events: Sequence[Event]) -> None:
         """Apply what came.  It seldom ends with a transaction while the stream lags: then what does is committed on the way."""
+        if not events:
+            return  # only of what the decoder keeps to itself: the names of types
         if time.monotonic() - self._committed_at >= COMMIT_S and not isinstance(events[-1], Commit):
             whole = next((at for at in range(len(events) - 1, 0, -1) if isinstance(events[at - 1], Commit)), 0)
             if whole:
@@ -256,6 +288,7 @@ class Capture:
         if batch.wal_end is not None and now - self._acked_at >= ACK_IDLE_S and batch.wal_end > self._acked():
             with self._db.write() as conn:
                 meta.save_value(conn, "acked", str(batch.wal_end))
+            self._slow_backoff.reset()  # not sooner: a store that can be read may still refuse what comes
             stream.ack(batch.wal_end, force=True)
             self._acked_at = now
 
@@ -264,6 +297,7 @@ class Capture:
         meta.save_value(recorder.connection(), "acked", str(max(recorder.position, self._acked(recorder.connection()))))
         outcome = recorder.commit()
         self._committed_at = time.monotonic()
+        self._slow_backoff.reset()
         self._reached = max(self._reached, recorder.position)
         for nonce in outcome.marks:
             self._marks.recorded(nonce)
@@ -326,6 +360,8 @@ class Capture:
     def _ended(self) -> str:
         if self.fatal is not None:
             return f"the replication stream has ended: {self.fatal.message}"
+        if isinstance(error := self.last_error, StoreFull):  # it moves, but what comes is thrown away and comes again
+            return f"recording waits until the store can be written: {error.message}"
         return "the node is stopping" if self._stop.is_set() else ""
 
 

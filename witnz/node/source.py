@@ -24,7 +24,7 @@ from witnz.node.journal import Journal
 from witnz.node.restores import Restores
 from witnz.postgres import slot as slots
 from witnz.postgres.publication import publication_state
-from witnz.postgres.session import Conninfo, Identity, connect, server_identity
+from witnz.postgres.session import FOREIGN, Conninfo, Identity, connect, server_identity
 from witnz.postgres.slot import SlotState
 from witnz.postgres.sqlstate import IN_RECOVERY, PUBLICATION_MISSING
 from witnz.postgres.wal import checkpoint_lsn, insert_lsn, switch_lsn
@@ -160,7 +160,7 @@ class SourceGuard:
         with self._db.write() as store:
             recorded = f"system identifier {identity.system}, recorded {self._journal.state.system}"
             self._book.open(store, cls="epoch.restored", detail=recorded)
-        raise ReplicationImpossible(other.message, hint="point database.host at the recorded server")
+        raise ReplicationImpossible(other.message, hint="point database.host at the recorded server", code=FOREIGN)
 
     def _follow(self, conn: psycopg.Connection[Any], identity: Identity, slot: SlotState | None, reached: int) -> bool:
         """The timeline was left: whether the slot came along, so that the stream goes on where it was, without a hole."""

@@ -261,8 +261,10 @@ def _check_capture(moment: Moment) -> dict[str, Any]:
     if fatal is not None:
         return check("capture", "fail", f"recording stopped: {fatal.message}", fatal.hint, since)
     if not source.connected:
-        reason = source.error or "not connected yet"
-        return check("capture", "fail", f"the replication stream is not connected: {reason}", "witnz doctor says more", since)
+        reason, hint = source.error or "not connected yet", source.hint or "witnz doctor says more"
+        if source.code.startswith("store"):
+            return check("capture", "fail", f"recording waits until the store can be written: {reason}", hint, since)
+        return check("capture", "fail", f"the replication stream is not connected: {reason}", hint, since)
     return check("capture", "ok", "the replication stream is connected", since=since)
 
 
