@@ -16,10 +16,11 @@ _BATCH = """async ([cases, policies, byHand]) => {
   const bytes = text => Uint8Array.from(atob(text), char => char.charCodeAt(0));
   window.witnz.options.byHand = byHand;
   const trusted = policies.map(bytes), answers = [];
-  for (const [files, policy] of cases) {
+  for (const [files, policy, anchors] of cases) {
     const known = policy === null ? null : trusted[policy];
-    const result = typeof files === "string" ? await window.witnz.verifyBundle(bytes(files), known)
-      : await window.witnz.verifyPackage(new Map(Object.entries(files).map(([name, text]) => [name, bytes(text)])), known);
+    const result = typeof files === "string" ? await window.witnz.verifyBundle(bytes(files), known, anchors)
+      : await window.witnz.verifyPackage(
+        new Map(Object.entries(files).map(([name, text]) => [name, bytes(text)])), known, anchors);
     answers.push([result.code, result.checks.map(one => [one.status, one.name]), result.error ?? null]);
   }
   return answers;
@@ -50,15 +51,19 @@ class VerifierPage:
     def __init__(self, page: Any) -> None:
         self.page = page
 
-    def verify(self, cases: Sequence[Case], *, by_hand: bool = False) -> list[tuple[int, list[tuple[str, str]], str | None]]:
-        """(exit code, [(status, name of the check)], error) of each case."""
+    def verify(
+        self, cases: Sequence[Case], *, by_hand: bool = False, anchors: Sequence[Sequence[str]] | None = None
+    ) -> list[tuple[int, list[tuple[str, str]], str | None]]:
+        """(exit code, [(status, name of the check)], error) of each case; ``anchors``: the types asked for of each."""
+        asked = [[]] * len(cases) if anchors is None else [list(types) for types in anchors]
         policies = list(dict.fromkeys(policy for _, policy in cases if policy is not None))
         sent = [
             [
                 _b64(given) if isinstance(given, bytes) else {name: _b64(data) for name, data in given.items()},
                 None if policy is None else policies.index(policy),
+                types,
             ]
-            for given, policy in cases
+            for (given, policy), types in zip(cases, asked, strict=True)
         ]
         answers = self.page.evaluate(_BATCH, [sent, [_b64(policy) for policy in policies], by_hand])
         return [(code, [(status, name) for status, name in checks], error) for code, checks, error in answers]

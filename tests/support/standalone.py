@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +29,7 @@ def module() -> ModuleType:
     return loaded
 
 
-def verify(given: bytes | Mapping[str, bytes], policy: bytes | None) -> Answer:
+def verify(given: bytes | Mapping[str, bytes], policy: bytes | None, anchors: Sequence[str] = ()) -> Answer:
     """What verify.py says of a bundle, or of the files of a package by name."""
     program = module()
     checks: list[tuple[str, str]] = []
@@ -40,7 +40,7 @@ def verify(given: bytes | Mapping[str, bytes], policy: bytes | None) -> Answer:
 
     try:
         trusted = None if policy is None else program.Policy(policy)
-        program.verify_files(given, trusted, [], tell)
+        program.verify_files(given, trusted, anchors, tell)
     except program.Refused as error:
         return 2, [], str(error)
     return program.CODES[program.judged([(status, name, "") for status, name in checks])], checks, None

@@ -2,7 +2,12 @@
 
 period.witnz.json         genesis, each table's newest record and seal, the report keys; older checkpoints, receipts
 records-0001.witnz.json … every record of the period that is no seal, at most :data:`AT_ONCE` a file
+seals.witnz.json          every seal of the period, and those that say how large the logs were before it
+checkpoints.witnz.json    every final checkpoint of the period but the closing one
 report.witnz.json         genesis, the report key's record, the ``report`` record; made last
+
+Seals and checkpoints come every few seconds: for a period with more than :data:`AT_ONCE` of them a package would take hundreds
+of megabytes, and has neither bundle; a verifier then says that their lists are not checked.
 """
 
 from __future__ import annotations
@@ -27,6 +32,8 @@ from witnz.store import checkpoints, journal
 FOLDER: Final = "bundles"
 PERIOD: Final = f"{FOLDER}/period.witnz.json"
 REPORT: Final = f"{FOLDER}/report.witnz.json"
+SEALS: Final = f"{FOLDER}/seals.witnz.json"
+CHECKPOINTS: Final = f"{FOLDER}/checkpoints.witnz.json"
 AT_ONCE: Final = 1000
 MAX_OLDER: Final = 2000
 """Older checkpoints in one bundle, each with the receipts that are for it; the newest, where there are more."""
@@ -117,7 +124,35 @@ def write_period(package: Path, prover: Prover, facts: Facts, bounds: Bounds) ->
         part = facts.records[start : start + AT_ONCE]
         names.append(records_file(number))
         (package / names[-1]).write_bytes(prover.build(record.seq for record in part))
+    for name, data in (
+        (SEALS, _seals(prover, facts, bounds)),
+        (CHECKPOINTS, _checkpoints(prover, bounds)),
+    ):
+        if data is not None:
+            names.append(name)
+            (package / name).write_bytes(data)
     return names
+
+
+def _seals(prover: Prover, facts: Facts, bounds: Bounds) -> bytes | None:
+    """The bundle of all seals of the period, and of the newest before it of each log that grew; None if they are too many."""
+    if not 0 < facts.by_type["seal"] <= AT_ONCE:
+        return None
+    grown = [log for log, size in facts.sizes.items() if size != facts.sizes_before.get(log)]
+    seqs = {facts.sealed_before[log] for log in grown if log in facts.sealed_before}
+    found = journal.records_of(prover.connection, "seal", from_seq=bounds.first_seq, to_seq=bounds.closing.size)
+    return prover.build({1, *seqs, *(seq for seq, _ in found)})
+
+
+def _checkpoints(prover: Prover, bounds: Bounds) -> bytes | None:
+    """The bundle of all final checkpoints of the period before the closing one; None if there are none or too many."""
+    notes = []
+    for saved in checkpoints.iter_between(prover.connection, bounds.first_seq - 1, bounds.closing.size - 1):
+        if saved.final:
+            notes.append(saved.note)
+        if len(notes) > AT_ONCE:
+            return None
+    return prover.build({1}, older=notes) if notes else None
 
 
 def _anchored(connection: sqlite3.Connection, facts: Facts, bounds: Bounds) -> tuple[list[str], list[Mapping[str, Any]]]:

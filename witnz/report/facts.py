@@ -42,8 +42,8 @@ class Rec:
 class Facts:
     """``before``: the records up to the opening checkpoint that still mean something in the period; ``records``: all of the
     period but the seals; ``by_type``: how many there are of each type, seals included; ``sizes_before`` and ``sizes``: the
-    sealed size of each table log at either end; ``sealed_by``: the newest seal of each, by its seq; ``later_reports``: those
-    journalled after the period, which may be about an earlier one.
+    sealed size of each table log at either end; ``sealed_before`` and ``sealed_by``: the newest seal of each there, by its seq;
+    ``later_reports``: those journalled after the period, which may be about an earlier one.
     """
 
     genesis: Rec
@@ -52,6 +52,7 @@ class Facts:
     by_type: Counter[str] = field(default_factory=Counter)
     sizes_before: dict[Log, int] = field(default_factory=dict)
     sizes: dict[Log, int] = field(default_factory=dict)
+    sealed_before: dict[Log, int] = field(default_factory=dict)
     sealed_by: dict[Log, int] = field(default_factory=dict)
     later_reports: list[Rec] = field(default_factory=list)
 
@@ -75,7 +76,7 @@ def read_facts(connection: sqlite3.Connection, bounds: Bounds, on_seal: Callable
     facts = Facts(genesis_of(connection), [])
     facts.before += [_record(*found) for found in journal.records_of(connection, *_KEPT_BEFORE, to_seq=first - 1)]
     _find_sizes(connection, first - 1, facts)
-    facts.sizes = dict(facts.sizes_before)
+    facts.sizes, facts.sealed_by = dict(facts.sizes_before), dict(facts.sealed_before)
     for seq, leaf in enumerate(journal.records(connection, first, last), first):
         record = _record(seq, leaf)
         facts.by_type[record.type] += 1
@@ -105,7 +106,7 @@ def _find_sizes(connection: sqlite3.Connection, size: int, facts: Facts) -> None
         for head in json.loads(leaf)["body"]["tables"]:
             log = (head["table"], head["generation"])
             if log in missing:
-                facts.sizes_before[log], facts.sealed_by[log] = head["size"], seq
+                facts.sizes_before[log], facts.sealed_before[log] = head["size"], seq
                 missing.discard(log)
         if not missing:
             break

@@ -181,7 +181,7 @@ def verify_package(
         _check_evidence(envelope, evidence, digests),
         _check_period(evidence["predicate"], bundles.get(PERIOD)),
         _check_coverage(evidence["predicate"]),
-        check_figures(evidence["predicate"], files, bundles, "report.figures"),
+        *check_figures(evidence["predicate"], files, bundles, "report.figures"),
         check_pdf(files.get(PDF), files[EVIDENCE], None if key is None else _public(key), "report.pdf"),
     ]
     results = {name: verify(files[name]) for name in bundles}
@@ -203,8 +203,17 @@ def _document(data: bytes, name: str, shape: Shape) -> dict[str, Any]:
     if not data.endswith(b"}\n"):
         raise FormatError(f"{name}: expected a JSON object and one newline")
     value = parse_canonical(data[:-1], what=name, max_bytes=MAX_DOCUMENT_BYTES)
+    _refuse_fractions(value, name)
     shape(value, name)
     return dict(value)
+
+
+def _refuse_fractions(value: Any, name: str) -> None:
+    """Counts, sizes and seconds are integers; a fraction has more than one spelling for people, and no figure needs one."""
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(item, float):
+            raise FormatError(f"{name}: expected integers, found the fraction {item}")
+        _refuse_fractions(item, name)
 
 
 def _bundle(name: str, data: bytes) -> Bundle:

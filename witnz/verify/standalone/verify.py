@@ -9,6 +9,7 @@ Exit code: 0 VERIFIED, 3 TAMPERED, 4 INCONCLUSIVE (something asked for could not
 Written from public specifications alone (RFC 9162, 8785, 8032; FIPS 186-5; DSSE; c2sp.org signed-note, tlog-checkpoint,
 tlog-cosignature, tlog-policy; the Ethereum yellow paper) and the formats of witnz; it shares no code with witnz itself.
 """
+
 # fmt: off
 import argparse, base64, json, re, sys, time
 from functools import lru_cache
@@ -553,7 +554,7 @@ def check_package(files, bundles):  # The signed list of a package's files, by a
     gaps = part(inner, "coverage", "open_gaps")
     yield "ok" if gaps == [] else "skip", "coverage", f"tables with an open gap: {gaps}"
     yield "n/a", "figures", "the figures of evidence.json against the records: by witnz verify --report"
-    yield "n/a", "pdf", "the signature inside report.pdf: by witnz verify --report, pdfsig or a PDF reader; its digest is signed"
+    yield "n/a" if "report.pdf" in files else "fail", "pdf", "the signature inside report.pdf: by witnz verify --report or a PDF reader"
 
 # -- the answer ------------------------------------------------------------------------------------------------------------------------
 CODES, WORDS = {"VERIFIED": 0, "TAMPERED": 3, "INCONCLUSIVE": 4}, {"ok": "OK", "fail": "FAIL", "skip": "NOT CHECKED", "n/a": "NOT CHECKED"}

@@ -1,0 +1,312 @@
+"""Write the vectors of whole packages anew: ``python -m tests.vectors.packages`` from the root of the repository.
+
+``packages/good`` is a package as ``witnz report`` makes it, but for the verifiers, which it lacks; ``packages/cases.json`` says
+of every other what differs from it, and what a verifier must answer.  The report key is a new one at each run (ECDSA
+signatures differ anyway), so the files are committed as they are and no test makes them again.
+
+    {name: {"code": 0 | 2 | 3 | 4, "policy": "none" | "foreign", where it is not the good one, "anchors": [types asked for],
+            "files": {name: null: left out | {"text"} | {"base64"} | {"edits": [[position, bytes left out, "text"]]}}}}
+
+Texts stand for bytes, a character each (Latin-1).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tests.support.evidence import HOUR_US, PaperStore, make_package, policy_of, request
+from tests.support.journal_maker import PaperCluster
+from tests.vectors.generate import foreign_policy
+from witnz.core.canonical import canonical
+from witnz.report import package, statement
+from witnz.report.mapping import load_standard
+from witnz.report.package import Built
+from witnz.report.pdf import Fingerprints, make_pdf
+from witnz.report.pdf_sign import attach, sign_pdf
+
+HERE = Path(__file__).parent / "packages"
+STANDARD = "cfr11"
+"""The one with the fewest controls: the package is small."""
+
+Files = dict[str, bytes]
+
+
+def quiet() -> PaperStore:
+    """Genesis, a table, some rows, a verification, receipts, two more seals, all on one day."""
+    store = PaperStore(Path(tempfile.mkdtemp()) / "store", nodes=2).start()
+    store.change([(b"insert", b"%d" % key) for key in range(1, 5)])
+    store.seal()
+    store.verify(rows=4)
+    store.anchor("s3")
+    store.at += HOUR_US
+    store.change([(b"update", b"1")])
+    store.seal()
+    return store
+
+
+@dataclass
+class Maker:
+    """Signs packages that say something else than the good one: a maker who has the keys, and lies."""
+
+    store: PaperStore
+    built: Built
+    good: Files
+
+    def signed(self, spoil: Callable[[Files], None], *, pdf: bool = False, **about: Any) -> Files:
+        """The good files after ``spoil``, with all digests and signatures made again; ``about``: members of the signed summary.
+
+        ``pdf``: report.pdf is made anew too, with the evidence as it is now attached.
+        """
+        files = dict(self.good)
+        spoil(files)
+        if pdf:
+            files["report.pdf"] = self._pdf(files["evidence.json"])
+        folder = Path(tempfile.mkdtemp()) / "package"
+        for name in ("report.json", "bundles/report.witnz.json", "SHA256SUMS"):
+            files.pop(name, None)
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        data = files["evidence.json"]
+        subjects = statement.digests(folder, files)
+        told = self.good_summary() | {"evidence_sha256": sha256(data).hexdigest(), "files": len(subjects)} | about
+        sealed = statement.sign(statement.statement(subjects, statement.REPORT_TYPE, told), self.store.key)
+        (folder / "report.json").write_bytes(sealed)
+        built = replace(self.built, package=folder, digest=sha256(sealed).hexdigest())
+        self.store.at += 1_000_000
+        body = {name: told[name] for name in ("standard", "from", "to")} | {"sha256": built.digest}
+        record = self.store.add("report", body)
+        self._finish(built, record.seq or 0)
+        return read(folder)
+
+    def _finish(self, built: Built, seq: int) -> None:
+        note = self.store.checkpoint()
+        key_seq = next(one.seq for one in self.store.cluster.records if one.type == "key")
+        with self.store.db.read() as conn:
+            package.finish(conn, self.store.cluster.state, built, note, (key_seq or 0, seq), self.store.at)
+
+    def _pdf(self, data: bytes) -> bytes:
+        key = self.store.key
+        fingerprints = Fingerprints(key.root_fingerprint, key.key_id, sha256(data).hexdigest())
+        made = make_pdf(json.loads(data)["predicate"], fingerprints, load_standard(STANDARD), "en")
+        return sign_pdf(attach(made.data, data, self.store.at), key, reason="vectors")
+
+    def good_summary(self) -> dict[str, Any]:
+        envelope = statement.parse_envelope(self.good["report.json"])
+        summary: dict[str, Any] = json.loads(envelope.payload)["predicate"]
+        return summary
+
+
+def read(folder: Path) -> Files:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def sums(files: Files) -> Files:
+    """The same files, their digests listed anew."""
+    listed = sorted((name, sha256(data).hexdigest()) for name, data in files.items() if name != "SHA256SUMS")
+    return {**files, "SHA256SUMS": "".join(f"{digest}  {name}\n" for name, digest in listed).encode()}
+
+
+def document(name: str, path: tuple[Any, ...], value: Any) -> Callable[[Files], None]:
+    """Changes one member of a canonical document of a package, and of a bundle its digest too."""
+
+    def spoil(files: Files) -> None:
+        whole = json.loads(files[name])
+        inner = whole
+        for step in path[:-1]:
+            inner = inner[step]
+        inner[path[-1]] = value
+        if "sha256" in whole:
+            rest = {member: item for member, item in whole.items() if member != "sha256"}
+            whole["sha256"] = sha256(canonical(rest)).hexdigest()
+        files[name] = canonical(whole) + b"\n"
+
+    return spoil
+
+
+def evidence(*path: Any) -> Callable[[Files], None]:
+    """Changes a member of the predicate of evidence.json; the last argument is its new value."""
+    return document("evidence.json", ("predicate", *path[:-1]), path[-1])
+
+
+def text(name: str, old: bytes, new: bytes) -> Callable[[Files], None]:
+    def spoil(files: Files) -> None:
+        assert old in files[name], (name, old)
+        files[name] = files[name].replace(old, new, 1)
+
+    return spoil
+
+
+def without(*names: str) -> Callable[[Files], None]:
+    def spoil(files: Files) -> None:
+        for name in names:
+            del files[name]
+
+    return spoil
+
+
+def put(name: str, data: bytes) -> Callable[[Files], None]:
+    def spoil(files: Files) -> None:
+        files[name] = data
+
+    return spoil
+
+
+def both(*spoils: Callable[[Files], None]) -> Callable[[Files], None]:
+    def spoil(files: Files) -> None:
+        for one in spoils:
+            one(files)
+
+    return spoil
+
+
+def cut(name: str) -> Callable[[Files], None]:
+    return lambda files: files.update({name: files[name][: len(files[name]) // 2]})
+
+
+def raw(name: str, change: Callable[[bytes], bytes]) -> Callable[[Files], None]:
+    return lambda files: files.update({name: change(files[name])})
+
+
+def flip_signature(data: bytes) -> bytes:
+    whole = json.loads(data)
+    sig = whole["signatures"][0]["sig"]
+    whole["signatures"][0]["sig"] = sig[:40] + ("A" if sig[40] != "A" else "B") + sig[41:]
+    return canonical(whole) + b"\n"
+
+
+def other_key(data: bytes) -> bytes:
+    whole = json.loads(data)
+    whole["signatures"][0]["keyid"] = "0" * 64
+    return canonical(whole) + b"\n"
+
+
+PERIOD, OWN, SEALS = "bundles/period.witnz.json", "bundles/report.witnz.json", "bundles/seals.witnz.json"
+DEEP = b'{"payload":' + b"[" * 40 + b"]" * 40 + b',"payloadType":"application/vnd.in-toto+json","signatures":[]}\n'
+
+STRANGER: Mapping[str, tuple[int, Callable[[Files], None]]] = {
+    "report-json-cut": (2, cut("report.json")),
+    "report-json-empty": (2, put("report.json", b"")),
+    "report-json-nested-too-deep": (2, put("report.json", DEEP)),
+    "report-json-nested-deeper-than-parsers-go": (2, put("report.json", b"[" * 1_500 + b"]" * 1_500 + b"\n")),
+    "report-json-not-canonical": (2, raw("report.json", lambda data: data.replace(b'{"payload"', b'{ "payload"', 1))),
+    "report-json-without-its-newline": (2, raw("report.json", lambda data: data[:-1])),
+    "report-json-with-a-key-twice": (2, raw("report.json", lambda data: data.replace(b'{"pay', b'{"payload":"","pay', 1))),
+    "report-json-with-one-member-more": (2, document("report.json", ("zzz",), 1)),
+    "report-json-of-another-payload-type": (2, document("report.json", ("payloadType",), "application/json")),
+    "report-json-without-signatures": (2, document("report.json", ("signatures",), [])),
+    "report-json-payload-is-no-base64": (2, document("report.json", ("payload",), "?")),
+    "evidence-json-cut": (2, cut("evidence.json")),
+    "evidence-json-of-another-version": (2, text("evidence.json", b"witnz.dev/evidence/v1", b"witnz.dev/evidence/v2")),
+    "evidence-json-with-a-key-twice": (2, text("evidence.json", b'{"_type":', b'{"_type":"","_type":')),
+    "evidence-json-with-a-fraction": (2, text("evidence.json", b'"records":', b'"records":1.5,"records_":')),
+    "period-bundle-cut": (2, cut(PERIOD)),
+    "period-bundle-of-another-version": (2, document(PERIOD, ("format",), "witnz-bundle/2")),
+    "period-bundle-with-a-wrong-digest": (2, text(PERIOD, b'"sha256":"', b'"sha256":"0')),
+    "without-report-json": (2, without("report.json")),
+    "without-evidence-json": (2, without("evidence.json")),
+    "without-the-report-bundle": (2, without(OWN)),
+    "without-the-sums": (3, without("SHA256SUMS")),
+    "without-the-period-bundle": (3, without(PERIOD)),
+    "without-the-records-bundle": (3, without("bundles/records-0001.witnz.json")),
+    "without-the-pdf": (3, without("report.pdf")),
+    "without-a-population": (3, without("populations/keys.csv")),
+    "with-one-file-more": (3, put("notes.txt", b"nothing\n")),
+    "with-one-bundle-more": (3, lambda files: files.update({"bundles/extra.witnz.json": files[PERIOD]})),
+    "empty-population": (3, put("populations/configuration.csv", b"")),
+    "row-of-a-population-changed": (3, text("populations/configuration.csv", b"genesis", b"genesiz")),
+    "certificate-changed": (3, put("report-certificates.pem", b"")),
+    "signature-of-the-report-changed": (3, raw("report.json", flip_signature)),
+    "key-id-of-another-key": (3, raw("report.json", other_key)),
+    "wrong-digest-in-the-sums": (3, raw("SHA256SUMS", lambda data: b"0" * 64 + data[64:])),
+    "sums-in-another-order": (3, raw("SHA256SUMS", lambda data: b"".join(reversed(data.splitlines(keepends=True))))),
+    "period-bundle-of-a-changed-record": (3, document(PERIOD, ("records", 0, "record", "at"), "2020-01-01T00:00:00.000000Z")),
+    "receipt-of-another-checkpoint": (3, document(PERIOD, ("anchors", 0, "digest"), "0" * 64)),
+}  # fmt: skip
+"""What people without keys do to a package; each is listed as it is and, where it holds no less, with the sums made anew."""
+
+
+LIAR: Mapping[str, tuple[Callable[[Files], None], dict[str, Any]]] = {
+    "signed-one-file-too-many": (without("README.txt"), {"files": 99}),
+    "signed-evidence-of-another-standard": (evidence("report", "standard", "soc2"), {}),
+    "signed-evidence-of-another-period": (evidence("report", "from", "2020-01-01"), {}),
+    "signed-evidence-of-another-cluster": (evidence("cluster", "id", "f" * 32), {}),
+    "signed-report-of-another-cluster": (without(), {"cluster_id": "f" * 32}),
+    "signed-report-of-another-name": (without(), {"cluster": "vectors.example/other"}),
+    "signed-evidence-of-another-digest": (without(), {"evidence_sha256": "0" * 64}),
+    "signed-closing-checkpoint-of-another-size": (evidence("period", "closing", "size", 3), {}),
+    "signed-closing-checkpoint-of-another-root": (evidence("period", "closing", "root", "A" * 43 + "="), {}),
+    "signed-opening-checkpoint-that-is-not-shown": (evidence("period", "opening", {"root": "A" * 43 + "=", "size": 2}), {}),
+    "signed-without-a-closing-checkpoint": (evidence("period", {}), {}),
+    "signed-evidence-that-lists-other-digests": (
+        document("evidence.json", ("subject", 0, "digest", "sha256"), "0" * 64), {},
+    ),
+    "signed-without-the-pdf": (without("report.pdf"), {}),
+    "signed-without-the-period-bundle": (without(PERIOD), {}),
+    "signed-gap-that-is-open": (evidence("coverage", "open_gaps", ["public.lost"]), {"pdf": True}),
+}  # fmt: skip
+"""What a maker could sign."""
+
+
+def differences(good: Files, files: Files) -> dict[str, Any]:
+    """What turns the good files into these."""
+    changed: dict[str, Any] = {name: None for name in good if name not in files}
+    for name, data in files.items():
+        if good.get(name) != data:
+            changed[name] = _difference(name, good.get(name), data)
+    return changed
+
+
+def _difference(name: str, before: bytes | None, after: bytes) -> dict[str, Any]:
+    if name.endswith(".pdf"):
+        return {"base64": b64encode(after).decode()}
+    old, new = "" if before is None else before.decode("latin-1"), after.decode("latin-1")
+    matcher = SequenceMatcher(None, old, new, autojunk=len(old) > 12_000)
+    edits = [[a, b - a, new[c:d]] for tag, a, b, c, d in matcher.get_opcodes() if tag != "equal"]
+    size = sum(len(str(edit[2])) + 12 for edit in edits)
+    return {"edits": edits} if before is not None and size < len(new) else {"text": new}
+
+
+def main() -> None:
+    package.VERIFIERS = ()  # type: ignore[misc]
+    store = quiet()
+    folder = Path(tempfile.mkdtemp()) / "good"
+    built = make_package(store, folder, request(STANDARD, 0, 1))
+    good = read(folder)
+    maker = Maker(store, built, good)
+    shutil.rmtree(HERE, ignore_errors=True)
+    shutil.copytree(folder, HERE / "good")
+    (HERE / "policy.txt").write_text(policy_of(store))
+    (HERE / "policy-foreign.txt").write_text(foreign_policy(PaperCluster(2)))
+    cases: dict[str, Any] = {
+        "good": {"code": 0, "files": {}},
+        "good-without-a-policy": {"code": 4, "policy": "none", "files": {}},
+        "good-under-the-policy-of-others": {"code": 3, "policy": "foreign", "files": {}},
+        "good-with-an-anchor-that-is-not-checked": {"code": 4, "anchors": ["s3"], "files": {}},
+        "good-with-an-anchor-that-is-not-there": {"code": 4, "anchors": ["evm"], "files": {}},
+    }
+    for name, (code, spoil) in STRANGER.items():
+        files = dict(good)
+        spoil(files)
+        cases[name] = {"code": code, "files": differences(good, files)}
+        if code == 3 and "sums" not in name:
+            cases[f"{name}-in-the-sums-too"] = {"code": code, "files": differences(good, sums(files))}
+    for name, (spoil, about) in LIAR.items():
+        code = 4 if "gap" in name else 3
+        cases[name] = {"code": code, "files": differences(good, maker.signed(spoil, **about))}
+    lines = [f"{json.dumps(name)}: {json.dumps(case, separators=(',', ':'))}" for name, case in sorted(cases.items())]
+    (HERE / "cases.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    print(sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file()), "bytes", len(cases), "cases")
+
+
+if __name__ == "__main__":
+    main()
