@@ -12,6 +12,7 @@ from tests.support.restoring import put_in_place
 from witnz.core.lsn import format_lsn
 from witnz.core.verdict import CheckStatus, Verdict
 from witnz.demo.server import PostgresServer
+from witnz.postgres.session import FOREIGN
 from witnz.verify.store import audit_store
 
 TABLE = "public.ledger"
@@ -142,10 +143,10 @@ def test_another_server_under_the_same_address_is_refused_and_never_read(own_ser
     put_in_place(server, other.data_dir, aside="honest")
     server.start()
     finding = wait(lambda: [f for f in scene.protected.findings() if f.cls == "epoch.restored"], "the other server")[0]
-    assert "system identifier" in finding.detail
+    assert "system identifier" in finding.detail and scene.node.journal.state.epoch is None
     verified = scene.protected.verify(TABLE)
     assert verified.verdict is Verdict.INCONCLUSIVE and verified.result.differences == []
-    assert scene.node.capture.fatal is not None, "the node reads nothing there"
+    assert not scene.node.capture.status.connected and scene.node.capture.last_error.code == FOREIGN, "nothing is read there"
     scene.stop()
     server.stop()
     put_in_place(server, server.data_dir.with_name("honest"), aside="foreign")
@@ -154,3 +155,51 @@ def test_another_server_under_the_same_address_is_refused_and_never_read(own_ser
     scene.database.sql(f"INSERT INTO {TABLE} VALUES (60, 'back', 1, NULL, '2026-02-01')")
     scene.protected.caught_up()
     assert scene.scan(TABLE)[1] == {} and scene.found(TABLE) == []
+
+
+def loaded_elsewhere(scene: Any, other: PostgresServer) -> None:
+    """A dump of the database, loaded into another cluster, which takes the place of the old one; rows were forged in it."""
+    server, name = scene.database.server, scene.database.name
+    dump = server.run("pg_dump", "-U", "postgres", "-d", name).stdout
+    scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'after the dump', 1, NULL, '2026-02-01')")
+    scene.dba(f"DELETE FROM {TABLE} WHERE id = 3")
+    scene.now("violation.delete", 3, TABLE)
+    other.sql("CREATE ROLE app_owner LOGIN; CREATE ROLE witnz LOGIN REPLICATION")
+    other.sql(f"CREATE DATABASE {name} OWNER app_owner")
+    other.run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", name, input=dump)
+    forged = f"UPDATE {TABLE} SET amount = 0 WHERE id = 7; INSERT INTO {TABLE} VALUES (99, 'forged', 1, NULL, now())"
+    other.sql(forged, dbname=name)
+    other.stop()
+    server.stop()
+    put_in_place(server, other.data_dir, aside="old")
+    server.start()
+
+
+@pytest.mark.slow
+def test_a_dump_loaded_into_a_new_cluster_is_an_epoch_once_an_operator_says_so(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16))
+    scene.protected.caught_up()
+    loaded_elsewhere(scene, own_server(version=16))
+    restores = lambda: [f for f in scene.protected.findings() if f.cls == "epoch.restored"]  # noqa: E731
+    (stranger,) = wait(restores, "the other system")
+    assert scene.protected.verify(TABLE).result.differences == []
+    scene.protected.approve(stranger)
+    (moved,) = wait(restores, "what the other system holds")
+    assert f"{TABLE}: lost 1 (50), regained 1 (3); {TABLE}: 2 row(s) that were never recorded" in moved.detail
+    assert "2 other table(s): nothing" in moved.detail
+    epoch = wait(lambda: scene.node.journal.state.epoch, "the epoch record")
+    assert epoch.system == stranger.key
+    found = [(f.cls, f.key) for f in scene.protected.findings(TABLE) if f.cls.startswith("row.")]
+    assert sorted(found) == [("row.inserted", "99"), ("row.modified", "7")]
+    verified = scene.protected.verify("public.untouched")
+    assert (verified.verdict, verified.result.differences) == (Verdict.INCONCLUSIVE, [])
+    scene.protected.approve(moved)
+    scene.caught_up_again()
+    scene.wait_bridged("public.untouched", "billing.audit_logs")
+    scene.assert_bystanders_verified()
+    for each in scene.protected.findings(TABLE):
+        scene.protected.approve(each)
+    scene.wait_bridged(TABLE)
+    scene.assert_bystanders_verified(TABLE)
+    scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 8")
+    scene.now("violation.update", 8, TABLE)

@@ -8,7 +8,7 @@ Rules of this file:
     table must not retain WAL, nor block the server's shutdown.
 3.  What is received is committed as soon as the stream is drained, and at least every COMMIT_S while it is not.
 4.  Errors are retried with back-off and jitter, the slower the more they look like something that somebody has to put right
-    (a full disk, a password, a missing grant); only what no trying mends stops the capture: a damaged store, another database,
+    (a full disk, a password, a missing grant, another database); only what no trying mends stops the capture: a damaged store,
     a mistake in this program.
 """
 
@@ -61,7 +61,8 @@ STEP_S = 0.02  # between two steps of what is being opened, while nothing arrive
 POLL_S = 1.0
 ACK_IDLE_S = 1.0
 UNREACHABLE_AFTER_S = 10.0
-PASSING = frozenset({PUBLICATION_MISSING, IN_RECOVERY})  # it may be made again; a restored server ends its recovery
+PASSING = frozenset({PUBLICATION_MISSING, IN_RECOVERY, FOREIGN})
+"""It may be made again; a restored server ends its recovery; an operator decides."""
 
 # Gone in a moment, most likely; of a lost slot the next connection finds the state and records the gap.
 SOON = (DatabaseUnreachable, SlotLost, StoreLocked)
@@ -170,7 +171,7 @@ class Capture:
         if self.status.connected:
             self.status.connected, self.status.since = False, now
         self.status.error, self.status.code, self.status.hint = error.message, error.code, error.hint
-        if not isinstance(error, SOON + LATER) or error.code == FOREIGN:
+        if not isinstance(error, SOON + LATER):
             self._end(error)
             return
         log.warning("recording was interrupted", code=error.code, reason=error.message, hint=error.hint)

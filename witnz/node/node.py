@@ -26,7 +26,7 @@ from witnz.core.finding import Finding
 from witnz.core.journal_rules import COVERAGE_CLASSES
 from witnz.core.record import Record
 from witnz.ending import end_threads
-from witnz.errors import ConfigError, DatabaseError, Inconclusive, UsageError, WitnzError
+from witnz.errors import ConfigError, DatabaseError, Inconclusive, ReplicationImpossible, UsageError, WitnzError
 from witnz.metrics import Metrics
 from witnz.node.anchor_lane import Parts as AnchorParts
 from witnz.node.anchoring import Anchoring
@@ -64,7 +64,7 @@ from witnz.node.verification import Verification, Verified
 from witnz.node.watch import CatalogWatch
 from witnz.node.wishes import Wishes
 from witnz.postgres.publication import publication_names
-from witnz.postgres.session import Conninfo, classify_error, connect
+from witnz.postgres.session import FOREIGN, Conninfo, classify_error, connect
 from witnz.store import meta
 from witnz.store.database import Database
 from witnz.store.datadir import DataDir, StoreLock
@@ -269,10 +269,16 @@ class Node:
         if self.peering is not None:
             self.peering.start()
         with self.catalog() as conn:
-            if self.source.check(conn):
-                self.capture.recorder = self._make_recorder()
-            self.wishes.compare(self.generations.leaves())
-            self.protection.open_configured(conn)
+            try:
+                if self.source.check(conn):
+                    self.capture.recorder = self._make_recorder()
+            except ReplicationImpossible as refused:
+                if refused.code != FOREIGN:
+                    raise
+                log.error("nothing is recorded", reason=refused.message, hint=refused.hint)  # until somebody decides
+            else:
+                self.wishes.compare(self.generations.leaves())
+                self.protection.open_configured(conn)
         self.capture.start()
         self.anchoring.start(self._spawn, self._stop, publish=chores)
         if chores:

@@ -14,6 +14,7 @@ from witnz.core.classify import Rules
 from witnz.core.names import parse_table_name
 from witnz.errors import WitnzError
 from witnz.node.plan import Plan
+from witnz.node.restores import is_foreign
 from witnz.postgres import catalog
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 
@@ -92,6 +93,9 @@ class Protection:
         node = self._node
         with node.catalog() as conn:
             state = node.state(table)
-            info = catalog.table_by_oid(conn, state.oid)
+            if is_foreign(node.journal.state, table, state.generation):
+                info = catalog.find_table(conn, *parse_table_name(table))  # another system has other OIDs
+            else:
+                info = catalog.table_by_oid(conn, state.oid)
             if info is not None:
                 node.generations.decided(state, info, reason)

@@ -20,14 +20,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import structlog
 
 from witnz.core.finding import CLASSES
 from witnz.core.journal_facts import LogHead, TableRecord
+from witnz.core.journal_view import JournalView
 from witnz.core.lsn import format_lsn, parse_lsn
 from witnz.core.record import Record, parse_record
 from witnz.errors import StoreCorrupt, WitnzError
-from witnz.node.findings import CLOSED, REPAIRED, FindingBook
+from witnz.node.comparing import Compared, compare
+from witnz.node.findings import APPROVED, CLOSED, REPAIRED, FindingBook
 from witnz.node.heads import PENDING, from_items, head_at, to_items
 from witnz.node.journal import Journal
 from witnz.node.rewinding import Extent, Loss, beyond, cut, derive_state, extent_of, rewind
@@ -36,6 +39,7 @@ from witnz.postgres.session import Identity
 from witnz.store import findings, journal, logs, meta, undo
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
+from witnz.verify.live import MAX_DIFFERENCES
 from witnz.verify.replay import held_size
 
 log = structlog.get_logger(__name__)
@@ -50,7 +54,8 @@ SETTLED_BELOW = (1 << 63) - 1
 class Restore:
     """A restore that was noticed: which server it is now, and where it left the course of history that was recorded.
 
-    ``switch_lsn``: of another system than before, where its own WAL stood.  ``said``: which rows were lost, of what is sealed.
+    ``switch_lsn``: 0 for another system than before, whose positions say nothing about the recorded ones.  ``said``: which rows
+    were lost, of what is sealed.
     """
 
     system: str
@@ -118,8 +123,39 @@ class Restores:
             elif self.pending is None:
                 self._seal()
 
-    def begin(self, seen: Identity, switch_lsn: int, reason: str, confirmed: int) -> None:
-        """Take everything back to ``switch_lsn``; the stream goes on from ``confirmed``, where the new slot begins."""
+    def is_welcome(self, system: str) -> bool:
+        """Whether an operator has said that this other system is the database from now on."""
+        with self._db.read() as conn:
+            found = findings.list_findings(conn, classes=["epoch.restored"])
+        return any(finding.key == system and finding.state == APPROVED for finding in found)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the database is another system than before, and nobody has accepted yet what it holds."""
+        restore, state = self.pending, self._journal.state
+        if restore is not None and self._switch(restore) is None:
+            return True
+        current = ((table, record.generation) for table, record in state.tables().items())
+        return any(is_foreign(state, *log) and state.open_gap(log[0]) is not None for log in current)
+
+    def compare(self, scanning: psycopg.Connection[Any]) -> list[Compared]:
+        """What another system holds of every table."""
+        with self._db.read() as conn:
+            records = [parse_record(leaf) for leaf in journal.records(conn)]
+            return [compare(scanning, conn, row, _table_record(records, row)) for row in self._rows(conn)]
+
+    def begin(
+        self,
+        seen: Identity,
+        switch_lsn: int,
+        reason: str,
+        confirmed: int,
+        compared: Sequence[Compared] | None = None,
+    ) -> None:
+        """Take everything back to ``switch_lsn``; the stream goes on from ``confirmed``, where the new slot begins.
+
+        ``compared``: of another system, what it holds.
+        """
         state = self._journal.state
         restore = Restore(seen.system, seen.timeline, switch_lsn, reason)
         known = self._is_journalled(restore)
@@ -128,7 +164,9 @@ class Restores:
             rows = self._rows(conn)
             unsealed = [self._drop_unsealed(conn, row, restore, records) for row in rows]
             losses = [self._take_back(conn, logs.get_log(conn, row.id), restore, records) for row in rows]
-            said, at = _said(losses), format_lsn(switch_lsn)
+            said, at = _said(losses if compared is None else compared), format_lsn(switch_lsn)
+            for each in compared or ():
+                self._open_foreign(conn, each)
             if not known:
                 restore = replace(restore, said=said)
                 detail = restore.whole_reason
@@ -136,6 +174,7 @@ class Restores:
                     detail += f"; of what only this node had recorded, never sealed: {_said(unsealed)}"
                 self._book.open(conn, cls="epoch.restored", key=at, lsn=at, found=said, detail=detail)
                 meta.save_value(conn, PENDING, restore.to_json())
+            meta.save_value(conn, "system", seen.system)
             meta.save_value(conn, "timeline", str(seen.timeline))
             meta.save_value(conn, "acked", str(confirmed))
             meta.save_value(conn, "position", str(confirmed))
@@ -145,14 +184,30 @@ class Restores:
         if self.alone:
             self.step()
 
+    def _open_foreign(self, conn: sqlite3.Connection, compared: Compared) -> None:
+        table = compared.loss.table
+        for row in compared.foreign[:MAX_DIFFERENCES]:
+            self._book.open(
+                conn,
+                cls=row.cls,
+                table=table,
+                generation=self._journal.state.tables()[table].generation,
+                key=row.key,
+                seq=row.seq,
+                recorded=row.recorded.hex() if row.recorded else None,
+                found=row.found.hex() if row.found else None,
+                detail="the row of the new database was never recorded like that",
+            )
+
     def _rows(self, conn: sqlite3.Connection) -> list[LogRow]:
         """The logs that are being recorded into, each of its table's current generation."""
         tables = self._journal.state.tables()
         active = logs.list_logs(conn, "active")
         return [row for row in active if row.table in tables and tables[row.table].generation == row.generation]
 
-    def _switch(self, restore: Restore) -> int | None:
-        return restore.switch_lsn if restore.system == self._journal.state.system else None
+    @staticmethod
+    def _switch(restore: Restore) -> int | None:
+        return restore.switch_lsn or None
 
     def _drop_unsealed(self, conn: sqlite3.Connection, row: LogRow, restore: Restore, records: Sequence[Record]) -> Loss:
         """What this node alone knows and the database does not hold goes to the evidence; the rest is alike on every node."""
@@ -290,7 +345,12 @@ def _table_record(records: Sequence[Record], row: LogRow) -> TableRecord:
     raise StoreCorrupt(f"the store records {row.table}/{row.generation}, and no table record of the journal adopted it")
 
 
-def _said(losses: Sequence[Loss]) -> str:
+def is_foreign(state: JournalView, table: str, generation: int) -> bool:
+    """Whether a generation ended because the database is another system now, whose tables it says nothing about."""
+    return state.ended_at(table, generation) is not None and state.switched_at(table, generation) is None
+
+
+def _said(losses: Sequence[Loss | Compared]) -> str:
     """What a restore did, table by table, at most MAX_SAID_BYTES."""
     told = [str(loss) for loss in losses if loss]
     if not told:

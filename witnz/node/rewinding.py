@@ -77,12 +77,15 @@ def extent_of(conn: sqlite3.Connection, row: LogRow, state: JournalState, switch
         state.switched_at(row.table, row.generation),
     )
     if ended is not None:  # restored once more before anybody accepted the restore of before
-        if switch_lsn is None:
+        if switch_lsn is None or before is None:
             return Extent(held_size(conn, row, state), ended.size, row.size)
-        if before is not None and switch_lsn >= before:
+        if switch_lsn >= before:
             return Extent(held_size(conn, row, state), ended.size, _kept(conn, row, ended.size, switch_lsn))
         return Extent(held_until(conn, row, switch_lsn, ended.size), ended.size, ended.size)
-    held = row.size if switch_lsn is None else held_until(conn, row, switch_lsn, row.size)
+    if switch_lsn is None:
+        size = sealed.size if sealed is not None else row.size
+        return Extent(size, size, size)
+    held = held_until(conn, row, switch_lsn, row.size)
     final = max(held, sealed.size if sealed is not None else 0)
     return Extent(held, final, final)
 
@@ -109,12 +112,12 @@ def rewind(
     gone = chain(entries.entries(conn, row.id, extent.held + 1, extent.final), entries.entries(conn, row.id, extent.kept + 1))
     touched = _touched(gone, keyed=row.keyed)
     if touched is not None and not touched and extent.kept == row.size:
-        return _loss(row.table, {}, {})
+        return loss_of(row.table, {}, {})
     before = _applied(conn, row, touched)
     if extent.kept < row.size:
         cut(conn, row, extent.kept)
     derive_state(conn, get_log(conn, row.id), extent, record, records, state)
-    return _loss(row.table, before, _applied(conn, row, touched))
+    return loss_of(row.table, before, _applied(conn, row, touched))
 
 
 def cut(conn: sqlite3.Connection, row: LogRow, size: int) -> None:
@@ -167,7 +170,8 @@ def _applied(conn: sqlite3.Connection, row: LogRow, keys: set[bytes] | None) -> 
     return found
 
 
-def _loss(table: str, before: dict[str, Counter[bytes | None]], after: dict[str, Counter[bytes | None]]) -> Loss:
+def loss_of(table: str, before: dict[str, Counter[bytes | None]], after: dict[str, Counter[bytes | None]]) -> Loss:
+    """The difference between two states of a table, each the hashes of its rows by the rows' names."""
     lost, regained, earlier = [], [], []
     for name in sorted(before.keys() | after.keys(), key=lambda name: (len(name), name)):
         then, now = before.get(name, Counter()), after.get(name, Counter())

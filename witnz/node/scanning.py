@@ -11,6 +11,7 @@ import psycopg
 from witnz.core.names import parse_table_name
 from witnz.errors import Inconclusive, WitnzError
 from witnz.node.journal import Journal
+from witnz.node.restores import is_foreign
 from witnz.node.rootscan import RootScan
 from witnz.node.source import require_recorded_source
 from witnz.node.table_state import TableState
@@ -41,6 +42,8 @@ class Scanning:
             raise Inconclusive(f"the database cannot be read: {error.message}") from None
         with conn:
             require_recorded_source(conn, self._journal, self._db)
+            if is_foreign(self._journal.state, state.name, state.generation):
+                raise Inconclusive(f"a new generation of {state.name} is being opened, as the database is another system now")
             info = catalog.table_by_oid(conn, state.oid)
             if info is None or info.witnz_name != state.name:
                 info = catalog.find_table(conn, *parse_table_name(state.name))

@@ -45,14 +45,27 @@ class Elsewhere:
     message: str
 
 
-def elsewhere(identity: Identity, state: JournalView, known_timeline: int | None) -> Elsewhere | None:
-    """None where ``identity`` is the recorded source.  ``known_timeline``: what the store says; None: as the journal has it."""
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The system and timeline that this node left off at, as its store says; None: as the journal has it."""
+
+    system: str | None
+    timeline: int | None
+
+    @classmethod
+    def of(cls, db: Database) -> Left:
+        with db.read() as conn:
+            return cls(meta.load_value(conn, "system"), meta.load_number(conn, "timeline"))
+
+
+def elsewhere(identity: Identity, state: JournalView, left: Left) -> Elsewhere | None:
+    """None where ``identity`` is the recorded source."""
     if identity.in_recovery:
         return Elsewhere("standby", "the server is a standby: what it shows can not be verified exactly")
-    if identity.system != state.system:
+    if identity.system != state.system or identity.system != (left.system or state.system):
         recorded = f"system identifier {identity.system}, the journal says {state.system}"
         return Elsewhere("system", f"this is another database cluster: {recorded}")
-    timeline = known_timeline or state.timeline
+    timeline = left.timeline or state.timeline
     if identity.timeline != timeline:
         return Elsewhere("timeline", f"the server is on timeline {identity.timeline}, the stream was read from {timeline}")
     return None
@@ -63,14 +76,9 @@ def require_recorded_source(conn: psycopg.Connection[Any], journal: Journal, db:
 
     What another server's catalog and tables show says nothing about the recorded ones (architecture.md 7).
     """
-    other = elsewhere(server_identity(conn), journal.state, _known_timeline(db))
+    other = elsewhere(server_identity(conn), journal.state, Left.of(db))
     if other is not None:
         raise Inconclusive(other.message)
-
-
-def _known_timeline(db: Database) -> int | None:
-    with db.read() as conn:
-        return meta.load_number(conn, "timeline")
 
 
 class SourceGuard:
@@ -102,21 +110,37 @@ class SourceGuard:
         ``publication_missed``: the stream ended because a publication was missing when something happened.  The slot can never
         be read past that place, so, as soon as the publications are there again, it is given up for a new one.
         """
-        identity = server_identity(conn)
-        other = elsewhere(identity, self._journal.state, _known_timeline(self._db))
+        if self._went_elsewhere(conn):
+            return True
+        filled = self._check_slot(conn, publication_missed=publication_missed)
+        self._require_decided()
+        return filled
+
+    def _went_elsewhere(self, conn: psycopg.Connection[Any]) -> bool:
+        """Whether the server is not where it was left, so that a new epoch began."""
+        identity, left = server_identity(conn), Left.of(self._db)
+        other = elsewhere(identity, self._journal.state, left)
         if other is not None and other.kind != "timeline":
-            self._refuse(identity, other)
-        acked, position = self._number("acked"), self._number("position")
-        now = insert_lsn(conn)
-        state = slots.slot_state(conn, self._slot)
+            self._move(identity, other)
+            return True
+        if left.system is None:
+            with self._db.write() as store:
+                meta.save_value(store, "system", identity.system)
+        now, reached = insert_lsn(conn), max(self._number("acked"), self._number("position"))
+        slot = slots.slot_state(conn, self._slot)
         if other is not None:
-            if not self._follow(conn, identity, state, max(acked, position)):
-                return True
-        elif position and now < max(acked, position):
+            return not self._follow(conn, identity, left.timeline or self._journal.state.timeline, slot, reached)
+        if self._number("position") and now < reached:
             # Restored without recovery: the checkpoint of its start lies behind everything that was restored.
             back_at = min(now, checkpoint_lsn(conn))
-            self._begin_epoch(identity, state, back_at, "the server's WAL went back to before what was recorded")
+            self._begin_epoch(identity, slot, back_at, "the server's WAL went back to before what was recorded")
             return True
+        return False
+
+    def _check_slot(self, conn: psycopg.Connection[Any], *, publication_missed: bool) -> bool:
+        """Leave a slot that can be read from; whether the stored position had to be set anew."""
+        acked, now = self._number("acked"), insert_lsn(conn)
+        state = slots.slot_state(conn, self._slot)
         lost = None
         if state is None:
             lost = f"replication slot {self._slot} does not exist any more"
@@ -153,18 +177,43 @@ class SourceGuard:
 
     # -- another course of history --------------------------------------------------------------------------------------------
 
-    def _refuse(self, identity: Identity, other: Elsewhere) -> None:
-        """Raises ReplicationImpossible; another system is a finding."""
+    def _move(self, identity: Identity, other: Elsewhere) -> None:
+        """Raises ReplicationImpossible; another system is a finding, unless an operator has said that it is the database."""
         if other.kind == "standby":
             raise ReplicationImpossible(other.message, hint="connect witnz to the primary", code=IN_RECOVERY)
-        with self._db.write() as store:
-            recorded = f"system identifier {identity.system}, recorded {self._journal.state.system}"
-            self._book.open(store, cls="epoch.restored", detail=recorded)
-        raise ReplicationImpossible(other.message, hint="point database.host at the recorded server", code=FOREIGN)
+        if identity.system != self._journal.state.system and not self._restores.is_welcome(identity.system):
+            detail = f"system identifier {identity.system}, recorded {self._journal.state.system}: nothing is read there"
+            with self._db.write() as store:
+                self._book.open(store, cls="epoch.restored", key=identity.system, detail=detail)
+            raise ReplicationImpossible(
+                other.message,
+                hint="point database.host at the recorded server; or approve the finding, if a dump was loaded there",
+                code=FOREIGN,
+            )
+        if self._restores.pending is None:
+            self._restores.prepare()
+            with connect(self._conninfo, scan=True, application_name="witnz compare") as scanning:
+                compared = self._restores.compare(scanning)
+                slot = slots.slot_state(scanning, self._slot)
+                if slot is not None:
+                    slots.drop_slot(scanning, self._slot)
+            reason = f"system {self._journal.state.system} was left for {identity.system}: a dump that was loaded elsewhere"
+            self._restores.begin(identity, 0, reason, self._create(), compared)
+        self._require_decided()
 
-    def _follow(self, conn: psycopg.Connection[Any], identity: Identity, slot: SlotState | None, reached: int) -> bool:
+    def _require_decided(self) -> None:
+        """Raises ReplicationImpossible while nobody has accepted what another system holds; its slot keeps the stream."""
+        if self._restores.undecided:
+            raise ReplicationImpossible(
+                "the database is another system than before, and nobody has accepted yet what it holds",
+                hint="`witnz findings list` shows what was lost; approve it with an operator's key",
+                code=FOREIGN,
+            )
+
+    def _follow(
+        self, conn: psycopg.Connection[Any], identity: Identity, known: int, slot: SlotState | None, reached: int
+    ) -> bool:
         """The timeline was left: whether the slot came along, so that the stream goes on where it was, without a hole."""
-        known = _known_timeline(self._db) or self._journal.state.timeline
         left_at = switch_lsn(self._conninfo, known, identity.timeline)
         where = f"timeline {known} was left for {identity.timeline}"
         confirmed = None if slot is None or slot.lost else slot.confirmed_flush_lsn

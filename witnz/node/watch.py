@@ -30,17 +30,26 @@ from witnz.node.findings import CLOSED, FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.generations import Generations
 from witnz.node.journal import Journal
+from witnz.node.restores import is_foreign
 from witnz.node.source import require_recorded_source
 from witnz.node.table_state import ACTIVE, TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
-from witnz.postgres.publication import Departure, PublicationState, departures, expected_publications, publication_state
+from witnz.postgres.publication import (
+    Departure,
+    PublicationState,
+    departures,
+    expected_publications,
+    publication_names,
+    publication_state,
+)
 from witnz.postgres.wal import insert_lsn
 from witnz.store import findings, meta
 from witnz.store.database import Database
 
 log = structlog.get_logger(__name__)
 
+WATCHED_EPOCH = "watched_epoch"  # the newest epoch record that the looks have taken note of
 SAVE_S = 60.0  # how stale the stored position of the last look may be
 
 States = Callable[[], list[TableState]]
@@ -71,7 +80,9 @@ class CatalogWatch:
             if self._known_to_be_source() is not conn:  # a connection leads to one server, and a primary keeps its timeline
                 require_recorded_source(conn, self._journal, self._db)
                 self._known_to_be_source = weakref.ref(conn)
-            states = self._states()
+            journal = self._journal.state
+            states = [state for state in self._states() if not is_foreign(journal, state.name, state.generation)]
+            self._forget_other_system()
             infos = catalog.load_tables(conn, sorted({state.oid for state in states}))
             opened: list[str | None] = []
             opened += self._definitions.look(conn, [s for s in states if s.status == ACTIVE], insert_lsn(conn))
@@ -84,6 +95,20 @@ class CatalogWatch:
             opened += self._publications(conn, [state for state in states if state.oid in infos])
             self.looks += 1
         return [finding for finding in opened if finding is not None]
+
+    def _forget_other_system(self) -> None:
+        """What was seen of the publications of another system says nothing about those of this one."""
+        epoch = self._journal.state.epoch
+        if epoch is None or epoch.switch_lsn:
+            return
+        with self._db.read() as conn:
+            if meta.load_number(conn, WATCHED_EPOCH) == epoch.seq:
+                return
+        self._seen.clear()
+        with self._db.write() as conn:
+            for name in publication_names(self._publication):
+                meta.save_value(conn, f"publication/{name}", None)
+            meta.save_value(conn, WATCHED_EPOCH, epoch.seq)
 
     # -- tables ---------------------------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ SCAN_PINNED: Final[Mapping[str, str]] = {**PINNED, "row_security": "off", "synch
 # A server that vanished without a FIN is noticed within this time, by the acknowledgements of our own status messages.
 _KEEPALIVE: Final = {"keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3", "tcp_user_timeout": "40000"}
 FOREIGN: Final = "database.foreign"
-"""The code of the error that says that another database answers under the address than the one that was recorded."""
+"""The code of the error that says that another database answers than the recorded one, and nobody has accepted that yet."""
 _OWN_PARAMETERS: Final = ("replication", "client_encoding", "connect_timeout", "application_name", "fallback_application_name")
 
 
