@@ -191,7 +191,7 @@ class Answers:
         with self._db.read() as conn:
             for table, generation in wanted:
                 row = logs.find_log(conn, table, generation)
-                if row is not None:
+                if row is not None and row.secret:  # what was forgotten by order is nobody's any more
                     secrets[table, generation] = row.secret
         lines = tuple(self._keys.log.lines())
         log.info("keys were handed over", to=caller, generations=len(secrets))

@@ -25,6 +25,7 @@ from witnz.core.canonical import parse_canonical
 from witnz.core.entry import parse_schema_hint
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import TableRecord
+from witnz.core.keyplan import state_key_of_text
 from witnz.core.lsn import format_lsn
 from witnz.core.record import Record, parse_record
 from witnz.core.rowline import row_hash
@@ -43,7 +44,7 @@ from witnz.node.log_key import fetch_handed, save_log_key
 from witnz.node.log_notes import LogNotes
 from witnz.node.sources import NotFetched, Sources
 from witnz.postgres import catalog
-from witnz.store import entries, images, importing, logs, meta
+from witnz.store import entries, erasures, images, importing, logs, meta
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
@@ -110,9 +111,10 @@ class CatchUp:
         for at in range(0, max(1, len(wanted)), handover.MAX_LOGS):
             part = wanted[at : at + handover.MAX_LOGS]
 
-            handed = fetch_handed(self._home.identity, self._home.node_id, state, self._sources, part, commitments)
+            optional = {log for log in part if _may_be_forgotten(state, log)}
+            handed = fetch_handed(self._home.identity, self._home.node_id, state, self._sources, part, commitments, optional)
             save_log_key(self._home.keys_dir, self._home.cluster, handed, state)
-            secrets |= {log: handed.secrets[log] for log in part}
+            secrets |= {log: handed.secrets.get(log, b"") for log in part}
         return secrets
 
     # -- table logs -----------------------------------------------------------------------------------------------------------
@@ -126,6 +128,9 @@ class CatchUp:
         secrets = self.keys(state, missing, {key: record.secret_sha256 for key, record in tables.items()})
         added = 0
         for key in sorted(targets):
+            if self._is_pruned(state, key):
+                self._take_pruned(state, tables[key], targets[key])
+                continue
             added += self._one(state, tables[key], targets[key], secrets.get(key) or self._secret(key) or b"", position)
         self._finish(state, records)
         return added
@@ -135,6 +140,9 @@ class CatchUp:
         records = self._records()
         key = table, generation
         record = _tables(records)[key]
+        if self._is_pruned(state, key):
+            self._take_pruned(state, record, targets_of(records, state)[key])
+            return
         secret = self._secret(key) or self.keys(state, [key], {key: record.secret_sha256})[key]
         self._one(state, record, targets_of(records, state)[key], secret, position)
         self._finish(state, records)
@@ -153,6 +161,28 @@ class CatchUp:
                 if kept is not None:
                     raise
                 kept = self._set_aside(diverged)
+
+    def _is_pruned(self, state: JournalState, key: Log) -> bool:
+        """Whether nobody is to have the entries of a generation any more."""
+        current = state.current_table(key[0])
+        return state.orders.pruning(*key) is not None and (current is None or current.generation != key[1])
+
+    def _take_pruned(self, state: JournalState, record: TableRecord, target: Target) -> None:
+        """Of a pruned generation its hashes; what this node has of it in part goes, what it has whole it prunes itself."""
+        with self._home.db.read() as conn:
+            row = logs.find_log(conn, record.table, record.generation)
+        if row is not None and row.status in ("ended", "pruned"):
+            return
+        if row is not None:
+            with self._home.db.write() as conn:
+                logs.drop_log(conn, row.id)
+        notes = LogNotes(*self._columns(record), root=self._root(state, record))
+        log_id = self._logs.pruned(record, target.head, notes.to_json())
+        with self._home.db.write() as conn:
+            for order in state.orders.erasures(record.table, record.generation):
+                keys = [(state_key_of_text(key), erasures.NOTHING) for key in order.keys]
+                erasures.add(conn, log_id, order.seq, order.base, keys)
+        log.info("hashes of a pruned log were fetched", table=record.table, generation=record.generation)
 
     def _one(self, state: JournalState, record: TableRecord, target: Target, secret: bytes, position: int) -> int:
         """Fetch one generation; the own stream goes on where it ends."""
@@ -296,6 +326,13 @@ def _image(value: Any, path: str) -> None:
 
 
 _IMAGES = members({"rows": list_of(_image, high=TILE)})
+
+
+def _may_be_forgotten(state: JournalState, log: Log) -> bool:
+    """Whether an order may have had the other members forget the secret of a generation, or of a partition derived from it."""
+    current = state.current_table(log[0])
+    ended = current is None or current.generation != log[1]
+    return ended and (state.orders.pruning(*log) is not None or bool(state.orders.all_erasures()))
 
 
 def _tables(records: Iterable[Record]) -> dict[Log, TableRecord]:

@@ -32,14 +32,15 @@ from witnz.core.merkle import HASH_BYTES
 from witnz.core.names import log_origin
 from witnz.core.record import Record
 from witnz.core.shape import base64_bytes, boolean, list_of, members, spelled
-from witnz.core.tiles import TILE, parse_entry_bundle
+from witnz.core.tiles import TILE, Tree, parse_entry_bundle
 from witnz.errors import FormatError, ProofError, StoreError
 from witnz.node.answers import TAIL_ENTRIES
 from witnz.node.sealed_tree import SealedTree
 from witnz.node.sources import NotFetched, Sources
-from witnz.store import entries, importing, logs, tablelog
+from witnz.store import entries, forgetting, importing, logs, tablelog
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
+from witnz.store.treestore import save_tiles
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +137,34 @@ class LogFetch:
         if row is None:
             raise StoreError(f"the log of {record.table} was not made")
         return row
+
+    def pruned(self, record: TableRecord, head: LogHead | None, notes: str) -> int:
+        """Take the hashes of a log whose entries were removed by order, held against the root at its end; the log's id.
+
+        Raises NotFetched, WrongAnswer.
+        """
+        return self._sources.first(f"the hashes of {record.table}", lambda node: self._pruned_from(node, record, head, notes))
+
+    def _pruned_from(self, node: str, record: TableRecord, head: LogHead | None, notes: str) -> int:
+        asked = {"table": record.table, "generation": record.generation}
+        with self._db.write() as conn:
+            before = logs.find_log(conn, record.table, record.generation)
+            if before is not None:
+                logs.drop_log(conn, before.id)
+        row = self.begin(record, b"", notes)
+        size, tree = (0 if head is None else head.size), Tree()
+        for n in range((size + TILE - 1) // TILE):
+            data = self._sources.ask(node, "join.tile", {**asked, "level": 0, "n": n, "size": size})
+            if len(data) != min(TILE, size - n * TILE) * HASH_BYTES:
+                raise ProofError(f"tile 0/{n} of {record.table}: expected another number of hashes")
+            completed = tree.append([data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)])
+            with self._db.write() as conn:
+                save_tiles(conn, row.id, tree, completed)
+        if head is not None and tree.root() != head.root:
+            raise ProofError(f"the hashes of {record.table}, generation {record.generation}, do not lead to its last root")
+        with self._db.write() as conn:
+            forgetting.register_pruned(conn, row.id, tree, head.chain if head is not None else row.chain)
+        return row.id
 
     # -- what a seal covers ---------------------------------------------------------------------------------------------------
 

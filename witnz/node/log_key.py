@@ -6,7 +6,7 @@ so are the generations' secrets, each of which its ``table`` record commits to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from witnz.core.journal import JournalState
@@ -27,16 +27,17 @@ def fetch_handed(
     sources: Sources,
     wanted: Sequence[Log] = (),
     commitments: Mapping[Log, str] | None = None,
+    optional: Collection[Log] = (),
 ) -> Handed:
     """The log key and the secrets of these generations from the first member whose answer holds.
 
-    Raises NotFetched, WrongAnswer.
+    ``optional``: those that may have been forgotten by order.  Raises NotFetched, WrongAnswer.
     """
 
     def take(node: str) -> Handed:
         asked = handover.ask(identity, state.cluster_id, node_id, wanted)
         handed = asked.open(sources.ask(node, "join.keys", asked.body), state.members[node])
-        _check(handed, state, wanted, commitments or {})
+        _check(handed, state, [log for log in wanted if log in handed.secrets or log not in optional], commitments or {})
         return handed
 
     return sources.first("the log key and the secrets", take)

@@ -15,7 +15,7 @@ import sqlite3
 from typing import Final
 
 from witnz.core.hashing import leaf_hashes
-from witnz.core.tiles import TILE
+from witnz.core.tiles import TILE, Tree
 from witnz.errors import StoreError
 from witnz.store import logs, meta
 from witnz.store.database import Database
@@ -45,14 +45,24 @@ def begin_pruning(conn: sqlite3.Connection, row: LogRow) -> None:
     if row.status != "ended":
         raise StoreError(f"the log of {row.table}, generation {row.generation}, has not ended, so it is not pruned")
     full = row.size // TILE
-    last = leaf_hashes(tail_entries(conn, row.id, full))
-    if last:
-        tile = (row.id, 0, full, b"".join(last))
-        conn.execute("INSERT OR REPLACE INTO tiles (log, level, n, hashes) VALUES (?, ?, ?, ?)", tile)
+    _keep_last(conn, row.id, full, b"".join(leaf_hashes(tail_entries(conn, row.id, full))))
     for table in _OF_A_PRUNED_LOG:
         conn.execute(f"DELETE FROM {table} WHERE log = ?", (row.id,))  # noqa: S608  names from the list above
     forget_secret(conn, row)
     logs.set_status(conn, row.id, "pruned")
+
+
+def register_pruned(conn: sqlite3.Connection, log_id: int, tree: Tree, chain: str) -> None:
+    """A log of which other members gave the hashes, already checked and stored but for the newest partial tile of level 0."""
+    _keep_last(conn, log_id, tree.size // TILE, tree.partial(0))
+    conn.execute("UPDATE logs SET size = ?, chain = ?, status = 'pruned' WHERE id = ?", (tree.size, chain, log_id))
+
+
+def _keep_last(conn: sqlite3.Connection, log_id: int, n: int, hashes: bytes) -> None:
+    """Keep the leaf hashes behind the last complete block as a tile: there are no entries to compute them from."""
+    if hashes:
+        row = (log_id, 0, n, hashes)
+        conn.execute("INSERT OR REPLACE INTO tiles (log, level, n, hashes) VALUES (?, ?, ?, ?)", row)
 
 
 def prune_more(conn: sqlite3.Connection, log_id: int) -> bool:
