@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.erasures import started
 from tests.support.joining import Growth
 from tests.support.postgres import create_database
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
 from witnz.ending import end_threads
 from witnz.node.node import Node
-from witnz.store import findings, journal, live, logs
+from witnz.store import entries, erasures, findings, journal, live, logs
 from witnz.verify.live import LiveVerifier
 from witnz.verify.store import audit_store
 from witnz.verify.stream import PATIENCE
@@ -127,3 +128,29 @@ def test_what_nobody_has_sealed_is_taken_where_the_others_tell_it_alike(growth: 
     assert "join.tail" in growth.fellows["node3"].asked
     as_copied(growth)
     goes_on(growth)
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_gets_the_hashes_of_what_was_pruned_and_no_secret_that_was_forgotten(growth: Growth) -> None:
+    clean = started(growth.first)
+    clean.order("public.prices", ["7"])
+    growth.database.sql("DELETE FROM prices WHERE product = 7")
+    clean.await_erased("public.prices", 1)
+    clean.prune("public.ledger", 1)
+    clean.await_pruned("public.ledger", 1)
+    growth.database.sql(MORE)
+    growth.prepare()
+    growth.first.caught_up()
+    growth.first.node.seal_now()
+    growth.add_members()
+    growth.stand()
+    growth.join()
+    with growth.store("node1") as one, growth.store("node2") as two:
+        for row in logs.list_logs(one):
+            twin = logs.find_log(two, row.table, row.generation)
+            assert twin is not None
+            assert (twin.size, twin.chain, twin.secret, twin.status) == (row.size, row.chain, row.secret, row.status)
+            assert entries.root_at(two, twin.id, twin.size) == entries.root_at(one, row.id, row.size)
+        assert erasures.erased_rows(two, "public.prices") == 1
+    audit = audit_store(growth.folder / "node2/data/witnz.db")
+    assert audit.verdict is Verdict.VERIFIED, audit.checks

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ from witnz.store.logs import LogRow
 log = structlog.get_logger(__name__)
 
 MAX_KEYS: Final = 300  # what surely fits into one record
+SEAL_WAIT_S: Final = 20.0
+SEAL_POLL_S: Final = 0.1
 CLASSES: Final = ("violation.delete", "change.unapproved")
 _FORMS: Final = {
     16: ("boolean", re.compile("[tf]")),
@@ -80,16 +83,24 @@ class Erasing:
         expected = self.body(str(body.get("table")), keys, str(body.get("reason")))
         if any(body.get(name) != value for name, value in expected.items()):
             raise UsageError("the order does not say what this node would carry out now", hint="ask for it, and sign it, anew")
-        self._seal()
-        sealed = self._journal.state.last_sealed(expected["table"], expected["generation"])
-        with self._db.read() as conn:
-            row = self._log(conn, expected["table"])
-            there = live.applied_many(conn, row.id, [state_key_of_text(key) for key in keys])
-        if max(there.values(), default=0) > (0 if sealed is None else sealed.size):
-            raise Inconclusive("the row was written a moment ago and is not sealed yet", hint="try again after the next seal")
+        self._await_seal(expected["table"], expected["generation"], [state_key_of_text(key) for key in keys])
         seq = self._journal.propose("erase", dict(body))
         self.follow(seq)
         return seq
+
+    def _await_seal(self, table: str, generation: int, keys: Sequence[bytes]) -> None:
+        """Until the rows are sealed: an order covers what was there at the sealed size.  Raises Inconclusive."""
+        deadline = time.monotonic() + SEAL_WAIT_S
+        while True:
+            self._seal()
+            sealed = self._journal.state.last_sealed(table, generation)
+            with self._db.read() as conn:
+                there = live.applied_many(conn, self._log(conn, table).id, keys)
+            if max(there.values(), default=0) <= (0 if sealed is None else sealed.size):
+                return
+            if time.monotonic() > deadline:
+                raise Inconclusive("the row was written a moment ago and is not sealed yet", hint="try again after a seal")
+            time.sleep(SEAL_POLL_S)
 
     def _log(self, conn: sqlite3.Connection, table: str) -> LogRow:
         state = self._journal.state
