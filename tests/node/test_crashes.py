@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import erasures
 from tests.support.dying import die_at
+from tests.support.dying_orders import die_ordering
 from tests.support.node import Protected, wait
 from tests.support.postgres import Database, create_database
 from tests.support.recorded import audit_problems, hash_of, log_row, read_rows, reader, recorded, records, replayed
 from witnz.config import load_config
 from witnz.core.verdict import Verdict
+from witnz.store import logs
+from witnz.store.database import Database as Store
 
 FIRST = ["reading", "table.before", "table.after"]
 LATER = ["open.after", "reading", "table.before", "table.after", "adopted", "cancel.before", "cancel.after"]
@@ -102,3 +106,25 @@ def test_a_later_generation_survives_a_kill(started: Start, moment: str) -> None
     node.database.sql("INSERT INTO t VALUES (9002, 'while it was down', 0); UPDATE t SET v = 'later' WHERE id = 6")
     node.resume()
     assert_whole(node, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["erase.after", "carried", "removed", "forgetting", "forgotten", "prune.after", "pruning"])
+def test_an_erasure_survives_a_kill_between_its_steps(started: Start, moment: str) -> None:
+    node = started("kept", "t")
+    with Store.open(node.directory / "data" / "witnz.db", read_only=True) as db, db.read() as conn:
+        (secret,) = [row.secret for row in logs.list_logs(conn) if row.table == "public.t"]
+    die_ordering(moment, node.directory / "witnz.yaml", node.database.admin_dsn)
+    node.resume()
+    clean = erasures.started(node)
+    if moment in ("erase.after", "carried"):
+        assert [(one["state"], one["keys"]) for one in clean.orders("public.t")["erasures"]] == [("ordered", ["7"])]
+        node.database.sql("DELETE FROM t WHERE id = 7")
+    clean.await_erased("public.t", 1)
+    assert_whole(node, 2)
+    if moment not in ("prune.after", "pruning"):
+        clean.prune("public.t", 1)
+    clean.await_pruned("public.t", 1)
+    assert clean.orders("public.t")["erased_rows"] == 1 and len(records(node, "erase")) == 1
+    assert not clean.is_anywhere(secret)
+    assert audit_problems(node) == []

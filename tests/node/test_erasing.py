@@ -121,3 +121,75 @@ def test_a_row_that_is_gone_already_is_erased_at_once(clean: Cleaner) -> None:
     clean.await_erased(table, 1)
     assert not clean.is_anywhere(secret)
     clean.assert_in_order(table)
+
+
+def test_another_row_than_the_ordered_one_is_a_violation_and_named(clean: Cleaner) -> None:
+    table = clean.protect("another", PEOPLE, Rules("append_only"))
+    clean.order(table, ["8"])
+    clean.database.sql(f"DELETE FROM {table} WHERE id IN (8, 9)")
+    finding = clean.protected.wait_for("violation.delete", "9", table=table)
+    assert [f.key for f in clean.protected.findings(table)] == ["9"]
+    verified = clean.protected.verify(table)
+    assert (verified.verdict, verified.erased_rows) == (Verdict.TAMPERED, 1)
+    assert [state.generation for state in clean.node.states() if state.name == table] == [1], "nothing is covered up meanwhile"
+    clean.protected.approve(finding)
+    clean.await_erased(table, 1)
+    assert clean.protected.verify(table).verdict is Verdict.VERIFIED
+
+
+def test_an_order_covers_one_row_once_and_not_what_is_put_in_its_place(clean: Cleaner) -> None:
+    table = clean.protect("again", PEOPLE, Rules("append_only"))
+    body = signed(clean.node, clean.key, "erase", clean.node.erasing.body(table, ["3", "4"], "why"))
+    clean.node.decide("erase", body)
+    clean.database.sql(f"DELETE FROM {table} WHERE id = 3")
+    clean.database.sql(f"INSERT INTO {table} VALUES (3, 'put in its place', 'x')")
+    clean.database.sql(f"DELETE FROM {table} WHERE id = 3")
+    assert clean.protected.wait_for("violation.delete", "3", table=table).entry_seq == 24
+    with pytest.raises(UsageError, match="erased already, by order of record"):
+        clean.node.decide("erase", body)
+    with pytest.raises(ProofError, match="nonce was used before"):
+        clean.node.journal.propose("erase", body)
+    clean.protected.approve(clean.protected.wait_for("violation.delete", "3", table=table))
+    clean.database.sql(f"DELETE FROM {table} WHERE id = 4")
+    clean.await_erased(table, 1)
+    clean.database.sql(f"INSERT INTO {table} VALUES (4, 'new', 'x')")
+    clean.protected.caught_up()
+    clean.database.sql(f"DELETE FROM {table} WHERE id = 4")
+    clean.protected.approve(clean.protected.wait_for("violation.delete", "4", table=table))
+    assert audit_problems(clean.protected) == []
+
+
+def test_a_key_that_moves_or_a_table_that_is_emptied_is_no_ordered_erasure(clean: Cleaner) -> None:
+    table = clean.protect("moved", PEOPLE, Rules("append_only"))
+    clean.order(table, ["3"])
+    clean.database.sql(f"UPDATE {table} SET id = 103 WHERE id = 3")
+    assert clean.protected.wait_for("violation.update", "103", table=table)
+    emptied = clean.protect("emptied", PEOPLE, Rules("append_only"))
+    clean.order(emptied, ["3"])
+    clean.database.sql(f"TRUNCATE {emptied}")
+    assert clean.protected.wait_for("violation.truncate", table=emptied)
+    clean.database.sql(f"INSERT INTO {emptied} VALUES (3, 'again', 'x')")
+    clean.database.sql(f"DELETE FROM {emptied} WHERE id = 3")
+    assert clean.protected.wait_for("violation.delete", "3", table=emptied)
+    assert audit_problems(clean.protected) == []
+
+
+def test_an_order_is_carried_out_alike_by_a_node_that_saw_the_delete_first(clean: Cleaner) -> None:
+    """What a follower whose stream is ahead of its journal does: the finding is taken back, the state is the same."""
+    table = clean.protect("overtaken", PEOPLE, Rules("append_only"))
+    erasing, carry_out = clean.node.erasing, clean.node.following.handlers.pop("erase")
+    clean.node.chores.journal_findings = lambda min_age_s=None: None
+    try:
+        seq = clean.order(table, ["6"])
+        clean.database.sql(f"DELETE FROM {table} WHERE id = 6")
+        assert clean.protected.wait_for("violation.delete", "6", table=table)
+        (record,) = [r for r in records(clean.protected, "erase", table) if r.seq == seq]
+        erasing.carry_out(record)
+        erasing.carry_out(record)
+        assert clean.protected.findings(table, state=None) == []
+    finally:
+        clean.node.following.handlers["erase"] = carry_out
+        del clean.node.chores.journal_findings
+    clean.await_erased(table, 1)
+    clean.assert_in_order(table)
+    assert audit_problems(clean.protected) == []
