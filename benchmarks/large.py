@@ -74,7 +74,13 @@ def _node(config: str, told: Any) -> None:
             raise AssertionError(verified.to_json())
         taken["snapshot_rows"] = verified.result.rows
 
-    for name, work in (("baseline", baseline), ("snapshot", snapshot)):
+    def rolling() -> None:
+        verified = node.roll("public.t")
+        if verified.verdict != "VERIFIED" or verified.result.rows != taken["snapshot_rows"]:
+            raise AssertionError(verified.to_json())
+        taken["rolling_ranges"] = verified.to_json()["ranges"]
+
+    for name, work in (("baseline", baseline), ("snapshot", snapshot), ("rolling", rolling)):
         taken[name] = _measured(work)
         print(name, taken[name], file=sys.stderr, flush=True)
     node.stop()

@@ -164,3 +164,13 @@ def test_a_member_whose_store_was_altered_is_named_and_accuses_no_row(trio: Trio
     trio.assert_alike(
         expected=lambda f: f.cls == "node.store-tampered" or (f.cls == "node.diverged" and f.key in {victim, *named_before}),
     )
+
+
+def test_a_range_of_a_rolling_verification_is_confirmed_by_the_others(trio: Trio) -> None:
+    asked = trio.leader
+    for node in trio.nodes:
+        verified = trio[node].roll("public.untouched")
+        assert verified.verdict is Verdict.VERIFIED, verified.to_json()
+    records = [r for r in trio.records(asked) if r.type == "verify" and r.body["mode"] == "rolling"]
+    assert {record.node for record in records} == set(trio.nodes)
+    assert all(len(record.body["votes"]) >= 2 for record in records)

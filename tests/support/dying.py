@@ -7,6 +7,7 @@ The child is forked from a server that has the node's modules loaded, so that it
     table.before, table.after       around the ``table`` record that adopts a generation; ``sql`` was executed before
     cancel.before, cancel.after     around the record that an opening was given up; ``sql`` as above, then the baseline breaks
     adopted                         the adoption is durable, nothing else happened yet
+    rolling                         in the midst of a range, after others of 50 rows; ``sql`` names the table
 """
 
 from __future__ import annotations
@@ -81,6 +82,12 @@ def _live(moment: str, config: str, sql: str, dsn: str) -> None:
     node.generations._around.progress = progress
     node.journal.propose = dying_propose  # type: ignore[method-assign]
     node.start(schedule=False)
+    if moment == "rolling":
+        from witnz.node import rolling
+
+        rolling.RANGE_ROWS = 50  # type: ignore[misc]
+        node.wait_ready(60)
+        node.roll(sql, lambda rows: _die() if rows > 130 else None)
     before = {state.head.id for state in node.states()}
     while True:
         if moment == "adopted" and any(s.status == ACTIVE and s.head.id not in before for s in node.states()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,6 +210,13 @@ class StandingNode:
     def verify_table(self, table: str, progress: Progress) -> Verified:
         result = self.scan(table, progress)
         return Verified(result, result.verdict, (), tuple(result.not_checked), None, self.now_us)
+
+    def roll(self, table: str, progress: Progress) -> Verified:
+        return replace(self.verify_table(table, progress), rolling={"mode": "rolling", "ranges": 3, "reread_s": 90.0})
+
+    def verify_sample(self, table: str, wanted: int, parts: int, progress: Progress) -> Verified:
+        rolling = {"mode": "sample", "ranges": wanted, "of_ranges": parts}
+        return replace(self.verify_table(table, progress), rolling=rolling)
 
     def scanned(self, table: str, progress: Progress) -> TableResult:
         for rows in (1000, 2000, 3000):

@@ -12,6 +12,7 @@ import typer
 
 from witnz.cli.command import LOOK, add_command
 from witnz.cli.invocation import invocation
+from witnz.core.keyrange import parse_sample
 from witnz.errors import UsageError
 
 
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
         "verify",
         "witnz verify audit_logs billing.prices",
         "witnz verify --all --json",
+        "witnz verify audit_logs --sample 1/20",
         "witnz verify --checkpoint bundle.witnz.json --policy policy.txt",
         "witnz verify --checkpoint bundle.witnz.json --policy policy.txt --trust trust.txt --online",
         "witnz verify --checkpoint audit/bundle.witnz.json --policy policy.txt --log audit/ --table-data audit_logs=rows.tsv",
@@ -66,6 +68,13 @@ def verify(
     log: Annotated[
         Path | None, typer.Option("--log", metavar="DIR", help="The auditor package with the logs, for --table-data.")
     ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option("--sample", metavar="N/T", help="Only N of T ranges of keys, drawn now."),
+    ] = None,
+    rolling: Annotated[
+        bool, typer.Option("--rolling", help="In ranges of keys, each in a snapshot of its own; goes on where it was stopped.")
+    ] = False,
     store: Annotated[bool, typer.Option("--store", help="This node's data directory, from its entries.")] = False,
 ) -> int:
     """Check tables, a node's store, or a bundle or an evidence package offline.
@@ -102,10 +111,16 @@ def verify(
 
         asked = Asked(policy, trust, tuple(require_anchor or ()), tuple(table_data or ()), log, online=online)
         return verify_report(call, report, asked) if report is not None else verify_file(call, checkpoint or "", asked)
+    how = "rolling" if rolling else ""
+    if sample is not None:
+        parse_sample(sample)
+        how = sample
+    if (sample is not None and rolling) or (how and (store or offline)):
+        raise UsageError("--sample and --rolling go with tables, one of them", hint="see `witnz verify --help`")
     if store:
         from witnz.cli.verify_store import verify_store
 
         return verify_store(call)
     from witnz.cli.verify_live import verify_tables
 
-    return verify_tables(call, tables or [])
+    return verify_tables(call, tables or [], how)

@@ -31,13 +31,16 @@ OPENING_WAIT_S: Final = 30.0
 POLL_S: Final = 0.2
 
 
-def verify_tables(call: Invocation, asked: Sequence[str]) -> int:
-    """Verify the named tables, or all that are protected; the exit code of the verdict on all of them."""
+def verify_tables(call: Invocation, asked: Sequence[str], how: str = "") -> int:
+    """Verify the named tables, or all that are protected; the exit code of the verdict on all of them.
+
+    ``how``: as one snapshot where it is empty, ``rolling`` in ranges of keys, ``N/T`` a sample of ranges.
+    """
     from witnz.core.verdict import Verdict, exit_code
 
     config = call.startable_config()
     names = list(dict.fromkeys(table_name(text) for text in asked))
-    with _asking(call, config) as (ask, protected):
+    with _asking(call, config, how) as (ask, protected):
         known = _settled(call.output, protected, names)
         for name in names:
             if name not in known:
@@ -49,18 +52,18 @@ def verify_tables(call: Invocation, asked: Sequence[str]) -> int:
 
 
 @contextmanager
-def _asking(call: Invocation, config: Config) -> Iterator[tuple[Ask, Tables]]:
+def _asking(call: Invocation, config: Config, how: str) -> Iterator[tuple[Ask, Tables]]:
     """How to verify a table, and the protected tables."""
     with running_client(config) as client:
         if client is not None:
-            yield client.verify, client.tables
+            yield lambda name, advance: client.verify(name, advance, how), client.tables
             return
     from witnz.cli.stored import StoredDocuments
-    from witnz.web.streams import verify_document
+    from witnz.web.streams import verify_work
 
     with own_node(config, call.output) as node:
         view = StoredDocuments(node.db, node.journal.state, config)
-        yield lambda name, advance: verify_document(node.verify_table(name, advance)), view.tables
+        yield lambda name, advance: verify_work(node, name, how)(advance), view.tables
 
 
 def _settled(output: Output, protected: Tables, names: Sequence[str]) -> dict[str, Table]:
@@ -139,8 +142,18 @@ def _table_line(output: Output, table: Mapping[str, Any]) -> str:
     seconds = table["seconds"]
     rate = f", {table['rows'] / seconds:,.0f}/s" if seconds > 0.5 else ""
     erased = f", {count(table['erased_rows'], 'row')} erased by order" if table.get("erased_rows") else ""
+    if table.get("mode") in ("rolling", "sample"):
+        of = f" of {table['of_ranges']:,}" if "of_ranges" in table else ""
+        read = f"{count(table['rows'], 'row')} in {table['ranges']:,}{of} ranges in {duration(seconds)}{rate}{erased}"
+        again = f"; every row is read again within {duration(table['reread_s'])}" if "reread_s" in table else ""
+        return f"{printable(table['table'])}  {output.word(table['verdict'])}  {read}{again}"
     read = f"{count(table['rows'], 'row')} as of {table['snapshot_lsn']} in {duration(seconds)}{rate}{erased}"
-    return f"{printable(table['table'])}  {output.word(table['verdict'])}  {read}"
+    return f"{printable(table['table'])}  {output.word(table['verdict'])}  {read}{_with_members(table)}"
+
+
+def _with_members(table: Table) -> str:
+    """What the other members found in the same snapshot."""
+    return "".join(f"; {printable(node)}: {printable(said)}" for node, said in table.get("members", {}).items())
 
 
 def _verdict_line(output: Output, document: Mapping[str, Any]) -> str:

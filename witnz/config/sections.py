@@ -175,6 +175,14 @@ class TableConfig(Section):
     verify_interval_s: Annotated[float, kinds.duration(1, 400 * DAY_S, or_zero="only when asked")] = setting(
         "How often the whole table is compared with the log.", "5m", 300.0, name="verify_interval"
     )
+    verify_mode: Annotated[Literal["snapshot", "rolling"], kinds.one_of("snapshot", "rolling")] = setting(
+        "snapshot: all rows in one snapshot; rolling: range of keys after range, resumable, for large tables.",
+        "rolling",
+        "snapshot",
+    )
+    verify_budget: Annotated[int | None, kinds.number(1, 10**9)] = setting(
+        "Rows a second that rolling verification may read; as fast as it can if not given.", "20000", None
+    )
     exclude_columns: TextList = setting("Columns of reg* and aclitem types that are left out; recorded.", "[acl]", ())
     keys: Annotated[Literal["plain", "hidden"], kinds.one_of("plain", "hidden")] = setting(
         "hidden: the log holds digests of key values instead of the values.", "hidden", "plain"

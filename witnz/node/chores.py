@@ -144,7 +144,9 @@ class Chores:
 
     def _verify(self, table: str) -> None:
         try:
-            self._node.events.publish("verification", self._node.verify_table(table).to_json())
+            node = self._node
+            verified = node.roll(table) if node.verifies_rolling(table) else node.verify_table(table)
+            node.events.publish("verification", verified.to_json())
         except (WitnzError, psycopg.Error) as error:
             log.warning("scheduled verification failed", table=table, reason=str(error).strip())
 

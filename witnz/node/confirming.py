@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from witnz.core.canonical import canonical, parse_json
+from witnz.core.entry import parse_schema_hint
+from witnz.core.keyrange import KeyRange, key_kind
 from witnz.core.lsn import parse_lsn
 from witnz.core.names import parse_table_name
 from witnz.core.shape import hex_bytes, integer, members, spelled
@@ -33,6 +35,7 @@ from witnz.node.voting import Refused
 from witnz.postgres.xid import parse_snapshot
 from witnz.store import logs, meta
 from witnz.store.database import Database
+from witnz.store.logs import LogRow
 from witnz.verify.expected import ExpectedState
 from witnz.verify.partition import Partitions, state_trees
 
@@ -48,6 +51,17 @@ MAX_HOLDS = 16
 PATIENCE_S = 3.0
 _HOLD = members({"table": spelled(parse_table_name), "generation": integer(1), "token": hex_bytes(16)})
 _RELEASE = members({"token": hex_bytes(16)})
+
+
+def _range(row: LogRow, body: Mapping[str, Any]) -> KeyRange | None:
+    """The keys that a rolling verification is about.  Raises Refused where there cannot be such a range."""
+    if body["range"] is None:
+        return None
+    try:
+        columns = parse_schema_hint(row.columns).columns
+        return KeyRange.parse(key_kind(row.key_columns, columns, hidden=False), body["range"])
+    except WitnzError as error:
+        raise Refused("other", error.message) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +188,14 @@ class Confirming:
         with self._lock:
             if not any(held.node == node or held.shared for held in self._held.values()):
                 raise Refused("later", "this node was not asked in time to keep what the snapshot needs")
-        if body["mode"] != "snapshot":
-            raise Refused("other", "only whole snapshots are confirmed")
         self._await(body)
         with self._db.read() as conn:
             row = logs.find_log(conn, body["table"], body["generation"])
             if row is None or row.size < body["size"] or row.status != "active":
                 raise Refused("later", f"{body['table']} is not recorded here up to there")
-            expected = ExpectedState(conn, row.id, body["size"], parse_snapshot(body["snapshot"]), keyed=row.keyed)
+            expected = ExpectedState(
+                conn, row.id, body["size"], parse_snapshot(body["snapshot"]), keyed=row.keyed, key_range=_range(row, body)
+            )
             hashes = expected.hashes(self._spill_dir)
             nothing = Partitions(self._spill_dir)
             try:

@@ -54,6 +54,7 @@ from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.repair import Parts, Repairs
 from witnz.node.reporting import Reports
 from witnz.node.restores import Restores
+from witnz.node.rolling import Rolling
 from witnz.node.rowlines import RowLines
 from witnz.node.scanning import Scanning
 from witnz.node.sealer import Sealer
@@ -222,6 +223,7 @@ class Node:
         self.verification = Verification(
             self.db, LiveVerifier(self.db, self.capture, spill), self.journal, self.book, self.clock
         )
+        self.rolling = Rolling(self.db, self.verification, self.scanning, self.target, self.clock)
         parts = Parts(
             db=self.db, journal=self.journal, book=self.book, box=self.box, approvals=self.approvals, state=self.state,
             connect=lambda: connect(self.conninfo, scan=True, application_name="witnz repair plan"),
@@ -295,6 +297,7 @@ class Node:
     def stop(self) -> None:
         """Drain: commit what was received, seal, sign, close."""
         self._stop.set()
+        self.rolling.stopped.set()
         self.anchoring.stop()
         end_threads(*self._threads)
         self.capture.stop()
@@ -385,16 +388,38 @@ class Node:
 
     def verify_table(self, table: str, progress: Progress = lambda rows: None) -> Verified:
         """Verify one table now and record the result."""
+
+        def verify(state: TableState) -> Verified:
+            if self.peering is not None and self.config.verify == "all":
+                return self.peering.together.verify(state, progress)
+            return self.verification.run(self.target(state), progress)
+
+        return self._with_look(table, verify)
+
+    def _with_look(self, table: str, verify: Callable[[TableState], Verified]) -> Verified:
+        """A verification between a look at the catalog and what follows from its result."""
         state = self.state(table)
         self._look()
-        if self.peering is not None and self.config.verify == "all":
-            verified = self.peering.together.verify(state, progress)
-        else:
-            verified = self.verification.run(self.target(state), progress)
+        verified = verify(state)
         self.chores.journal_findings()
         self.metrics.verified(table, verified.verdict.value, verified.result.seconds, verified.result.rows)
         self.auto_repair.offer(finding.id for finding in verified.findings)
         return verified
+
+    def roll(self, table: str, progress: Progress = lambda rows: None) -> Verified:
+        """A round of rolling verification, or the rest of one that was interrupted, within the table's budget."""
+        configured = self.config.table(self.generations.leaves().get(table, table))
+        budget = None if configured is None else configured.verify_budget
+        return self._with_look(table, lambda state: self.rolling.run(state, budget, self.chores.interval_of(table), progress))
+
+    def verify_sample(self, table: str, wanted: int, parts: int, progress: Progress = lambda rows: None) -> Verified:
+        """Verify some ranges of a table's keys, drawn now."""
+        return self._with_look(table, lambda state: self.rolling.sample(state, wanted, parts, progress))
+
+    def verifies_rolling(self, table: str) -> bool:
+        """Whether the schedule reads this table in ranges."""
+        configured = self.config.table(self.generations.leaves().get(table, table))
+        return configured is not None and configured.verify_mode == "rolling"
 
     def _look(self) -> None:
         """What a scan relies on is looked at just before it; a table that is gone must not wait for the next round."""

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
+from witnz.core.keyrange import KeyKind, KeyRange
 from witnz.core.names import parse_table_name
 from witnz.errors import Inconclusive, WitnzError
 from witnz.node.journal import Journal
@@ -17,6 +19,7 @@ from witnz.node.source import require_recorded_source
 from witnz.node.table_state import TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
+from witnz.postgres.copysql import range_condition
 from witnz.postgres.scan import SnapshotScan
 from witnz.postgres.session import Conninfo, connect
 from witnz.store.database import Database
@@ -57,6 +60,28 @@ class Scanning:
                 raise Inconclusive(f"the key of {state.name} changed; a new generation is due")
             with self.of(conn, info, state.excluded, **reading) as scan:
                 yield scan
+
+    def range_end(self, state: TableState, kind: KeyKind, low: str | None, rows: int) -> str | None:
+        """The key at which a range of about so many rows above ``low`` ends now; None where there are no more.
+
+        Raises Inconclusive where that cannot be asked.
+        """
+        # ORDER BY takes the name of an output column first, and as text 9 comes after 10
+        query = sql.SQL(
+            "SELECT t.{key}::text AS range_end FROM ONLY {table} t WHERE {above} ORDER BY t.{key} OFFSET {rows} LIMIT 1"
+        ).format(
+            key=sql.Identifier(state.key_columns[0]),
+            table=sql.Identifier(*parse_table_name(state.name)),
+            above=range_condition(state.key_columns[0], KeyRange(kind, low, None)),
+            rows=sql.Literal(max(rows, 1) - 1),
+        )
+        try:
+            with connect(self._conninfo, scan=True, application_name="witnz verify") as conn, conn.transaction():
+                conn.execute("SET LOCAL lock_timeout = 2000")
+                row = conn.execute(query).fetchone()
+        except (WitnzError, psycopg.Error) as error:
+            raise Inconclusive(f"{state.name} could not be read: {str(error).strip()}") from None
+        return None if row is None else str(row[0])
 
     def of(
         self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str], **patience: Any

@@ -58,6 +58,8 @@ class Verified:
     erased_rows: int = 0
     members: Mapping[str, str] = field(default_factory=dict)
     """What became of the other members that were asked to verify in the same snapshot."""
+    rolling: Mapping[str, Any] | None = None
+    """Of a round of ranges, which has no root of its own: mode, ranges and how often every row is read."""
 
     @property
     def found_root_b64(self) -> str:
@@ -83,6 +85,7 @@ class Verified:
             "journal_seq": self.journal_seq,
             "at": format_time(self.at),
             **({"members": dict(self.members)} if self.members else {}),
+            **({} if self.rolling is None else {"expected_root": None, "found_root": None, **self.rolling}),
         }
 
 
@@ -189,17 +192,10 @@ class Verification:
             row = logs.find_log(conn, result.table, result.generation)
             if row is not None and seq is not None and result.alive is not None and verified.verdict is Verdict.VERIFIED:
                 verified_states.save(conn, row.id, VerifiedState(seq, *result.alive))
-            verifications.save(
-                conn,
-                table=result.table,
-                generation=result.generation,
-                at=verified.at,
-                verdict=verified.verdict.value,
-                journal_seq=seq,
-                doc=verified.to_json(),
-            )
+            if result.key_range is None:  # of ranges the round is kept, when it has ended
+                save_run(conn, verified)
         log.info(
-            "table was verified",
+            "table was verified" if result.key_range is None else "range was verified",
             table=result.table,
             verdict=verified.verdict.value,
             rows=result.rows,
@@ -222,6 +218,19 @@ class Verification:
                     raise
                 body = {**body, "journal_size": journal.size}
         return journal.propose("verify", body)
+
+
+def save_run(conn: sqlite3.Connection, verified: Verified) -> None:
+    """Keep what was found of a whole table."""
+    verifications.save(
+        conn,
+        table=verified.result.table,
+        generation=verified.result.generation,
+        at=verified.at,
+        verdict=verified.verdict.value,
+        journal_seq=verified.journal_seq,
+        doc=verified.to_json(),
+    )
 
 
 def _raw(result: TableResult, at: int) -> Verified:
@@ -253,8 +262,8 @@ def _body(verified: Verified) -> dict[str, Any]:
         "verdict": verified.verdict.value,
         "findings": [finding.id for finding in verified.findings],
         "not_checked": [text[:1000] for text in verified.not_checked[:20]],
-        "mode": "snapshot",
-        "range": None,
+        "mode": "snapshot" if result.key_range is None else "rolling",
+        "range": None if result.key_range is None else result.key_range.to_body(),
         "seconds": round(result.seconds),
     }
 

@@ -7,20 +7,33 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
+from witnz.core.keyrange import KeyRange
 from witnz.errors import UsageError
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.session import SCAN_PINNED, pinned_options
 
 
-def copy_statement(info: TableInfo, columns: Sequence[str]) -> sql.Composed:
+def range_condition(column: str, key_range: KeyRange) -> sql.Composed:
+    """What selects the rows of a range of the key column."""
+    conditions: list[sql.Composable] = [sql.SQL("TRUE")]
+    for operator, bound in ((">", key_range.low), ("<=", key_range.high)):
+        if bound is not None:
+            value = sql.Literal(int(bound)) if key_range.kind == "integer" else sql.SQL("{}::uuid").format(sql.Literal(bound))
+            conditions.append(sql.SQL("{} {} {}").format(sql.Identifier(column), sql.SQL(operator), value))
+    return sql.SQL(" AND ").join(conditions)
+
+
+def copy_statement(info: TableInfo, columns: Sequence[str], condition: sql.Composable | None = None) -> sql.Composed:
     """The COPY that prints the rows as row lines (formats.md 1).
 
     ``COPY table (columns)`` reads the heap itself, without a plan; where a generated column is among them, which that form
-    refuses, ``COPY (SELECT … FROM ONLY …)``.  Both print the same bytes.
+    refuses, or only rows that meet a ``condition`` are wanted, ``COPY (SELECT … FROM ONLY …)``.  Both print the same bytes.
     """
     generated = {column.name for column in info.columns if column.generated}
     names = sql.SQL(", ").join(sql.Identifier(name) for name in columns)
     table = sql.Identifier(info.schema, info.name)
+    if condition is not None:
+        return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(names, table, condition)
     if columns and generated.isdisjoint(columns):
         return sql.SQL("COPY {} ({}) TO STDOUT").format(table, names)
     return sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT").format(names, table)

@@ -28,11 +28,12 @@ from typing import Any, Final, Self
 import psycopg
 from psycopg import sql
 
+from witnz.core.keyrange import KeyRange
 from witnz.core.lsn import parse_lsn
 from witnz.errors import FormatError, UsageError, WitnzError
 from witnz.postgres.catalog import TableInfo, table_by_oid
 from witnz.postgres.copyout import CopyOut
-from witnz.postgres.copysql import copy_statement, psql_command
+from witnz.postgres.copysql import copy_statement, psql_command, range_condition
 from witnz.postgres.fingerprint import TableFingerprint, fingerprint
 from witnz.postgres.scan_errors import ScanInterrupted, TableChanged, TableReplaced, scan_error
 from witnz.postgres.typegraph import FIRST_USER_OID
@@ -49,7 +50,8 @@ _SETTINGS = """
 SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;
 {transaction_timeout}
 SET LOCAL row_security = off; SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0;
-SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off
+SET LOCAL enable_seqscan = {heap}; SET LOCAL enable_indexscan = {indexes};
+SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off
 """
 _SNAPSHOT = """
 SELECT pg_current_snapshot()::text, CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,
@@ -76,7 +78,8 @@ class SnapshotScan:
     ``connection``: from ``connect(…, scan=True)``, idle, used for nothing else meanwhile.  ``info``: the relation that is
     recorded; its OID *and* name must still belong together.  ``columns``: names to read, in this order (default: what the
     stream carries, in attnum order).  ``import_snapshot``: read in a snapshot that another session exported and still holds,
-    together with its lock; then nothing is waited for.
+    together with its lock; then nothing is waited for.  ``key_range``: only the rows of a range of the single key column, found
+    through its index, in the order of that.
 
     Entering raises the errors of :mod:`witnz.postgres.scan_errors`; UsageError for a partitioned table (scan its leaves).
     """
@@ -91,6 +94,7 @@ class SnapshotScan:
         lock_timeout_s: float = 2.0,
         attempts: int = 3,
         silence_timeout_s: float = 600.0,
+        key_range: KeyRange | None = None,
     ) -> None:
         if info.relkind == "p":
             raise UsageError(f"{info.schema}.{info.name} is partitioned: its leaves are scanned, one by one")
@@ -111,6 +115,7 @@ class SnapshotScan:
         self.lsn = 0
         """L. Of an imported snapshot, this session's own: later than the exporter's."""
         self._ended = False
+        self._range = key_range
         self.fingerprint_before: TableFingerprint
         self.fingerprint_after: TableFingerprint | None = None
         """Set when the scan has ended well; None too when the table was dropped right after it."""
@@ -158,7 +163,8 @@ class SnapshotScan:
         if self._copy is not None:
             raise UsageError("a scan gives its rows once; open another one")
         try:
-            statement = copy_statement(self.info, self.columns).as_bytes(self._connection)
+            condition = None if self._range is None else range_condition(self.info.key_columns[0], self._range)
+            statement = copy_statement(self.info, self.columns, condition).as_bytes(self._connection)
             self._copy = CopyOut(self._connection, statement, silence_timeout_s=self._silence_timeout_s)
             yield from self._copy.lines(batch)
         except psycopg.Error as error:
@@ -202,6 +208,8 @@ class SnapshotScan:
         newer = self._connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE
         settings = sql.SQL(_SETTINGS).format(
             lock_timeout_ms=lock_timeout_ms,
+            indexes=sql.SQL("off" if self._range is None else "on"),
+            heap=sql.SQL("on" if self._range is None else "off"),
             transaction_timeout=sql.SQL("SET LOCAL transaction_timeout = 0;" if newer else ""),
         )
         self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

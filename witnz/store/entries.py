@@ -95,6 +95,11 @@ def iter_hash_blocks(connection: sqlite3.Connection, log_id: int) -> Iterator[tu
         yield expected * TILE + 1, size % TILE, _hash_block(connection, log_id, expected, size)
 
 
+def hash_block(connection: sqlite3.Connection, log_id: int, n: int) -> bytes:
+    """The row hashes of block n, from its entry ``n * 256 + 1`` on: 32 bytes each, 32 zero bytes for none."""
+    return _hash_block(connection, log_id, n, log_size(connection, log_id))
+
+
 def chain_at(connection: sqlite3.Connection, log_id: int, size: int) -> str:
     """The chain head after ``size`` entries, 64 hex digits, from at most 256 entries; 0 gives the first parent."""
     log = get_log(connection, log_id)

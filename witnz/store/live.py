@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from witnz.errors import StoreCorrupt
 from witnz.store.logs import log_size
-from witnz.store.runs import find_in_runs, iter_run_seqs, iter_runs, place_of, save_runs, split_run
+from witnz.store.runs import find_in_runs, iter_run_seqs, iter_runs, place_of, runs_between, save_runs, split_run
 
 Item = tuple[bytes, int]
 _LOOKUPS = (1, 8, 64, 512)  # few lengths of statements, so that SQLite's prepared ones are used again
@@ -107,6 +107,15 @@ def accepted_items(connection: sqlite3.Connection, log_id: int) -> Iterator[Item
         over = _look_up(connection, "live", log_id, [key for key, _ in run])
         yield from ((key, seq) for key, seq in run if key not in over)
     yield from connection.execute("SELECT k, seq FROM live WHERE log = ? AND seq IS NOT NULL", (log_id,))
+
+
+def accepted_between(connection: sqlite3.Connection, log_id: int, low: bytes, high: bytes) -> Iterator[Item]:
+    """Every (key, seq) of the accepted state from ``low`` to ``high``, which are of one length, and as long as they are."""
+    for run in runs_between(connection, log_id, low, high):
+        over = _look_up(connection, "live", log_id, [key for key, _ in run])
+        yield from ((key, seq) for key, seq in run if key not in over)
+    query = "SELECT k, seq FROM live WHERE log = ?1 AND k BETWEEN ?2 AND ?3 AND length(k) = length(?2) AND seq IS NOT NULL"
+    yield from connection.execute(query, (log_id, low, high))
 
 
 def count(connection: sqlite3.Connection, log_id: int) -> int:

@@ -99,6 +99,17 @@ def iter_runs(connection: sqlite3.Connection, log_id: int) -> Iterator[list[_Ite
         yield list(zip(run.keys(), run.seqs(), strict=True))
 
 
+def runs_between(connection: sqlite3.Connection, log_id: int, low: bytes, high: bytes) -> Iterator[list[_Item]]:
+    """The (key, seq) pairs of each run that may hold a key from ``low`` to ``high``, which are of one length."""
+    query = (
+        "SELECT last, count, first_seq, seqs, keys FROM runs WHERE log = ?1 AND first <= ?3 AND last >= ?2 AND first >="
+        " coalesce((SELECT max(first) FROM runs WHERE log = ?1 AND first <= ?2), x'') ORDER BY first"
+    )
+    for row in connection.execute(query, (log_id, place_of(low), place_of(high))):
+        run = _Run(log_id, row)
+        yield [item for item in zip(run.keys(), run.seqs(), strict=True) if low <= item[0] <= high and len(item[0]) == len(low)]
+
+
 def iter_run_seqs(connection: sqlite3.Connection, log_id: int) -> Iterator[range | list[int]]:
     """The seqs of each run, without its keys."""
     for row in connection.execute("SELECT first_seq, count, seqs FROM runs WHERE log = ?", (log_id,)):

@@ -15,9 +15,13 @@ from itertools import compress
 from pathlib import Path
 
 from witnz.core.keyplan import state_key_of_entry
+from witnz.core.keyrange import KeyRange
 from witnz.core.state import bucket_of, split_hashes
+from witnz.core.tiles import TILE
+from witnz.errors import StoreCorrupt
 from witnz.postgres.xid import Snapshot
 from witnz.store import entries, granted, live, undo
+from witnz.store.logs import log_size
 from witnz.store.verified_states import VerifiedState
 from witnz.verify.partition import Partitions
 
@@ -38,19 +42,32 @@ class ExpectedRow:
 class ExpectedState:
     """The accepted state of one log under one snapshot.
 
-    ``conn`` must be one consistent read of the store, begun after the stream passed the snapshot's marker.
+    ``conn`` must be one consistent read of the store, begun after the stream passed the snapshot's marker.  ``key_range``: as
+    if the table had no other keys; :meth:`by_keys` and :meth:`applied` still answer for any.
     """
 
-    def __init__(self, conn: sqlite3.Connection, log: int, size: int, snapshot: Snapshot, *, keyed: bool) -> None:
-        self.conn, self.log, self.size, self._keyed = conn, log, size, keyed
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        log: int,
+        size: int,
+        snapshot: Snapshot,
+        *,
+        keyed: bool,
+        key_range: KeyRange | None = None,
+    ) -> None:
+        self.conn, self.log, self.size, self._keyed, self._range = conn, log, size, keyed, key_range
         self.undone: Undone = undo.invisible(conn, log, snapshot.visible)
         self._flags, self._granted = self._live_versions()
         self.unresolved = 0
 
     def _live_versions(self) -> tuple[bytearray, list[int]]:
         """One flag per entry that is somebody's accepted version; and the granted ones (negative seqs)."""
-        flags = live.live_flags(self.conn, self.log)
-        extra = set(live.granted_seqs(self.conn, self.log))
+        if self._range is None:
+            flags = live.live_flags(self.conn, self.log)
+            extra = set(live.granted_seqs(self.conn, self.log))
+        else:
+            flags, extra = self._in_range(self._range)
 
         def mark(seq: int | None, flag: int) -> None:
             if seq is None:
@@ -62,11 +79,27 @@ class ExpectedState:
             else:
                 extra.discard(seq)
 
-        now = live.accepted_many(self.conn, self.log, list(self.undone))
-        for key, (before, _) in self.undone.items():
+        here = {key for key in self.undone if self._range is None or self._range.holds(key)}
+        now = live.accepted_many(self.conn, self.log, list(here))
+        for key in here:
             mark(now.get(key), 0)
-            mark(before, 1)
+            mark(self.undone[key][0], 1)
         return flags, sorted(extra)
+
+    def _in_range(self, key_range: KeyRange) -> tuple[bytearray, set[int]]:
+        """:meth:`_live_versions` without the keys beyond a range, before anything is taken back."""
+        flags, extra = bytearray(log_size(self.conn, self.log) + 1), set[int]()
+        for low, high in key_range.spans():
+            for key, seq in live.accepted_between(self.conn, self.log, low, high):
+                if not key_range.holds(key):
+                    continue
+                if seq < 0:
+                    extra.add(seq)
+                elif seq < len(flags):
+                    flags[seq] = 1
+                else:
+                    raise StoreCorrupt(f"accepted state of log {self.log}: it names an entry that the log does not have")
+        return flags, extra
 
     @property
     def count(self) -> int:
@@ -169,12 +202,25 @@ class ExpectedState:
 
     def _flagged_blocks(self) -> Iterator[tuple[int, list[bytes], bytearray]]:
         flags = self._flags
+        if self._range is not None:
+            yield from self._flagged_blocks_here()
+            return
         for first, count, data in entries.iter_hash_blocks(self.conn, self.log):
             if first > self.size:
                 return
             part = flags[first : first + count]
             if 1 in part:
                 yield first, split_hashes(data)[: len(part)], part
+
+    def _flagged_blocks_here(self) -> Iterator[tuple[int, list[bytes], bytearray]]:
+        """Only the blocks that hold something: a range has few, and reading all would make a round quadratic."""
+        at = self._flags.find(1)
+        while 0 < at <= self.size:
+            n = (at - 1) // TILE
+            first = n * TILE + 1
+            part = self._flags[first : first + TILE]
+            yield first, split_hashes(entries.hash_block(self.conn, self.log, n))[: len(part)], part
+            at = self._flags.find(1, first + TILE)
 
 
 def saved_state(conn: sqlite3.Connection, log: int, saved: VerifiedState) -> Iterator[list[bytes]]:

@@ -25,6 +25,7 @@ from typing import Protocol
 
 from witnz.core import hashing
 from witnz.core.keyplan import KeyPlan, key_text
+from witnz.core.keyrange import KeyRange
 from witnz.core.rowline import escape
 from witnz.core.state import EMPTY_STATE_ROOT, bucket_of, differing_buckets
 from witnz.core.verdict import Verdict
@@ -66,7 +67,7 @@ class Target:
 
     ``settled_xid``: a snapshot whose xmin is below this 64-bit id may not see transactions of which it is not known what they
     replaced, because other members gave their entries.  ``open_first``: the first scan where it is another than the later
-    ones, because others read in its snapshot, too.
+    ones, because others read in its snapshot, too.  ``key_range``: only these keys, which ``open_scan`` then reads.
     """
 
     log: int
@@ -77,6 +78,7 @@ class Target:
     open_scan: Callable[[], AbstractContextManager[Scan]]
     settled_xid: int = 0
     open_first: Callable[[], AbstractContextManager[Scan]] | None = None
+    key_range: KeyRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class TableResult:
     seconds: float = 0.0
     differences: list[Difference] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
+    key_range: KeyRange | None = None
     alive: tuple[bytes, tuple[int, ...]] | None = None  # of a VERIFIED run: what `prove` needs to show a row in its state root
 
 
@@ -132,7 +135,7 @@ class LiveVerifier:
     def verify(self, target: Target, progress: Progress = lambda rows: None) -> TableResult:
         """One run.  Errors that mean "could not look" become an INCONCLUSIVE result with their reason."""
         started = time.monotonic()
-        result = TableResult(target.table, target.generation)
+        result = TableResult(target.table, target.generation, key_range=target.key_range)
         try:
             self._run(target, result, progress)
         except Inconclusive as error:
@@ -156,7 +159,7 @@ class LiveVerifier:
                 result.expected_root, result.found_root = left.root(), right.root()
                 if left.root() == right.root() and not result.unresolved:
                     result.verdict = Verdict.VERIFIED
-                    result.alive = seen.expected.alive()
+                    result.alive = seen.expected.alive() if target.key_range is None else None
                     return
                 suspects = set(differing_buckets(left, right))
                 rows = max(found.rows, expected.rows)
@@ -289,7 +292,7 @@ class LiveVerifier:
                 log = logs.get_log(conn, target.log)
                 if log.status == "ended" or log.final_lsn is not None:
                     raise Inconclusive(f"a new generation of {target.table} is being opened; run again when it is")
-                expected = ExpectedState(conn, log.id, log.size, scan.snapshot, keyed=log.keyed)
+                expected = ExpectedState(conn, log.id, log.size, scan.snapshot, keyed=log.keyed, key_range=target.key_range)
                 yield _Pass(scan, expected, log.size, journal.journal_size(conn))
 
 

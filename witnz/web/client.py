@@ -136,9 +136,12 @@ class NodeClient:
 
     # -- doing ----------------------------------------------------------------------------------------------------------------
 
-    def verify(self, table: str, on_progress: Progress = lambda rows: None) -> dict[str, Any]:
-        """``witnz.verify/1`` of one table; ``on_progress`` is told the rows read so far.  May take hours."""
-        return self._work(f"/verify/{_segment(table)}", {}, on_progress)
+    def verify(self, table: str, on_progress: Progress = lambda rows: None, how: str = "") -> dict[str, Any]:
+        """``witnz.verify/1`` of one table; ``on_progress`` is told the rows read so far.  May take hours.
+
+        ``how``: as one snapshot where it is empty, ``rolling`` in ranges, ``N/T`` a sample of ranges.
+        """
+        return self._work(f"/verify/{_segment(table)}", {"how": how} if how else {}, on_progress)
 
     def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The node's events from now on, as (kind, document), until the node stops."""

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
+from witnz.core.keyrange import parse_sample
 from witnz.core.verdict import Verdict
 from witnz.errors import WitnzError
 from witnz.node.events import Broadcaster
@@ -56,12 +57,20 @@ def verify_document(verified: Verified) -> dict[str, Any]:
     }
 
 
-def verify_work(node: Served, table: str) -> Work:
-    """Verify a table; given up between two batches of rows when nobody waits any more."""
+def verify_work(node: Served, table: str, how: str = "") -> Work:
+    """Verify a table; given up between two batches of rows when nobody waits any more.
+
+    ``how``: ``""`` as one snapshot, ``rolling`` in ranges, ``N/T`` a sample of ranges.
+    """
+
+    def verify(tell: Tell) -> Verified:
+        if how == "rolling":
+            return node.roll(table, tell)
+        return node.verify_sample(table, *parse_sample(how), tell) if how else node.verify_table(table, tell)
 
     def work(tell: Tell) -> dict[str, Any]:
         tell(0)
-        document = verify_document(node.verify_table(table, tell))
+        document = verify_document(verify(tell))
         node.events.publish("verification", document["tables"][0])
         return document
 

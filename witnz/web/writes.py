@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 
 from witnz.core.canonical import canonical
 from witnz.core.classify import Mode, OnChange, Rules
+from witnz.core.keyrange import parse_sample
 from witnz.errors import FormatError, UsageError
 from witnz.web.asked import Asked, check_members, reason_of, table_name
 from witnz.web.problems import CONFLICT
@@ -51,9 +52,14 @@ def approve(site: Site, asked: Asked) -> Answer:
 
 
 def verify(site: Site, asked: Asked) -> Work:
-    """``{}``: verify a table now.  Its result is journalled as any other verification's."""
-    check_members(asked.body, frozenset())
-    return verify_work(site.node, asked.table())
+    """``{"how": "rolling" | "N/T"}``: verify a table now, without ``how`` as one snapshot.  Its result is journalled."""
+    check_members(asked.body, frozenset(), frozenset({"how"}))
+    how = asked.body.get("how", "")
+    if not isinstance(how, str):
+        raise FormatError("how: expected rolling or a sample N/T")
+    if how not in ("", "rolling"):
+        parse_sample(how)
+    return verify_work(site.node, asked.table(), how)
 
 
 def anchor(site: Site, asked: Asked) -> Work:
