@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,26 @@ def test_a_failover_is_one_finding_that_names_the_rows_that_were_not_shipped(own
     scene.stop()
     audit = audit_store(scene.protected.directory / "data" / "witnz.db")
     assert [check for check in audit.checks if check.status is not CheckStatus.OK] == []
+
+
+def test_a_failover_that_takes_the_slot_along_is_one_explained_finding(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
+    server = own_server(version=16)
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=server)
+    server.stop()
+    standby = server.data_dir.with_name("standby")  # what the server keeps in step with failover slots from version 17 on
+    shutil.copytree(server.data_dir, standby, symlinks=True)
+    (standby / "standby.signal").touch()
+    put_in_place(server, standby, aside="old-primary")
+    server.start()
+    server.sql("SELECT pg_promote(true, 60)")
+    scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'at once', 1, NULL, '2026-02-01')")
+    (finding,) = wait(lambda: [f for f in scene.protected.findings() if f.cls == "epoch.restored"], "the failover")
+    assert finding.explained_by == "the replication slot" and "timeline 1 was left for 2" in finding.detail
+    scene.caught_up_again()
+    assert scene.node.journal.state.epoch is None and scene.node.journal.state.open_gaps() == {}
+    scene.assert_bystanders_verified(TABLE)
+    scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 50")
+    scene.now("violation.update", 50, TABLE)
 
 
 def recovered_until(server: PostgresServer, backup: Path, target_lsn: str) -> None:
