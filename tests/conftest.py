@@ -81,7 +81,19 @@ def pytest_report_header() -> str:
     return f"PostgreSQL: {found.version} in {found.bin}"
 
 
+def _needs(item: pytest.Item) -> str:
+    """Why the server that tests share is too old for this test, or nothing."""
+    for marker in item.iter_markers("since"):
+        version, why = marker.args
+        if version > DEFAULT_VERSION:
+            return f"PostgreSQL {DEFAULT_VERSION}: {why} came with {version}"
+    return ""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if why := _needs(item):
+            item.add_marker(pytest.mark.skip(reason=why))
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)  # whole files; several workers end at about the same time so
     for item in items:

@@ -19,6 +19,8 @@ from witnz.core.verdict import Verdict
 from witnz.node.journal import authorise
 from witnz.store import entries
 
+pytestmark = pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
+
 
 def emit(conn: psycopg.Connection[Any], content: str, *, transactional: bool = True) -> None:
     conn.execute("SELECT pg_logical_emit_message(%s, 'witnz', %s::text)", [transactional, content])

@@ -47,6 +47,7 @@ def detached_and_edited(name: str) -> tuple[str, ...]:
     )
 
 
+@pytest.mark.since(14, "that a detached partition leaves the stream at once")
 def test_what_was_done_while_detached_is_a_gap_of_this_partition_and_the_scan_names_the_rows(scene: Any, ledger: str) -> None:
     january, february = f"{ledger}_january", f"{ledger}_february"
     scene.protected.assert_verified(january)
@@ -72,6 +73,7 @@ def test_detaching_and_attaching_without_a_change_leaves_every_row_as_recorded(s
     scene.assert_bystanders_verified()
 
 
+@pytest.mark.since(14, "that a detached partition leaves the stream at once")
 def test_a_partition_that_stays_away_is_found_and_still_verified_by_its_oid(scene: Any, ledger: str) -> None:
     january = f"{ledger}_january"
     scene.dba(*detached_and_edited(ledger)[:2])

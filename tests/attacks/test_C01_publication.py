@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from tests.support.node import wait
 from witnz.core.lsn import parse_lsn
 from witnz.core.record import parse_record
@@ -14,6 +16,7 @@ ONE, FILTERED, CUT = "public.dropped_and_added", "public.filtered", "public.cut"
 TABLES = tuple({"name": name, "mode": "append_only"} for name in (ONE, FILTERED, CUT))
 
 
+@pytest.mark.since(15, "row filters and column lists")
 def test_a_change_while_the_publication_did_not_carry_the_table_is_found(own_scene) -> None:  # type: ignore[no-untyped-def]
     scene = own_scene(*TABLES)
     publication = scene.protected.config.publication

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,14 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("statement", WRONG.values(), ids=WRONG)
+SINCE_15 = pytest.mark.since(15, "row filters and column lists")
+
+
+def marked(text: str) -> Any:
+    return pytest.param(text, marks=SINCE_15) if text.endswith(")") and "publish" not in text else text
+
+
+@pytest.mark.parametrize("statement", [marked(text) for text in WRONG.values()], ids=WRONG)
 def test_the_dbas_wrong_publication_is_refused_until_it_is_gone(statement: str, database: Database, tmp_path: Path) -> None:
     database.sql(LEDGER)
     tables = [{"name": TABLE, "mode": "append_only"}]
@@ -45,7 +53,7 @@ def test_the_dbas_wrong_publication_is_refused_until_it_is_gone(statement: str, 
     protected.stop()
 
 
-@pytest.mark.parametrize("statement", [text for name, text in WRONG.items() if name != "for all tables"])
+@pytest.mark.parametrize("statement", [marked(text) for name, text in WRONG.items() if name != "for all tables"])
 def test_the_owners_own_wrong_publication_is_put_right(statement: str, database: Database, tmp_path: Path) -> None:
     database.sql(LEDGER)
     tables = [{"name": TABLE, "mode": "append_only"}]

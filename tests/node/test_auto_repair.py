@@ -19,6 +19,8 @@ from witnz.node.auto_repair import HOUR_US, REPAIRS_PER_HOUR, AutoRepair
 from witnz.node.keyring import create_person_key
 from witnz.store.datadir import save_key_file
 
+pytestmark = pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
+
 TABLES = ("stream", "silent", "fought", "alerting", "poor", "parts")
 
 

@@ -19,6 +19,8 @@ from witnz.demo.server import PostgresServer
 from witnz.store import entries, logs
 from witnz.verify.store import audit_store
 
+pytestmark = pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
+
 Connection = psycopg.Connection[Any]
 PRICES, LEDGER, STRICT = "public.prices", "public.ledger", "public.strict"
 _keys = count(100)

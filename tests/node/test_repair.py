@@ -20,6 +20,8 @@ from witnz.node.repair_plan import plan_from_json
 from witnz.store import entries, logs
 from witnz.verify.store import audit_store
 
+pytestmark = pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
+
 APPEND, MUTABLE = "append_only", "state_integrity"
 TABLES = {
     "updated": APPEND, "deleted": APPEND, "reinserted": APPEND, "truncated": APPEND, "flood": APPEND, "twice": APPEND,

@@ -21,6 +21,8 @@ from witnz.node.repair_apply import applied_from_json, apply_plan
 from witnz.node.repair_rows import REPAIRABLE
 from witnz.postgres.session import Conninfo
 
+pytestmark = pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
+
 NAMES = [
     "changed", "keys", "rights", "corrected", "audited", "parent", "busy", "replaced", "checked", "constrained", "filtered",
     "lost", "unanswered", "hijacked", "huge", "doubled", "early",

@@ -15,6 +15,8 @@ from witnz.demo.server import PostgresServer
 from witnz.errors import UsageError, WitnzError
 from witnz.node.repair_sql import format_literal, readable
 
+pytestmark = pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
+
 TYPES = r"""
 CREATE TYPE mood AS ENUM ('sad', 'it''s "ok"', 'happy');
 CREATE TYPE pair AS (a int, b text);

@@ -64,6 +64,7 @@ def put(bench: Bench, table: str, seq: int, sealed: bytes) -> None:
         images.put(conn, log_of(bench, table).id, seq, sealed)
 
 
+@pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
 def test_no_row_content_stands_in_any_file_of_the_node(bench: Bench) -> None:
     bench.sql("INSERT INTO kept VALUES ('e', 'streamed-plaintext')")
     bench.sql("UPDATE kept SET note = 'tampered-plaintext' WHERE id = 'b'")
@@ -164,6 +165,7 @@ def test_a_tampered_image_is_refused_and_nothing_is_written(bench: Bench, findin
         put(bench, "other", seq, good)
 
 
+@pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
 def test_a_row_whose_image_is_gone_is_refused_with_its_key(bench: Bench, finding: str) -> None:
     kept, log = images_of(bench, "other"), log_of(bench, "other")
     with bench.node.db.write() as conn:
@@ -199,6 +201,7 @@ def test_a_key_file_that_is_damaged_or_another_nodes_is_told_apart(bench: Bench,
 # -- generations --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
 def test_a_new_generation_has_images_of_its_own_and_its_rows_can_be_repaired(bench: Bench) -> None:
     first = log_of(bench, "renewed")
     bench.sql("ALTER TABLE renewed ADD added int DEFAULT 7")

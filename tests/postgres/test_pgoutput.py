@@ -392,6 +392,7 @@ def test_a_changed_key_brings_the_old_one(every_database: Database) -> None:
         ]
 
 
+@pytest.mark.since(14, "logical messages in the stream")
 def test_an_index_as_identity_gives_its_columns(database: Database) -> None:
     database.sql(
         "CREATE TABLE t (id int PRIMARY KEY, mail text NOT NULL); CREATE UNIQUE INDEX by_mail ON t (mail);"
@@ -434,6 +435,7 @@ def test_an_unchanged_toast_value_is_unresolved_unless_the_identity_is_full(ever
         assert (whole.old, whole.whole) == ([b"1\t1\t" + line], True)
 
 
+@pytest.mark.since(14, "logical messages in the stream")
 def test_a_long_key_is_carried_with_every_update(database: Database) -> None:
     database.sql("CREATE TABLE t (id text PRIMARY KEY, n int); ALTER TABLE t ALTER id SET STORAGE EXTERNAL")
     key = "k" * 2500  # out of line, and still below an index's limit
@@ -484,6 +486,7 @@ def test_messages_come_where_they_were_written(every_database: Database) -> None
     ]
 
 
+@pytest.mark.since(14, "logical messages in the stream")
 def test_rows_replicated_from_elsewhere_say_so(database: Database) -> None:
     database.sql("CREATE TABLE t (id int PRIMARY KEY)")
     admin = database.connect_admin()
@@ -502,6 +505,7 @@ def test_rows_replicated_from_elsewhere_say_so(database: Database) -> None:
     assert rows_of([rows])[0].new == [b"1"]
 
 
+@pytest.mark.since(14, "logical messages in the stream")
 def test_a_partitions_rows_carry_the_leaf(database: Database) -> None:
     database.sql(
         "CREATE TABLE p (id int, v text) PARTITION BY RANGE (id); CREATE TABLE p1 (v text, id int);"
@@ -515,6 +519,7 @@ def test_a_partitions_rows_carry_the_leaf(database: Database) -> None:
         assert [relation.name for relation in feed.relations] == ["p1"]
 
 
+@pytest.mark.since(14, "logical messages in the stream")
 def test_a_value_of_more_than_sixteen_mebibytes_is_read(database: Database) -> None:
     database.sql("CREATE TABLE t (id int PRIMARY KEY, big text)")
     with open_feed(database, "t") as feed:
@@ -524,6 +529,7 @@ def test_a_value_of_more_than_sixteen_mebibytes_is_read(database: Database) -> N
     assert lines[1] == b"1\t" + b"tn" * 9000000
 
 
+@pytest.mark.since(14, "logical messages in the stream")
 def test_recorded_messages_decode_alike_one_at_a_time(database: Database) -> None:
     database.sql("CREATE TABLE t (id int PRIMARY KEY, a text, b text)")
     with open_feed(database, "t") as feed:

@@ -309,6 +309,7 @@ def test_a_database_that_cannot_be_entered_skips_everything_else(database: Datab
         doctor(conninfo, publication="x" * 70, tables=[])
 
 
+@pytest.mark.since(14, "a server of which doctor has nothing to say")
 def test_tables_and_publication_are_judged_one_by_one(database: Database) -> None:
     tables = prepared(database, "a", "b")
     database.sql(
@@ -335,12 +336,14 @@ def test_tables_and_publication_are_judged_one_by_one(database: Database) -> Non
     assert checks["stream"].status == "ok"
 
 
+@pytest.mark.since(14, "a server of which doctor has nothing to say")
 def test_without_a_publication_the_stream_is_not_tried(database: Database) -> None:
     checks = examine(database, [])
     assert not_ok(checks) == {"server.slot_bound": "warn", "publication": "fail", "stream": "skip"}
     assert checks["publication"].message == "publication witnz does not exist; publication witnz_ins does not exist"
 
 
+@pytest.mark.since(14, "a server of which doctor has nothing to say")
 def test_wal_level_full_slots_and_roles_are_told_with_their_remedies(own_database: Callable[..., Database]) -> None:
     settings = {"max_replication_slots": "1", "max_wal_senders": "1", "max_slot_wal_keep_size": "64MB", "wal_level": "replica"}
     database = own_database(settings=settings)
@@ -411,6 +414,7 @@ def test_an_old_transaction_that_keeps_a_slot_from_starting_is_named(database: D
     assert "pg_stat_activity" in refusal.value.hint
 
 
+@pytest.mark.since(14, "a server of which doctor has nothing to say")
 def test_other_traffic_does_not_disturb_the_trial(database: Database) -> None:
     prepared(database, "a")
     stop = threading.Event()

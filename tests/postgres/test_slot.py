@@ -147,6 +147,7 @@ def test_a_markers_lsn_is_flushed_when_it_returns(every_database: Database) -> N
         assert plain.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
+@pytest.mark.since(14, "waiting for a standby with a message alone")
 def test_a_marker_waits_for_no_standby(own_server: Callable[..., PostgresServer]) -> None:
     server = own_server()
     conninfo = Conninfo.from_conninfo(server.dsn())

@@ -132,6 +132,7 @@ def test_messages_come_on_every_version_that_sends_them(every_database: Database
         assert [event.content for event in events if isinstance(event, LogicalMessage)] == [b"x"]
 
 
+@pytest.mark.since(14, "logical messages in the stream")
 @pytest.mark.parametrize("version", [130000, 140000, 170000])
 def test_the_options_follow_the_servers_version(fresh: Database, version: int) -> None:
     with streamed(fresh, server_version_num=version) as stream:

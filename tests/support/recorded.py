@@ -106,9 +106,10 @@ class Judge:
     def _told(self) -> list[tuple[Committed, list[tuple[bytes, int]]]]:
         """(transaction, [(letters, OID of the table)]) in stream order."""
         out: list[tuple[Committed, list[tuple[bytes, int]]]] = []
+        messages = ", 'messages', 'true'" if self._database.server.version >= 14 else ""
         for (data,) in self._database.sql(
             f"SELECT data FROM pg_logical_slot_peek_binary_changes('{JUDGE}', NULL, NULL, 'proto_version', '1',"
-            f" 'publication_names', '{self._publications}', 'messages', 'true')",
+            f" 'publication_names', '{self._publications}'{messages})",
             user="postgres",
         ):
             message = bytes(data)

@@ -107,7 +107,11 @@ class Workshop:
     def terminate(self, application: str) -> None:
         pid = self.backend(application)
         assert pid is not None, f"there is no {application}"
-        self.database.sql(f"SELECT pg_terminate_backend({pid}, 10000)", user="postgres")
+        if self.database.server.version >= 14:
+            self.database.sql(f"SELECT pg_terminate_backend({pid}, 10000)", user="postgres")
+            return
+        self.database.sql(f"SELECT pg_terminate_backend({pid})", user="postgres")
+        wait(lambda: self.backend(application) != pid, f"the end of {application}")
 
     @contextmanager
     def stalled_stream(self) -> Iterator[None]:

@@ -18,6 +18,9 @@ OLDEST_VERSION: Final = 130000
 MESSAGES_SINCE: Final = 140000
 """server_version_num from which pgoutput carries logical messages."""
 
+MANAGED_REPLICATION: Final = ("rds_replication",)
+"""Roles whose members may replicate although they have no such attribute: that of Amazon RDS and Aurora."""
+
 Status = Literal["ok", "warn", "fail", "skip"]
 
 
@@ -119,14 +122,20 @@ def _slot_idle(session: Connection, _slot: str | None) -> DoctorCheck:
 
 def _role(session: Connection, _slot: str | None) -> DoctorCheck:
     row = session.execute(
-        "SELECT rolname::text, rolreplication, rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+        "SELECT rolname::text, rolreplication, rolsuper, (SELECT g.rolname::text FROM pg_catalog.pg_roles g"
+        " WHERE g.rolname = ANY (%s) AND pg_catalog.pg_has_role(current_user, g.oid, 'MEMBER') LIMIT 1)"
+        " FROM pg_catalog.pg_roles WHERE rolname = current_user",
+        (list(MANAGED_REPLICATION),),
     ).fetchone()
-    name, replication, superuser = row if row is not None else ("?", False, False)
+    name, replication, superuser, group = row if row is not None else ("?", False, False, None)
     if superuser:
         hint = "use a role of its own: CREATE ROLE witnz LOGIN REPLICATION, with SELECT on the protected tables"
         return DoctorCheck("role.replication", "warn", f"the role {name} is a superuser; that much right is not needed", hint)
+    if not replication and group is not None:
+        return DoctorCheck("role.replication", "ok", f"the role {name} may replicate as a member of {group}")
     if not replication:
-        hint = f"ALTER ROLE {sql.Identifier(name).as_string(None)} WITH REPLICATION"
+        quoted = sql.Identifier(name).as_string(None)
+        hint = f"ALTER ROLE {quoted} WITH REPLICATION (RDS, Aurora: GRANT rds_replication TO {quoted})"
         return DoctorCheck("role.replication", "fail", f"the role {name} may not replicate", hint)
     return DoctorCheck("role.replication", "ok", f"the role {name} may replicate")
 

@@ -19,6 +19,10 @@ from witnz.postgres.session import Connection
 from witnz.postgres.sqlstate import classify_error
 
 PLUGIN: Final = "pgoutput"
+FAILOVER_SINCE: Final = 170000
+"""server_version_num from which standbys can take slots along."""
+_OPTIONS: Final[LiteralString] = "(SNAPSHOT 'nothing', FAILOVER true)"
+_OLD_OPTIONS: Final[LiteralString] = "NOEXPORT_SNAPSHOT"
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 _NAME_MAX = 63
@@ -63,7 +67,8 @@ def create_slot(connection: Connection, name: str, *, publication: str | None = 
 
     The publication must exist before: the slot decodes with the catalog of its time, and one that is made later is never found.
     Given here, its existence is checked.  Creation waits for every transaction that is writing to end, at most
-    ``lock_timeout_s`` for each.
+    ``lock_timeout_s`` for each.  Where the server can (17), standbys that synchronise slots take it along, so that a failover
+    leaves no gap.
 
     Raises DatabaseUnreachable (55P03) when it waited in vain, ReplicationImpossible when the slot exists already, no slot is
     free or there is no such publication, KeyProblem without the right to replicate.
@@ -75,8 +80,9 @@ def create_slot(connection: Connection, name: str, *, publication: str | None = 
             _check_publication(connection, publication)
         connection.execute(sql.SQL("SET lock_timeout = {}").format(f"{round(lock_timeout_s * 1000)}ms"))
         try:
+            options = _OPTIONS if connection.info.server_version >= FAILOVER_SINCE else _OLD_OPTIONS
             row = connection.execute(
-                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT").format(sql.Identifier(name))
+                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {}").format(sql.Identifier(name), sql.SQL(options))
             ).fetchone()
         finally:
             if not connection.closed:
