@@ -26,7 +26,7 @@ NPM_INSTALL := install --prefix $(VENV)/npm --ignore-scripts --no-audit --no-fun
 
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test test-all attacks fuzz lint bench docs clean
+.PHONY: help demo test test-all attacks fuzz lint bench bench-large docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,7 +36,7 @@ help:
 	@echo "make attacks   the attacks of docs/threat-model.md: caught by whom, after how long (ARGS='--json FILE', ARGS='A01 C04')"
 	@echo "make fuzz      thousands of simulated storms over the ordering engine (ARGS=--seeds N)"
 	@echo "make lint      ruff, mypy, the layers"
-	@echo "make bench     the figures, as JSON"
+	@echo "make bench     the figures, as JSON (make bench-large: memory on ten million rows)"
 	@echo "make docs      the generated references under docs/"
 	@echo "make clean     remove .venv and caches"
 
@@ -66,6 +66,9 @@ lint: $(VENV)/.for-dev
 
 bench: $(VENV)/.for-dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-large: $(VENV)/.for-dev
+	$(BIN)/python -m benchmarks.large $(ARGS)
 
 docs: $(VENV)/.for-dev
 	$(BIN)/python docs/generate.py
