@@ -27,7 +27,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
-from witnz.core.finding import FindingState
+from witnz.core.finding import FindingClass, FindingState
 from witnz.core.journal_facts import (
     SETTLED,
     AcceptedRow,
@@ -202,7 +202,9 @@ class JournalState(JournalView):
         self._gaps.pop(opened.table, None)
 
     def _apply_unprotect(self, record: Record) -> None:
-        table = record.body["table"]
+        self._end_protection(record.body["table"])
+
+    def _end_protection(self, table: str) -> None:
         del self._tables[table]
         self.opened.pop(table, None)
         self._gaps.pop(table, None)
@@ -268,6 +270,8 @@ class JournalState(JournalView):
         self.findings[finding.id] = replace(self.findings[finding.id], closed=True)
         for table in closes_gap_of(finding, body["table"], self._gaps, self.findings.values()):
             del self._gaps[table]
+        if finding.finding_class == FindingClass.TABLE_DROPPED and finding.table in self._tables:
+            self._end_protection(finding.table)  # there is nothing left to record, and an operator knows it
 
     def _apply_order(self, record: Record) -> None:
         body, base = record.body, 0

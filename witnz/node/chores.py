@@ -44,7 +44,7 @@ class Chores:
         node = self._node
         chores = (
             self.journal_findings, self._seal_when_due, self._look_when_due, node.anchoring.check_late, node.restores.step,
-            node.bridging.step, node.forgetting.step,
+            node.bridging.step, node.forgetting.step, node.protection.end_what_is_over,
         )  # fmt: skip
         while not stop.wait(min(CHORE_S, self._watch_s)):
             for chore in chores:

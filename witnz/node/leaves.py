@@ -87,7 +87,10 @@ class Leaves:
             root_secret = logs.require_log(reader, root, record.generation).secret
         secret = leaf_secret(root_secret, info.oid)
         conn = self._connection()
-        if logs.find_log(conn, info.witnz_name) is not None:
+        known, journal = logs.find_log(conn, info.witnz_name), around.journal.state
+        if known is not None and known.oid == info.oid and journal.current_table(info.witnz_name) is None:
+            return None  # an operator has ended its protection, to detach or drop it
+        if known is not None:
             # A leaf of this name was recorded before: another table stands there now, and an operator has to say so.
             detail = f"another partition (OID {info.oid}) stands under the name of a recorded one"
             self._book.open(conn, cls="table.replaced", table=info.witnz_name, generation=1, detail=detail)

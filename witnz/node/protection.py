@@ -15,6 +15,7 @@ from witnz.core.names import parse_table_name
 from witnz.errors import WitnzError
 from witnz.node.plan import Plan
 from witnz.node.restores import is_foreign
+from witnz.node.table_state import ACTIVE
 from witnz.postgres import catalog
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 
@@ -64,11 +65,20 @@ class Protection:
         for table in [info, *leaves]:
             if table.witnz_name not in known:
                 newest = state.newest_generation(table.witnz_name)
+                if newest is not None and newest.oid == table.oid and table is not info and info.witnz_name in known:
+                    continue  # an operator has ended the protection of this partition alone, to detach or drop it
                 generation = newest.generation + 1 if newest is not None else 1
                 root = info.witnz_name if table is not info else None
                 self._node.generations.open(
                     Plan(table.witnz_name, table, rules, hidden, generation, "protected", excluded, root=root)
                 )
+
+    def end_what_is_over(self) -> None:
+        """Record no more of tables whose protection is over in the journal: by ``unprotect``, or accepted as dropped."""
+        tables = self._node.journal.state.tables()
+        for state in self._node.states():
+            if state.status == ACTIVE and state.name not in tables:
+                self._node.generations.end(state.name)
 
     # -- further generations --------------------------------------------------------------------------------------------------
 
