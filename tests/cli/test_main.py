@@ -86,6 +86,7 @@ def test_the_program_is_the_one_that_is_promised() -> None:
         demo, init, protect, unprotect, doctor, start, status, verify, checkpoint list, checkpoint show, checkpoint export,
         anchor now, anchor list, anchor check, anchor backends, prove, log show, log export, findings list, findings show,
         findings ack, findings approve, repair plan, repair apply, repair store, keys show, keys policy, keys new, keys rotate,
+        keys approvers,
         cluster status, cluster add, cluster remove, table export, report, report sample,
         report drill,
         erase, prune, config check, config show, config explain, version, completion

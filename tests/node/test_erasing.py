@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.support.workshop import RECORD
 from witnz.core.classify import Rules
 from witnz.core.verdict import Verdict
 from witnz.errors import ProofError, UsageError
+from witnz.node.keyring import create_person_key
 
 PEOPLE = (
     "CREATE TABLE {0} (id int PRIMARY KEY, name text, note text);"
@@ -192,4 +195,33 @@ def test_an_order_is_carried_out_alike_by_a_node_that_saw_the_delete_first(clean
         del clean.node.chores.journal_findings
     clean.await_erased(table, 1)
     clean.assert_in_order(table)
+    assert audit_problems(clean.protected) == []
+
+
+def test_where_two_operators_have_to_sign_one_alone_orders_nothing(clean: Cleaner, tmp_path: Path) -> None:
+    def configure(key: Path, before: int, number: int) -> None:
+        changes = {"approvers": {"from": str(before), "to": str(number)}}
+        clean.node.decide("config", signed(clean.node, key, "config", {"changes": changes, "weakens": number < before}))
+
+    bob = tmp_path / "operator-bob.key"
+    public = b64encode(create_person_key(bob, "operator", "bob").public).decode()
+    body = {"action": "add", "kind": "operator", "name": "bob", "key": public, "from_lsn": "0/0"}
+    clean.node.decide("key", signed(clean.node, clean.key, "key", body))
+    table = clean.protect("four_eyes", PEOPLE, Rules("append_only"))
+    configure(clean.key, 1, 2)
+    clean.order(table, ["2"])
+    clean.order(table, ["2"])
+    (waiting,) = clean.orders(table)["waiting"]
+    assert (waiting["operators"], clean.orders(table)["erasures"]) == (["alice"], []), "the same signature twice is one"
+    configure(clean.key, 2, 1)
+    assert clean.orders(table)["approvers"] == 2, "one operator alone does not lower what binds him"
+    order = clean.node.erasing.body(table, ["2"], "agreed")
+    clean.node.decide("erase", signed(clean.node, bob, "erase", order))
+    (made,) = clean.orders(table)["erasures"]
+    assert (made["operators"], made["state"], clean.orders(table)["waiting"]) == (["alice", "bob"], "ordered", [])
+    clean.database.sql(f"DELETE FROM {table} WHERE id = 2")
+    clean.await_erased(table, 1)
+    clean.assert_in_order(table)
+    configure(bob, 2, 1)
+    assert clean.orders(table)["approvers"] == 1
     assert audit_problems(clean.protected) == []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from witnz.cli.access import open_store, running_client
+from witnz.cli.approvers import approvers
 from witnz.cli.command import MANAGE, OutputFile, add_command, add_group
 from witnz.cli.deciding import Operator, Yes, cluster_id, confirm, decide
 from witnz.cli.files import STANDARD, write_output
@@ -39,6 +40,9 @@ def register(app: typer.Typer) -> None:
     )
     add_command(group, "show", "witnz keys show", "witnz keys show --json")(show)
     add_command(group, "policy", "witnz keys policy -o policy.txt")(policy)
+    add_command(
+        group, "approvers", 'witnz keys approvers 2 --operator-key operator-alice.key --reason "four eyes for erasures"'
+    )(approvers)
     add_command(
         group,
         "new",

@@ -181,6 +181,7 @@ def _cluster(moment: Moment, node_id: str | None) -> dict[str, Any]:
         "leader": None if engine is None else engine.leader,
         "term": None if engine is None else engine.term,
         "quorum": moment.state.quorum,
+        "approvers": moment.state.orders.approvers,
         "members": members,
     }
 
