@@ -62,3 +62,15 @@ def test_a_definition_changes_under_load_and_all_begin_the_same_generation(trio:
     trio.assert_alike()
     assert trio.table_log("node1", "public.prices", 2) == trio.table_log("node3", "public.prices", 2)
     assert len(trio.table_log("node1", "public.prices", 2)) >= 51
+
+
+def test_one_change_of_the_publication_is_one_finding_whoever_sees_it(trio: Trio) -> None:
+    name = trio.configs["node1"].publication
+    trio.database.sql(f"ALTER PUBLICATION {name} DROP TABLE events; ALTER PUBLICATION {name} ADD TABLE ONLY events")
+    for node in trio.nodes:
+        finding = trio.wait_for(node, "publication.changed")
+        for _ in range(2):  # the look that was under way, and one after it
+            before = trio[node].chores._watched_at
+            wait(lambda node=node, before=before: trio[node].chores._watched_at > before, f"{node} to look again")
+    for node in trio.nodes:
+        assert [f.id for f in trio.findings(node, state=None) if f.cls == "publication.changed"] == [finding.id]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,9 +30,9 @@ from witnz.demo.proving import foreign_policy
 from witnz.errors import FormatError
 from witnz.verify.bundle import verify_bundle
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-TIMEOUT_S = 280
+TIMEOUT_S = 580
 END_S = 90  # a machine with better things to do takes its time to stop a node and a server
 AUDIT, PRICES = "public.audit_logs", "billing.prices"
 
@@ -43,11 +46,23 @@ FOUND = {
     "publication.delete": ("scan", "row.deleted", AUDIT, "232"),
     "publication.insert": ("scan", "row.inserted", AUDIT, "900001"),
     "file.update": ("scan", "row.modified", AUDIT, "119"),
+    "members.seal": ("members", "node.misbehaved", None, "node3 seal"),
+    "members.liar": ("members", "node.diverged", AUDIT, "node3"),
+    "members.approval": ("members", "node.misbehaved", None, "node3 accept"),
+    "members.store": ("members", "node.diverged", AUDIT, "node2"),
+    "members.audit": ("store audit", "node.store-tampered", None, None),
 }
 """Scene -> detector, class, table, key."""
 
 COMMANDS = {
     **dict.fromkeys(("setup.init", "setup.intent-key", "approve.sql.unsigned", "approve.publication.touched"), "exit code 0"),
+    **dict.fromkeys((f"approve.members.{name}" for name in ("seal", "liar", "approval", "audit")), "exit code 0"),
+    "repair.members.store": "exit code 0",
+    "members.killed": "another leader",
+    **dict.fromkeys(("members.nothing-lost", "members.outvoted"), "the same entries on all nodes"),
+    "members.votes": "refused by 2 of 2",
+    "members.still-open": "open",
+    **dict.fromkeys(("store.node2", "store.node3"), "exit code 0, VERIFIED"),
     **dict.fromkeys(("export.policy", "export.checkpoint", "export.row", "node.stop"), "exit code 0"),
     **dict.fromkeys(
         ("verify.baseline", "verify.repaired", "offline.row", "offline.checkpoint", "store"), "exit code 0, VERIFIED"
@@ -99,7 +114,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def played(place: Path) -> Played:
-    """The whole demo, once for all tests."""
+    """The whole demo, on three nodes, once for all tests."""
     keep = place / "kept"
     done = subprocess.run(command("--json", "--keep", keep), env=environment(place), check=False, **PIPES)
     assert done.stdout.count(b"\n{") == 0, "one document"
@@ -124,6 +139,7 @@ def test_everything_that_was_expected_was_seen(played: Played) -> None:
     assert played.document["missed"] == []
     assert played.code == 0
     assert (played.document["schema"], played.document["ok"], played.document["tamper"]) == ("witnz.demo/1", True, "all")
+    assert played.document["nodes"] == 3
     names = [scene["scene"] for scene in played.document["scenes"]]
     assert sorted(names) == sorted(
         ["storage.removed", *FOUND, *COMMANDS, *(f"repair.{name}" for name in REPAIRED), "repair.closed"]
@@ -139,6 +155,40 @@ def test_each_tampering_is_caught_with_its_row_named(played: Played, scene: str)
     assert (finding["class"], finding["table"], finding["key"]) == (cls, table, key)
     assert finding["recorded"] != finding["found"] or finding["recorded"] is None
     assert (finding["explained_by"] is None) == (detector != "stream")
+
+
+def test_a_leader_that_is_killed_is_followed_by_another(played: Played) -> None:
+    assert played.scene("members.killed")["seconds"] > 0
+    told = re.search(r"kill -9 (node\d).*?(node\d) leads after", played.stderr, re.DOTALL)
+    assert told is not None and told[1] != told[2]
+
+
+def test_who_leads_publishes_and_every_node_holds_the_receipts(played: Played) -> None:
+    receipts = {folder: anchored(played.directory / folder) for folder in (".", "node2", "node3")}
+    assert receipts["."] == receipts["node2"] == receipts["node3"]
+    assert {kind for kind, _, _ in receipts["."]} == {"evm", "rfc3161", "s3"}
+    asked = re.search(r"(node\d)\$ witnz anchor now", played.stderr)
+    assert asked is not None
+    assert asked[1] in {record["node"] for record in journal(played.directory) if record["type"] == "anchor"}
+
+
+def test_a_report_may_be_asked_of_any_node_and_rests_on_a_quorum(played: Played) -> None:
+    assert "node3$ witnz report" in played.stderr
+    (made,) = [record for record in journal(played.directory) if record["type"] == "report"]
+    assert made["node"] == "node3"
+    assert "group members 2 node1 node2 node3" in (played.directory / "policy.txt").read_text()
+    assert "group members 2 node1 node2 node3" in (played.directory / "evidence" / "policy.txt").read_text()
+
+
+def anchored(folder: Path) -> set[tuple[str, int, int]]:
+    """(type, size, journal record) of every receipt that the node in a folder has."""
+    listed = json.loads(witnz(folder, "anchor", "list", "--json").stdout)
+    return {(one["type"], one["size"], one["journal_seq"]) for one in listed["receipts"]}
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(folder / "node/witnz.db")) as conn:
+        return [json.loads(leaf) for (leaf,) in conn.execute("SELECT leaf FROM journal ORDER BY seq")]
 
 
 def test_what_the_storage_administrator_removed_is_missing(played: Played) -> None:
@@ -246,11 +296,14 @@ def digest_anew(data: bytes) -> bytes:
 def test_deeds_that_are_left_undone_are_missed_named_and_make_it_fail(place: Path) -> None:
     undone = ("sql.delete", "publication", "file.update")
     words = [word for deed in undone for word in ("--leave-out", deed)]
-    done = subprocess.run(command("--json", "--patience", "2", *words), env=environment(place), check=False, **PIPES)
+    done = subprocess.run(
+        command("--json", "--no-cluster", "--patience", "2", *words), env=environment(place), check=False, **PIPES
+    )
     document = json.loads(done.stdout)
     assert done.returncode == 1, done.stderr.decode()
     publication = ["publication.touched", "publication.update", "publication.delete", "publication.insert"]
     assert document["missed"] == ["sql.delete", *publication, "file.update"]
+    assert document["nodes"] == 1
     assert document["ok"] is False and document["seen"] == document["expected"] - len(document["missed"])
     assert "FAIL  expected violation.delete public.audit_logs 231, seen: nothing" in done.stderr.decode()
 

@@ -10,6 +10,7 @@ from typing import Final
 from witnz.demo.outside import FOREIGN_TRUST, TRUST
 from witnz.demo.play import TAMPERED, VERIFIED, Play
 from witnz.demo.proving import CHECKPOINT, POLICY
+from witnz.demo.stage import wait_for
 
 WAIT_S: Final = 90
 SOMEBODY_ELSE: Final = "0x" + "11" * 20
@@ -23,7 +24,8 @@ def anchor(play: Play) -> None:
         play.narrator.say(f"{name} is left out: {reason}")
     if not outside.names:
         return
-    play.expect_command("anchors.now", play.run("anchor", "now", *outside.names, "--wait", str(WAIT_S)))
+    leader = wait_for(play.stage.leader, play.patience_s)  # who leads publishes; the receipts are everybody's
+    play.expect_command("anchors.now", play.run("anchor", "now", *outside.names, "--wait", str(WAIT_S), at=leader))
     play.expect_command("anchors.check", play.run("anchor", "check"))
 
 

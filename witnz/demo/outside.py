@@ -71,6 +71,13 @@ class Outside:
             lines.append(f"  - {{type: rfc3161, url: '{self.authority.url}', root: {ROOT}, every: 10m}}\n")
         return "anchors:\n" + "".join(lines) if lines else ""
 
+    def files(self) -> list[str]:
+        """What the section names, in ``directory``: each machine that has a node needs it."""
+        from witnz.demo.bucket import KEY_FILE
+
+        files = {"s3": KEY_FILE, "evm": KEY, "rfc3161": ROOT}
+        return [files[name] for name in self.names]
+
     def trust(self, receipts: list[dict[str, Any]], address: str | None = None) -> str:
         """What an auditor writes down who asked chain and authority himself; ``address``: of another account."""
         lines = []

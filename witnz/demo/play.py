@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from witnz.demo.nodes import NodeProcess
 from witnz.demo.stage import Ran, Stage, wait_for
 from witnz.demo.summary import Outcome
 
@@ -56,7 +58,8 @@ _HASHES: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(slots=True)
 class Play:
-    """One run.  ``leave_out``: scenes whose deed is not done, so that they must be missed; ``patience_s``: how long to wait.
+    """One run.  ``leave_out``: scenes whose deed is not done, so that they must be missed; ``patience_s``: how long to wait;
+    ``paused``: the application writes nothing meanwhile.
 
     ``known``: the findings that scenes were about, by id; whatever else is found is a false alarm.
     """
@@ -64,7 +67,8 @@ class Play:
     stage: Stage
     narrator: Narrator
     leave_out: Collection[str] = ()
-    patience_s: float = 30.0
+    patience_s: float = 60.0
+    paused: Callable[[], AbstractContextManager[None]] = nullcontext
     outcomes: list[Outcome] = field(default_factory=list)
     known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _act: str = ""
@@ -136,13 +140,37 @@ class Play:
         seen = str(Expected(found["class"], found["table"], found["key"]))
         self.note(scene, str(expected), seen, ok=True, detector=detector, seconds=seconds, findings=[found])
 
+    def scenes(self) -> Mapping[str, str]:
+        """The finding's id of each scene that made one."""
+        return {outcome.scene: outcome.findings[0]["id"] for outcome in self.outcomes if outcome.findings}
+
+    def finding_of(self, scene: str) -> str | None:
+        """The id of the finding that a scene made."""
+        return self.scenes().get(scene)
+
+    def approve(self, scene: str, reason: str) -> None:
+        """Approve what a scene found, as the operator; nothing where it found nothing."""
+        finding = self.finding_of(scene)
+        if finding is None:
+            return
+        key = self.stage.operator_key.name
+        ran = self.run("findings", "approve", finding, "--operator-key", key, "--reason", reason)
+
+        def objection() -> str:
+            state = self.stage.client.finding(finding)["state"]
+            return "" if state == "approved" else f"the finding is {state}"
+
+        self.expect_command(f"approve.{scene}", ran, detector="operator", also=objection)
+
     # -- commands -------------------------------------------------------------------------------------------------------------
 
-    def run(self, *words: object) -> Ran:
-        """A command, shown as it would be typed."""
+    def run(self, *words: object, at: NodeProcess | None = None) -> Ran:
+        """A command, shown as it would be typed; ``at``: beside that node."""
         texts = [str(word) for word in words]
-        self.narrator.say("$ witnz " + " ".join(f'"{text}"' if " " in text else text for text in texts))
-        return self.stage.command(*texts)
+        place = at if at is not None and len(self.stage.nodes) > 1 else None
+        typed = " ".join(f'"{text}"' if " " in text else text for text in texts)
+        self.narrator.say(f"{place.id if place is not None else ''}$ witnz {typed}")
+        return self.stage.command(*texts, folder=None if place is None else place.folder)
 
     def expect_command(
         self,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from witnz.demo import anchoring, bucket, guard, proving, reporting, tampering
+from witnz.demo import anchoring, bucket, guard, members, proving, reporting, tampering
 from witnz.demo.play import Expected, Narrator, Play
 from witnz.demo.stage import AUDIT_ROWS, PRICE_ROWS, Stage
 from witnz.demo.summary import Summary
@@ -30,33 +30,37 @@ _QUIET_SKUS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``witnz demo`` was told.  ``leave_out``: deeds that are not done, to see the demo fail; ``patience_s``: for each."""
+    """What ``witnz demo`` was told.  ``nodes``: 1 or 3.  ``leave_out``: deeds that are not done, to see the demo fail;
+    ``patience_s``: for each."""
 
     keep: Path | None = None
+    nodes: int = 3
     tamper: Tamper = "all"
     leave_out: Collection[str] = ()
-    patience_s: float = 30.0
+    patience_s: float = 60.0
 
 
 def run_demo(options: Options, narrator: Narrator) -> Summary:
     """Play it all.  Raises UsageError for a directory that is not empty, and what a server's start raises."""
     begun = time.monotonic()
-    with _directory(options.keep) as directory, Stage(directory) as stage:
+    with _directory(options.keep) as directory, Stage(directory, options.nodes) as stage:
         play = Play(stage, narrator, options.leave_out, options.patience_s)
         skus = [f"SKU-{number:03}" for number in range(1, PRICE_ROWS - _QUIET_SKUS)]
         workload = Workload(stage.dsn("shop"), skus)
+        play.paused = workload.paused
         workload.start()
         try:
             _play(play, workload, options.tamper)
         finally:
             workload.stop()
             if options.keep is not None:
-                stage.stop_node()
+                stage.stop_nodes()
                 stage.keep_server()
         return Summary(
             outcomes=play.outcomes,
             seconds=time.monotonic() - begun,
             tamper=options.tamper,
+            nodes=options.nodes,
             postgres=stage.version,
             workload=workload.counts(),
             kept={} if options.keep is None else _kept(directory),
@@ -69,10 +73,17 @@ def _play(play: Play, workload: Workload, tamper: Tamper) -> None:
     try:
         if not _opening(play, workload):
             return
-        before = play.stage.baseline_digest()
+        before, several = play.stage.baseline_digest(), len(play.stage.nodes) > 1
+        if several:
+            members.leader_killed(play)
         if tamper in ("sql", "all"):
             tampering.by_sql(play)
+            if several:
+                members.leader_lies(play)
             tampering.settle_sql(play, before)
+        if several:
+            members.store_rewritten(play)
+        if tamper in ("sql", "all"):
             tampering.round_the_publication(play)
         if tamper in ("file", "all"):
             tampering.in_the_heap_file(play)
@@ -93,16 +104,23 @@ def _play(play: Play, workload: Workload, tamper: Tamper) -> None:
 def _opening(play: Play, workload: Workload) -> bool:
     """Set witnz up as a user would; whether it records."""
     stage = play.stage
-    play.begin("setup", f"Setting up: PostgreSQL {stage.version}, {AUDIT_ROWS} + {PRICE_ROWS} rows, an application that writes")
+    several = f", {len(stage.nodes)} nodes" if len(stage.nodes) > 1 else ""
+    play.begin(
+        "setup",
+        f"Setting up: PostgreSQL {stage.version}{several}, {AUDIT_ROWS} + {PRICE_ROWS} rows, an application that writes",
+    )
+    for node in list(stage.nodes)[1:]:
+        play.narrator.say(f"{node}$ witnz init")
     play.narrator.say("$ witnz init --admin-url …")
     if not play.expect_command("setup.init", stage.initialise()):
         return False
     made = play.run("keys", "new", "intent", INTENT_KEY, "--operator-key", stage.operator_key.name)
     if not play.expect_command("setup.intent-key", made):
         return False
-    play.narrator.say("$ witnz start")
+    for node in stage.nodes:
+        play.narrator.say(f"{node if several else ''}$ witnz start")
     begun = time.monotonic()
-    stage.start_node()
+    stage.start_nodes()
     play.note("setup.start", "recording", "recording", ok=True, detector="command", seconds=time.monotonic() - begun)
     key_file = stage.directory / made.document["file"]
     workload.sign = IntentSigner.load(key_file, stage.client.status()["cluster"]["id"])
@@ -121,10 +139,12 @@ def _ending(play: Play, workload: Workload) -> None:
     expected, written = "rows and signed changes", workload.failure or ("" if both else "not both of them")
     play.note("workload", expected, written or expected, ok=not written, detector="all", seconds=0.0)
     begun = time.monotonic()
-    code = play.stage.stop_node()
+    code = play.stage.stop_nodes()
     seconds = time.monotonic() - begun
     play.note("node.stop", "exit code 0", f"exit code {code}", ok=code == 0, detector="command", seconds=seconds)
-    play.expect_command("store", play.run("verify", "--store"), verdict="VERIFIED", detector="store audit")
+    for node in play.stage.nodes.values():
+        scene = "store" if node.folder == play.stage.directory else f"store.{node.id}"
+        play.expect_command(scene, play.run("verify", "--store", at=node), verdict="VERIFIED", detector="store audit")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where the demo plays: a PostgreSQL server with the parties of a real installation, and a node that a user would have set up.
+"""Where the demo plays: a PostgreSQL server with the parties of a real installation, and nodes that users would have set up.
 
     postgres     superuser: the DBA, and the attacker
     shop_owner   owns database, schemas and tables; makes the publication
@@ -11,25 +11,23 @@ files lie below the temporary directory, because as root it runs as another acco
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from witnz.demo import guard
+from witnz.demo.nodes import NodeProcess, free_address
 from witnz.demo.outside import Outside
 from witnz.demo.server import PostgresServer
-from witnz.errors import DatabaseError, NodeUnreachable, UsageError
-from witnz.web.client import NodeClient
+from witnz.errors import DatabaseError, UsageError
 
 DATABASE: Final = "shop"
 CLUSTER: Final = "demo.example/shop"
@@ -38,7 +36,6 @@ AUDIT_ROWS, PRICE_ROWS = 500, 60
 ROLES: Final = ("shop_owner", "shop", "witnz")
 
 START_S: Final = 60.0
-STOP_S: Final = 30.0
 COMMAND_S: Final = 120.0
 _SOCKET_PATH_MAX_BYTES: Final = 107
 
@@ -70,8 +67,8 @@ _DIGEST = "SELECT md5(string_agg(a::text, ',' ORDER BY id)) FROM audit_logs a WH
 _CONFIG = """\
 cluster: {cluster}
 database: {{host: 127.0.0.1, port: {port}, database: {database}, user: witnz, password_file: witnz.password, sslmode: prefer}}
-node: {{id: node1, data_dir: node}}
-seal_interval: 1s
+node: {{id: {node}, data_dir: node{more}}}
+{members}seal_interval: 1s
 protected_tables:
   - {{name: audit_logs, mode: append_only, retain: rows, verify_interval: 0s}}
   - {{name: billing.prices, mode: state_integrity, on_change: alert, retain: rows, verify_interval: 0s}}
@@ -100,26 +97,31 @@ class Ran:
 
 
 class Stage:
-    """``with Stage(directory) as stage:`` makes the server and its tables; :meth:`initialise` and :meth:`start_node` the rest.
+    """``with Stage(directory) as stage:`` makes the server and its tables; :meth:`initialise` and :meth:`start_nodes` the rest.
 
     ``directory`` holds configuration, keys, store and bundles and is the caller's; the server's files go with the stage unless
-    :meth:`keep_server` moves them there.  ``version``: the server's, ``16.14``.  Raises UsageError for a directory whose path
-    is too long for a Unix socket's.
+    :meth:`keep_server` moves them there.  ``nodes``: how many, 1 or 3.  The first has its files in ``directory`` itself, and is
+    asked wherever nothing else is said; the others have a folder each.  ``version``: the server's, ``16.14``.  Raises
+    UsageError for a directory whose path is too long for a Unix socket's.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, nodes: int = 1) -> None:
         self.directory = directory
-        self.config = directory / "witnz.yaml"
         self.operator_key = directory / "operator-demo.key"
-        socket_path = directory / "node" / "witnz.sock"
-        if len(os.fsencode(socket_path)) > _SOCKET_PATH_MAX_BYTES:
+        folders = [directory, *(directory / f"node{number}" for number in range(2, nodes + 1))]
+        if len(os.fsencode(folders[-1] / "node" / "witnz.sock")) > _SOCKET_PATH_MAX_BYTES:
             raise UsageError(f"{directory}: the path is too long for a Unix socket", hint="name a shorter directory")
-        self.client = NodeClient(socket_path)
+        names = [f"node{number}" for number in range(1, nodes + 1)]
+        self.nodes = {
+            name: NodeProcess(name, folder, folder / "node", self._environment())
+            for name, folder in zip(names, folders, strict=True)
+        }
+        self.client = self.nodes["node1"].client
+        self._addresses = {name: free_address() for name in names} if nodes > 1 else {}
         self.version = ""
         self.server = PostgresServer(auth="scram-sha-256")
         self.outside = Outside(directory)
         self._passwords = {role: secrets.token_urlsafe(12) for role in ROLES}
-        self._node: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -129,8 +131,7 @@ class Stage:
             self._write_private("witnz.password", self._passwords["witnz"] + "\n")
             self._write_private("pgpass", f"127.0.0.1:*:*:shop_owner:{self._passwords['shop_owner']}\n")
             self.outside = Outside.start(self.directory)
-            config = _CONFIG.format(cluster=CLUSTER, port=self.server.port, database=DATABASE) + self.outside.config()
-            self.config.write_text(config, encoding="utf-8")
+            self._write_configs({name: {"addr": address} for name, address in self._addresses.items()})
         except BaseException:
             self.close()
             raise
@@ -140,10 +141,9 @@ class Stage:
         self.close()
 
     def close(self) -> None:
-        """End the node, however it takes it, and remove the server."""
-        if self._node is not None:
-            with contextlib.suppress(DatabaseError):
-                self.stop_node(timeout_s=10)
+        """End the nodes, and remove the server."""
+        for node in self.nodes.values():
+            node.kill()
         self.outside.close()
         self.server.close()
 
@@ -158,6 +158,22 @@ class Stage:
         self.server.sql("ALTER SCHEMA public OWNER TO shop_owner; GRANT USAGE ON SCHEMA public TO shop, witnz", dbname=DATABASE)
         with self.connect("shop_owner") as conn:
             conn.execute(_SCHEMA.format(audit_rows=AUDIT_ROWS, price_rows=PRICE_ROWS))
+
+    def _write_configs(self, members: Mapping[str, Mapping[str, str]]) -> None:
+        """The file of each node, and beside it what it names; ``members``: what is known of each, where there are several."""
+        listed = "".join(f"  - {json.dumps({'id': name, **known})}\n" for name, known in members.items())
+        for name, node in self.nodes.items():
+            more = f", bind_addr: '{self._addresses[name]}'" if members else ""
+            more += ", bootstrap: true" if members and name == "node1" else ""
+            text = _CONFIG.format(
+                cluster=CLUSTER, port=self.server.port, database=DATABASE, node=name, more=more,
+                members=f"nodes:\n{listed}" if members else "",
+            )  # fmt: skip
+            node.folder.mkdir(mode=0o700, exist_ok=True)
+            (node.folder / "witnz.yaml").write_text(text + self.outside.config(), encoding="utf-8")
+            for file in ("witnz.password", *self.outside.files()):
+                if node.folder != self.directory:
+                    shutil.copy(self.directory / file, node.folder / file)
 
     def _write_private(self, name: str, text: str) -> None:
         path = self.directory / name
@@ -222,55 +238,61 @@ class Stage:
         return f"postgresql://shop_owner@127.0.0.1:{self.server.port}/{DATABASE}"
 
     def initialise(self) -> Ran:
-        """``witnz init``; the operator's key then moves out of the node's directory, as it asks for."""
-        ran = self.command("init", "--admin-url", self.admin_url, "--operator", "demo")
-        if ran.code == 0:
-            shutil.move(ran.document["operator_key"], self.operator_key)
-        return ran
+        """``witnz init`` wherever a node is to be; the operator's key then moves out of the node's directory, as it asks for.
 
-    def start_node(self) -> None:
-        """``witnz start``; returns when it records every table.  Raises DatabaseError with the end of its log."""
-        with (self.directory / "node.log").open("ab") as log:
-            self._node = subprocess.Popen(
-                [sys.executable, "-m", "witnz", "start"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-                env=self._environment(),
-                start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
-            )
-        guard.protect_process(self._node.pid)
-        if not wait_for(self.is_recording, START_S):
-            raise DatabaseError(f"the node did not start; its log ends:\n{self._log_tail()}", code="demo.node")
+        The first command that failed, else the one that founded the cluster.
+        """
+        others = [node.folder for node in self.nodes.values()][1:]
+        if others:
+            made = self._at_once(self.directory, *others)
+            if any(ran.code for ran in made):
+                return next(ran for ran in made if ran.code)
+            self._write_configs({name: ran.document["member"] for name, ran in zip(self.nodes, made, strict=True)})
+        founded = self.command("init", "--admin-url", self.admin_url, "--operator", "demo")
+        if founded.code:
+            return founded
+        shutil.move(founded.document["operator_key"], self.operator_key)
+        return next((ran for ran in self._at_once(*others) if ran.code), founded)
+
+    def _at_once(self, *folders: Path) -> list[Ran]:
+        """``witnz init`` in each of these folders, side by side, as it would be on machines of their own."""
+        with ThreadPoolExecutor(max(1, len(folders))) as pool:
+            return list(pool.map(lambda folder: self.command("init", folder=folder), folders))
+
+    def start_nodes(self) -> None:
+        """``witnz start``; returns when all record every table.  Raises DatabaseError with the end of a log."""
+        for node in self.nodes.values():
+            node.start()
+        self.await_recording()
+
+    def await_recording(self, timeout_s: float = START_S) -> None:
+        """Until all nodes record every table.  Raises DatabaseError with the end of the log of one that does not."""
+        for node in self.nodes.values():
+            if not wait_for(lambda node=node: node.is_recording(2), timeout_s):  # type: ignore[misc]
+                raise DatabaseError(f"{node.id} did not start; its log ends:\n{node.log_tail()}", code="demo.node")
 
     def is_recording(self) -> bool:
-        """Whether the node runs, is connected, and has opened its tables."""
-        if self._node is None or self._node.poll() is not None:
-            raise DatabaseError(f"the node has ended; its log ends:\n{self._log_tail()}", code="demo.node")
-        with contextlib.suppress(NodeUnreachable):
-            status = self.client.status()
-            return bool(status["node"]["state"] == "running" and len(status["tables"]) == 2)
-        return False
+        """Whether the nodes run, are connected, and have opened their tables."""
+        return all(node.is_recording(2) for node in self.nodes.values())
 
-    def stop_node(self, *, timeout_s: float = STOP_S) -> int:
-        """SIGTERM, and its exit code.  Raises DatabaseError, after a kill, if it does not stop."""
-        if self._node is None:
-            return 0
-        node, self._node = self._node, None
-        node.send_signal(signal.SIGTERM)
-        try:
-            return node.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            node.kill()
-            node.wait()
-            raise DatabaseError(f"the node did not stop within {timeout_s:g} s", code="demo.node") from None
-        finally:
-            guard.release_process(node.pid)
+    def is_settled(self) -> bool:
+        """Whether no node is about to open a generation, or knows of a gap that is still open."""
+        documents = [node.status() for node in self.nodes.values()]
+        checks = [check for document in documents if document is not None for check in document["checks"]]
+        settled = all(check["status"] == "ok" for check in checks if check["name"] in ("openings", "coverage"))
+        return settled and None not in documents
 
-    def _log_tail(self) -> str:
-        lines = (self.directory / "node.log").read_text(errors="replace").splitlines()
-        return "\n".join(lines[-8:])
+    def leader(self) -> NodeProcess | None:
+        """Who leads, as more than half of the nodes say; the only one where there is one."""
+        if len(self.nodes) == 1:
+            return self.nodes["node1"]
+        said = [status["cluster"]["leader"] for node in self.nodes.values() if node.runs and (status := node.status())]
+        return next((self.nodes[name] for name in self.nodes if said.count(name) * 2 > len(self.nodes)), None)
+
+    def stop_nodes(self) -> int:
+        """SIGTERM, and the first exit code that is not 0.  Raises DatabaseError if one does not stop."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            return next((code for code in pool.map(NodeProcess.stop, self.nodes.values()) if code), 0)
 
     def keep_server(self) -> Path:
         """Stop the server and move its data directory below :attr:`directory`; the path that it has then."""

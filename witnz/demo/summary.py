@@ -46,12 +46,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The whole demo.  ``workload``: what the application did meanwhile.  ``kept``: what stays, by name; empty if nothing."""
+    """The whole demo.  ``workload``: what the application did meanwhile.  ``nodes``: how many there were.  ``kept``: what
+    stays, by name; empty if nothing."""
 
     outcomes: Sequence[Outcome]
     seconds: float
     tamper: str
     postgres: str
+    nodes: int = 1
     workload: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
 
@@ -71,7 +73,7 @@ class Summary:
             "schema": SCHEMA,
             "ok": self.exit_code == 0,
             "tamper": self.tamper,
-            "nodes": 1,
+            "nodes": self.nodes,
             "postgres": self.postgres,
             "seconds": round(self.seconds, 1),
             "expected": len(self.outcomes),

@@ -9,7 +9,6 @@ file          the server is stopped and a value in the heap file is overwritten:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Final
 
 from witnz.demo.heapfile import find_row, replace_value
@@ -51,7 +50,7 @@ def settle_sql(play: Play, before: str) -> None:
     play.begin("repair", "Putting it right: repaired rows, an approved price")
     _repair(play, "sql.truncate", before)
     _all_closed(play, "repair.closed", ("sql.update", "sql.delete"))
-    _approve(play, "sql.unsigned", "price correction, ticket 4711")
+    play.approve("sql.unsigned", "price correction, ticket 4711")
 
 
 def round_the_publication(play: Play) -> None:
@@ -88,21 +87,21 @@ def in_the_heap_file(play: Play) -> None:
         play.narrator.say(f"server stopped; {file}, byte {offset}: 10{EDITED} becomes 90{EDITED}; server started")
     server.start()
     up_at = time.monotonic()
-    wait_for(play.stage.is_recording, play.patience_s)
+    play.stage.await_recording(play.patience_s)
     play.expect_by_scan(AUDIT, {"file.update": Expected("row.modified", AUDIT, str(EDITED))}, up_at)
 
 
 def settle_silent(play: Play, before: str) -> None:
     """Every row that only a scan has seen, repaired; the publication's finding, approved."""
-    scenes = _scenes(play)
+    scenes = play.scenes()
     rows = [name for name in scenes if name.startswith(("publication.", "file.")) and name != "publication.touched"]
     if rows or "publication.touched" in scenes:
         play.begin("repair", "Putting right what the scans found")
     for scene in rows:
         _repair(play, scene, before if scene == rows[-1] else "")
     if "publication.touched" in scenes:
-        _approve(play, "publication.touched", "publication looked at, incident 12")
-        wait_for(play.stage.is_recording, play.patience_s)  # a table may begin a new generation with it
+        play.approve("publication.touched", "publication looked at, incident 12")
+        wait_for(play.stage.is_settled, play.patience_s)  # the table begins a new generation with it
 
 
 def _repair(play: Play, scene: str, before: str) -> None:
@@ -110,7 +109,7 @@ def _repair(play: Play, scene: str, before: str) -> None:
 
     The exit code is that of the verification afterwards, hence 3 while other rows of the table wait for their repair.
     """
-    finding = _scenes(play).get(scene)
+    finding = play.scenes().get(scene)
     if finding is None:
         return
     url, key = play.stage.admin_url, play.stage.operator_key.name
@@ -129,28 +128,9 @@ def _repair(play: Play, scene: str, before: str) -> None:
 
 def _all_closed(play: Play, scene: str, scenes: tuple[str, ...]) -> None:
     """The findings about rows that a repair restored besides are closed with it."""
-    known = _scenes(play)
+    known = play.scenes()
     ids = [known[name] for name in scenes if name in known]
     states = {play.stage.client.finding(name)["state"] for name in ids}
     if ids:
         seen = ", ".join(sorted(states))
         play.note(scene, "repaired", seen, ok=states == {"repaired"}, detector="operator", seconds=0.0)
-
-
-def _approve(play: Play, scene: str, reason: str) -> None:
-    finding = _scenes(play).get(scene)
-    if finding is None:
-        return
-    key = play.stage.operator_key.name
-    ran = play.run("findings", "approve", finding, "--operator-key", key, "--reason", reason)
-
-    def objection() -> str:
-        state = play.stage.client.finding(finding)["state"]
-        return "" if state == "approved" else f"the finding is {state}"
-
-    play.expect_command(f"approve.{scene}", ran, detector="operator", also=objection)
-
-
-def _scenes(play: Play) -> Mapping[str, str]:
-    """The finding's id of each scene that made one."""
-    return {outcome.scene: outcome.findings[0]["id"] for outcome in play.outcomes if outcome.findings}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -58,7 +59,7 @@ class Workload:
     def __init__(self, dsn: str, skus: Sequence[str]) -> None:
         self._dsn, self._skus = dsn, skus
         self.sign: IntentSigner | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._paused = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="workload", daemon=True)
         self.rows = self.signed = self.rolled_back = self.interrupted = self.transactions = 0
         self.failure = ""
@@ -72,6 +73,15 @@ class Workload:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It writes nothing more meanwhile, once the transaction at hand is done."""
+        self._paused.set()
+        try:
+            yield
+        finally:
+            self._paused.clear()
 
     def counts(self) -> dict[str, int]:
         """The counters by name."""
@@ -98,6 +108,8 @@ class Workload:
     def _write(self, conn: Any) -> None:
         steps: tuple[Callable[[Any], int], ...] = (_one, _several, self._signed_price, _with_savepoint, _taken_back)
         while not self._stopping.wait(PAUSE_S):
+            if self._paused.is_set():
+                continue
             step = steps[self.transactions % len(steps)]
             rows = step(conn)
             if rows:

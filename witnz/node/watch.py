@@ -68,6 +68,7 @@ class CatalogWatch:
         self._known_to_be_source: Callable[[], psycopg.Connection[Any] | None] = lambda: None
         self._gone: dict[str, str] = {}
         self._seen: dict[str, _Seen] = {}
+        self._known: dict[str, set[str]] = {}  # by publication: its findings that stood at the last look, whoever found them
         self._definitions = DefinitionWatch(db, journal, book)
         self.looks = 0
 
@@ -216,17 +217,22 @@ class CatalogWatch:
         """Journal each stretch in which a table was not wholly published, and open a finding where one begins.
 
         A departure is a gap from the look before it was seen to the look at which it is over, whatever was altered meanwhile.
-        One that begins while an earlier finding is still to be decided is a finding of its own, named by where it was seen.
+        One that begins while an earlier finding is still to be decided is a finding of its own, named by where it was seen; but
+        not where another member has found it since this node's last look: that is the same one, seen a moment before.
         """
         with self._db.read() as conn:
             listed = findings.list_findings(conn, classes=["publication.changed"])
         undecided = {finding.table for finding in listed if finding.state not in CLOSED}
+        known = self._known.setdefault(publication, {finding.id for finding in listed})
+        told = {finding.table for finding in listed if finding.state not in CLOSED and finding.id not in known}
         begun: list[tuple[str | None, str | None, str]] = []
         for table in {**departed, **altered, **before.departed}:
             texts = [*departed.get(table, []), *altered.get(table, [])]
             since = before.departed.get(table)
-            if since is None:
+            if since is None and table not in told:
                 begun.append((table, format_lsn(until) if table in undecided else None, "; ".join(texts)))
+            elif since is None:
+                log.info("publication was changed, as another member has found", publication=publication, table=table)
             elif table in departed and table in undecided:
                 now.departed[table] = since
                 continue
@@ -246,6 +252,8 @@ class CatalogWatch:
                 meta.save_value(conn, f"publication/{publication}", now.to_json())
                 opened = [self._publication_finding(conn, publication, *beginning) for beginning in begun]
         self._seen[publication] = now
+        known.update(finding.id for finding in listed)
+        known.update(name for name in opened if name is not None)
         return opened
 
     def _publication_finding(
