@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.support.cluster import Trio
 from tests.support.node import wait
 from tests.support.postgres import Database, create_database
 from witnz.demo.server import PostgresServer
+from witnz.errors import NoQuorum
 
 TABLES = [
     {"name": "events", "mode": "append_only", "verify_interval": "0s"},
@@ -62,6 +65,16 @@ def test_a_definition_changes_under_load_and_all_begin_the_same_generation(trio:
     trio.assert_alike()
     assert trio.table_log("node1", "public.prices", 2) == trio.table_log("node3", "public.prices", 2)
     assert len(trio.table_log("node1", "public.prices", 2)) >= 51
+
+
+def test_members_that_seal_at_the_same_moment_do_not_fail_each_other(trio: Trio) -> None:
+    with ThreadPoolExecutor(len(trio.nodes)) as pool:
+        for n in range(5):
+            trio.database.sql(f"INSERT INTO events VALUES (5000 + {n}, 'at once')")
+            trio.caught_up()
+            for sealed in [pool.submit(trio[node].sealer.seal) for node in trio.nodes]:
+                with suppress(NoQuorum):  # a vote for another seal at this place was given already
+                    sealed.result()
 
 
 def test_one_change_of_the_publication_is_one_finding_whoever_sees_it(trio: Trio) -> None:
