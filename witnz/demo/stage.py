@@ -35,7 +35,7 @@ AUDIT, PRICES = "public.audit_logs", "billing.prices"
 AUDIT_ROWS, PRICE_ROWS = 500, 60
 ROLES: Final = ("shop_owner", "shop", "witnz")
 
-START_S: Final = 60.0
+START_S: Final = 120.0
 COMMAND_S: Final = 120.0
 _SOCKET_PATH_MAX_BYTES: Final = 107
 

@@ -257,6 +257,8 @@ class Opening:
     def _step_along(self, now_s: float) -> None:
         if self.phase in ("queued", "waiting", "ready") and now_s - self.heard > FORGET_S:
             raise Inconclusive("the node that leads the opening was not heard of any more")
+        if self.phase in ("queued", "waiting") and self._is_late():
+            raise Inconclusive("the others read the baseline before this node could; it takes theirs")
         if self.phase == "queued":
             self._start()
         elif self.phase == "waiting":
@@ -269,6 +271,11 @@ class Opening:
                     before.close()
                 self._take(scan, snapshot, lsn, at)
                 self._taken.set()
+
+    def _is_late(self) -> bool:
+        """Whether the journal has adopted this generation, read by a quorum without this node."""
+        newest = self.around.journal.state.newest_generation(self.plan.name)
+        return newest is not None and newest.generation >= self.plan.generation
 
     def _hold_still(self) -> None:
         """On the capture thread: nothing is recorded until the leader has taken S and L, or takes too long."""
