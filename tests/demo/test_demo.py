@@ -67,7 +67,7 @@ COMMANDS = {
     **dict.fromkeys(
         ("verify.baseline", "verify.repaired", "offline.row", "offline.checkpoint", "store"), "exit code 0, VERIFIED"
     ),
-    **dict.fromkeys(("report.make", "report.sample", "report.verify.py"), "exit code 0"),
+    **dict.fromkeys(("report.key", "report.make", "report.sample", "report.verify.py"), "exit code 0"),
     "report.verify": "exit code 0, VERIFIED",
     "report.spoilt": "exit code 3, TAMPERED",
     "report.spoilt.py": "exit code 3",

@@ -17,7 +17,6 @@ from witnz.core.canonical import canonical, parse_json
 from witnz.core.record import parse_record
 from witnz.core.tiles import format_entry_bundle, parse_entry_bundle
 from witnz.demo.server import PostgresServer
-from witnz.ending import end_threads
 from witnz.errors import ConfigError
 from witnz.node.sources import NotFetched, WrongAnswer
 from witnz.store import journal, logs
@@ -127,7 +126,7 @@ def _other_root(note: str) -> str:
 @pytest.mark.parametrize("lie", LIES)
 def test_a_member_that_lies_is_not_believed_and_another_is_asked(growth: Growth, lie: str) -> None:
     growth.fellows["node1"].lie = LIES[lie]
-    end_threads(growth)
+    growth.join()
     assert growth.lines("node2") == growth.lines("node1")
     assert growth.fellows["node3"].asked != []
 
@@ -170,7 +169,7 @@ def test_one_member_alone_cannot_say_what_nobody_has_sealed(tmp_path: Path, pg_s
         with pytest.raises(NotFetched, match="too few members tell it alike"):
             growth.try_join(unsealed_wait_s=0.2)
         growth.fellows["node1"].lie = None
-        end_threads(growth)
+        growth.join()
         as_copied(growth)
     finally:
         growth.close()
@@ -213,7 +212,7 @@ def test_an_interrupted_join_goes_on_where_it_was(growth: Growth) -> None:
         assert sum(row.size for row in logs.list_logs(conn)) >= 512
     for fellow in growth.fellows.values():
         fellow.lie = None
-    end_threads(growth)
+    growth.join()
     as_copied(growth)
 
 
@@ -224,7 +223,7 @@ def test_a_beginning_that_differs_is_set_aside_and_fetched_anew(growth: Growth) 
     from witnz.node.view import load_journal_state
     from witnz.store import meta
 
-    end_threads(growth)
+    growth.join()
     joining = growth.joining()
     with Database.open(growth.folder / "node2/data/witnz.db") as db:
         with db.write() as conn:
@@ -235,11 +234,11 @@ def test_a_beginning_that_differs_is_set_aside_and_fetched_anew(growth: Growth) 
         sources = Sources(joining._channel, ["node1", "node3"])
         joining._channel.update_members(peers_of(load_journal_state(db)))
         catch_up = CatchUp(joining._home(db), sources, joining._connect)
-        evidence = catch_up.restore(load_journal_state(db), "public.ledger", 1, position)
+        evidence = catch_up.restore("public.ledger", 1, position)
         assert evidence is not None
         assert evidence.read_bytes().split(b"\n")[0].split(b"\t")[1] == b"257"
         assert evidence.name.endswith("-public.ledger-1-from-257.tsv")
-        assert catch_up.restore(load_journal_state(db), "public.prices", 1, position) is None
+        assert catch_up.restore("public.prices", 1, position) is None
     as_copied(growth)
 
 

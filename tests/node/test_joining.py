@@ -12,7 +12,6 @@ from tests.support.joining import Growth
 from tests.support.postgres import create_database
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
-from witnz.ending import end_threads
 from witnz.node.node import Node
 from witnz.store import entries, erasures, findings, journal, live, logs
 from witnz.verify.live import LiveVerifier
@@ -110,7 +109,7 @@ def test_a_node_that_joins_has_what_the_others_have_and_goes_on_from_its_own_str
     growth.first.node.seal_now()
     growth.add_members()
     growth.stand()
-    end_threads(growth)
+    growth.join()
     as_copied(growth)
     goes_on(growth)
 
@@ -124,7 +123,7 @@ def test_what_nobody_has_sealed_is_taken_where_the_others_tell_it_alike(growth: 
     growth.first.caught_up()
     growth.add_members()
     growth.stand()
-    end_threads(growth)
+    growth.join()
     assert "join.tail" in growth.fellows["node3"].asked
     as_copied(growth)
     goes_on(growth)

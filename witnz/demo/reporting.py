@@ -28,6 +28,11 @@ def report(play: Play) -> None:
     period = [(today + timedelta(days=days)).strftime("%Y-%m-%d") for days in (-1, 1)]
     package, anybody = play.stage.directory / PACKAGE, list(play.stage.nodes.values())[-1]
     place = os.path.relpath(package, anybody.folder)
+    if anybody.folder != play.stage.directory:  # the founding node has one from its `witnz init`
+        operator = os.path.relpath(play.stage.operator_key, anybody.folder)
+        key = ("keys", "new", "report", anybody.id, "--operator-key", operator, "-o", "node/keys/report.key")
+        if not play.expect_command("report.key", play.run(*key, at=anybody)):
+            return
     words = ("report", "--standard", "soc2", "--from", period[0], "--to", period[1], "-o", place)
     if not play.expect_command("report.make", play.run(*words, at=anybody)):
         return

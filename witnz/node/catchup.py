@@ -119,9 +119,9 @@ class CatchUp:
 
     # -- table logs -----------------------------------------------------------------------------------------------------------
 
-    def all_logs(self, state: JournalState, position: int) -> int:
+    def all_logs(self, position: int) -> int:
         """Every generation that the journal knows, the current ones up to ``position``; how many entries were added."""
-        records = self._records()
+        records, state = self._now()
         targets = targets_of(records, state)
         tables = _tables(records)
         missing = [key for key in targets if self._secret(key) is None]
@@ -135,9 +135,9 @@ class CatchUp:
         self._finish(state, records)
         return added
 
-    def log(self, state: JournalState, table: str, generation: int, position: int) -> None:
+    def log(self, table: str, generation: int, position: int) -> None:
         """One generation: one that this node could not read itself, or that it has only in part."""
-        records = self._records()
+        records, state = self._now()
         key = table, generation
         record = _tables(records)[key]
         if self._is_pruned(state, key):
@@ -147,7 +147,7 @@ class CatchUp:
         self._one(state, record, targets_of(records, state)[key], secret, position)
         self._finish(state, records)
 
-    def restore(self, state: JournalState, table: str, generation: int, position: int) -> Path | None:
+    def restore(self, table: str, generation: int, position: int) -> Path | None:
         """Take back what of a log is not what the quorum sealed, keep it as evidence, and fetch it anew.
 
         The file that the evidence went to; None where nothing differed.
@@ -155,7 +155,7 @@ class CatchUp:
         kept = None
         while True:
             try:
-                self.log(state, table, generation, position)
+                self.log(table, generation, position)
                 return kept
             except Diverged as diverged:
                 if kept is not None:
@@ -259,6 +259,17 @@ class CatchUp:
         return int(row[0]) if row else 0
 
     # -- parts ----------------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> tuple[list[Record], JournalState]:
+        """The journal at one moment, in both shapes.
+
+        A node that runs goes on meanwhile; a log taken up to one seal, with the stream skipped up to a later one, would lack
+        what lies between.
+        """
+        records, state = self._records(), JournalState()
+        for record in records:
+            state.apply(record, verify_signatures=False)
+        return records, state
 
     def _records(self) -> list[Record]:
         with self._home.db.read() as conn:

@@ -115,7 +115,7 @@ class Joining:
         self._channel.update_members(peers_of(state))
         self._take_part()
         sources.nodes = [node for node in state.members if node != self._config.node_id]
-        added = catch_up.all_logs(state, position)
+        added = catch_up.all_logs(position)
         with db.write() as conn:
             for key, value in (
                 ("acked", position),

@@ -93,8 +93,8 @@ class Refilling:
         if half is not None and half.status == "open":
             node.generations.discard(half)
         if old is not None and old.status in ("active", "open"):
-            catch_up.restore(node.journal.state, table, generation - 1, self._position())
-        catch_up.log(node.journal.state, table, generation, self._position())
+            catch_up.restore(table, generation - 1, self._position())
+        catch_up.log(table, generation, self._position())
         log.info("generation was fetched", table=table, generation=generation)
 
     def _position(self) -> int:
@@ -106,7 +106,7 @@ class Refilling:
     def refill(self, position: int) -> bool:
         """Whether the others had everything below ``position``, where a new slot goes on."""
         try:
-            added = self._catch_up().all_logs(self._node.journal.state, position)
+            added = self._catch_up().all_logs(position)
         except (WitnzError, psycopg.Error) as error:
             log.error("other members could not fill the gap", reason=str(error).strip())
             return False
@@ -150,7 +150,7 @@ class Refilling:
         done = threading.Event()
 
         def work() -> None:
-            kept.append(self._catch_up().restore(self._node.journal.state, table, generation, self._position()))
+            kept.append(self._catch_up().restore(table, generation, self._position()))
             peering.agreement.restored(table)
             done.set()
 
