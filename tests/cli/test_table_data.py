@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ class Audit:
     folder: Path
     rows: Path
     policy: Path
+    seq: int
 
     def verify(self, rows: Path, *, logs: bool = True, expect: int) -> str:
         words = ["verify", "--checkpoint", self.folder / "bundle.witnz.json", "--policy", self.policy]
@@ -61,7 +63,7 @@ def audit(running: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
 
     wait(lambda: package() is not None, "a checkpoint over the verification")
     newest = max(folder.glob("package*"), key=lambda path: int(path.name.removeprefix("package")))
-    yield Audit(running, newest, rows, policy)
+    yield Audit(running, newest, rows, policy, seq)
 
 
 def test_the_exported_rows_are_the_verified_table(audit: Audit) -> None:
@@ -95,13 +97,43 @@ def test_a_row_twice_is_tampering_and_a_cut_file_is_no_table_data(audit: Audit) 
     audit.site.cli.run(*words, "--table-data", f"audit_logs={path}").expect(2)
 
 
+def test_an_export_beside_a_running_node_is_of_a_verified_snapshot_whatever_is_written_meanwhile(audit: Audit) -> None:
+    """Every export, and what it wrote is the state of the verification that it names, with rows committed all the while."""
+    stop, written = threading.Event(), []
+
+    def write() -> None:
+        while not stop.is_set():
+            number = 20_000 + len(written)
+            audit.site.database.sql(f"INSERT INTO audit_logs VALUES ({number}, 'meanwhile', 1)")
+            written.append(number)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        wait(lambda: len(written) > 3, "the writer to have begun")
+        ids, counts = [], []
+        for number in range(3):
+            before, path = len(written), audit.folder.parent / f"meanwhile{number}.tsv"
+            document = audit.site.cli.run("table", "export", "audit_logs", "-o", path, "--json").expect(0).document
+            assert len(written) > before
+            ids.append(document["verify_id"])
+            counts.append(len(path.read_bytes().splitlines()))
+            assert counts[-1] == document["rows"]
+    finally:
+        stop.set()
+        writer.join()
+    assert ids == sorted(set(ids))
+    assert counts == sorted(set(counts))
+
+
 def test_rows_of_another_snapshot_are_inconclusive(audit: Audit) -> None:
     older = audit.folder.parent / "older.tsv"
     older.write_bytes(b"".join(audit.rows.read_bytes().splitlines(keepends=True)[:-1]))
     assert "another snapshot" in audit.verify(older, expect=4)
     audit.site.database.sql("INSERT INTO audit_logs VALUES (9100, 'later', 1)")
     newer = audit.folder.parent / "newer.tsv"
-    audit.site.cli.run("table", "export", "audit_logs", "-o", newer).expect(4)
+    seq = audit.seq
+    audit.site.cli.run("table", "export", "audit_logs", "-o", newer, "--verify-id", seq).expect(4)
     assert "newer or never recorded" in audit.verify(newer, expect=4)
 
 

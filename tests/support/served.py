@@ -207,7 +207,7 @@ class StandingNode:
 
     # -- what a node does -----------------------------------------------------------------------------------------------------
 
-    def verify_table(self, table: str, progress: Progress) -> Verified:
+    def verify_table(self, table: str, progress: Progress, share: str | None = None) -> Verified:
         result = self.scan(table, progress)
         return Verified(result, result.verdict, (), tuple(result.not_checked), None, self.now_us)
 

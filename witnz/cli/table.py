@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64decode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from witnz.cli.access import open_store, table_name
+from witnz.cli.access import open_store, running_client, table_name
 from witnz.cli.command import LOOK, add_command, add_group
 from witnz.cli.invocation import invocation
 from witnz.cli.text import count, printable
@@ -18,6 +22,9 @@ from witnz.errors import Inconclusive, UsageError
 if TYPE_CHECKING:
     import sqlite3
 
+    import psycopg
+
+    from witnz.config import Config
     from witnz.core.record import Record
     from witnz.store.logs import LogRow
 
@@ -51,16 +58,19 @@ def export(
 ) -> int:
     """Write a table's rows as canonical lines, and say of which journalled verification they are the state.
 
-    Verify the table first; while something writes to it, no verification may fit: then the file is of another snapshot, an
-    auditor's check of it stays INCONCLUSIVE, and so does this (exit code 4).
+    A running node verifies the table in the very snapshot that is read, so whatever is written meanwhile does not matter.
+    Beside a stopped node, or with --verify-id, the rows are those of now; if no verification had just these, an auditor's
+    check of them stays INCONCLUSIVE, and so does this (exit code 4).
     """
     call, name = invocation(context), table_name(table)
     config = call.startable_config()
     with open_store(config) as db, db.read() as conn:
         log, columns = _log_of(conn, name)
-        verifications = list(_verifications(conn, log, verify_id))
+        if verify_id is not None:
+            list(_verifications(conn, log, verify_id))  # refuses one that there is not, before anything is read
     from witnz.node.setup import conninfo_of
     from witnz.postgres import catalog
+    from witnz.postgres.handshake import accept
     from witnz.postgres.scan import SnapshotScan, psql_command
     from witnz.postgres.session import connect
 
@@ -72,10 +82,17 @@ def export(
             line = psql_command(info, columns, str(output))
             call.output.answer({"schema": "witnz.table-export/1", "table": name, "command": line}, [line])
             return 0
-        with SnapshotScan(database, info, columns=columns) as scan:
+        with (
+            _verifying(config, database, name, alone=verify_id is not None) as (shared, looked),
+            SnapshotScan(database, info, columns=columns, import_snapshot=shared) as scan,
+        ):
+            if shared is not None:
+                accept(scan, looked.token)
             rows, root = _write(scan.lines(), output, log.secret)
         if changed := scan.changed_during():
             raise Inconclusive(f"the definition of {name} changed during the scan ({', '.join(changed)}); export it again")
+    with open_store(config) as db, db.read() as conn:
+        verifications = list(_verifications(conn, log, verify_id))
     found = next((record for record in verifications if b64decode(record.body["state_found"]) == root), None)
     document: dict[str, Any] = {
         "schema": "witnz.table-export/1",
@@ -93,8 +110,42 @@ def export(
         return 0
     wanted = "the verification asked for" if verify_id is not None else "any verification that is journalled"
     call.output.answer(document, [*lines, f"{call.output.word('INCONCLUSIVE')}: they are not the state of {wanted}"])
-    call.output.note(f"verify it (witnz verify {printable(name)}) and export it again, with no write in between")
+    for reason in looked.not_checked:
+        call.output.note(f"the verification in their snapshot: {printable(reason)}")
+    call.output.note(f"`witnz verify {printable(name)}` says more; beside a running node an export needs nothing else")
     return 4
+
+
+@dataclass(slots=True)
+class _Looked:
+    """What the running node says of the table in the snapshot that is read; ``not_checked``: why it is not VERIFIED."""
+
+    token: str = field(default_factory=lambda: os.urandom(8).hex())
+    not_checked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def _verifying(
+    config: Config, database: psycopg.Connection[Any], name: str, *, alone: bool
+) -> Iterator[tuple[str | None, _Looked]]:
+    """The snapshot in which the running node, if there is one, verifies the table; at the end, when it has verified it.
+
+    The node takes the snapshot, because it must keep, from before then on, what later transactions replace.
+    """
+    from witnz.postgres.handshake import await_offer
+
+    looked = _Looked()
+    with running_client(config) as client, ThreadPoolExecutor(1) as aside:
+        if client is None or alone:
+            yield None, looked
+            return
+        future = aside.submit(client.verify, name, share=looked.token)
+        shared = await_offer(database, looked.token, future.done)
+        if shared is None:
+            future.result()
+            raise Inconclusive(f"the running node could not read {name}", hint=f"`witnz verify {name}` says why")
+        yield shared, looked
+        looked.not_checked += future.result()["not_checked"]
 
 
 def _log_of(conn: sqlite3.Connection, name: str) -> tuple[LogRow, list[str]]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -386,10 +387,16 @@ class Node:
 
     # -- verification ---------------------------------------------------------------------------------------------------------
 
-    def verify_table(self, table: str, progress: Progress = lambda rows: None) -> Verified:
-        """Verify one table now and record the result."""
+    def verify_table(self, table: str, progress: Progress = lambda rows: None, share: str | None = None) -> Verified:
+        """Verify one table now and record the result.
+
+        ``share``: a token under which another session reads in the same snapshot (:mod:`witnz.postgres.handshake`).
+        """
 
         def verify(state: TableState) -> Verified:
+            if share is not None:
+                shared = replace(self.target(state), open_first=lambda: self.scanning.shared(state, share))
+                return self.verification.run(shared, progress)
             if self.peering is not None and self.config.verify == "all":
                 return self.peering.together.verify(state, progress)
             return self.verification.run(self.target(state), progress)

@@ -20,6 +20,7 @@ from witnz.node.table_state import TableState
 from witnz.postgres import catalog
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.copysql import range_condition
+from witnz.postgres.handshake import offer
 from witnz.postgres.scan import SnapshotScan
 from witnz.postgres.session import Conninfo, connect
 from witnz.store.database import Database
@@ -82,6 +83,14 @@ class Scanning:
         except (WitnzError, psycopg.Error) as error:
             raise Inconclusive(f"{state.name} could not be read: {str(error).strip()}") from None
         return None if row is None else str(row[0])
+
+    @contextmanager
+    def shared(self, state: TableState, token: str) -> Iterator[SnapshotScan | RootScan]:
+        """The same, once another session reads in its snapshot (:mod:`witnz.postgres.handshake`)."""
+        with self.recorded(state) as scan:
+            if isinstance(scan, SnapshotScan):  # a partitioned root has no rows of its own
+                offer(scan, token)
+            yield scan
 
     def of(
         self, conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str], **patience: Any

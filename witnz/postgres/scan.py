@@ -72,6 +72,14 @@ UNION ALL SELECT relid::oid FROM pg_partition_ancestors(%(oid)s)
 _READ_AS: Final = frozenset({"columns", "missing_values", "types"})
 
 
+def session_named(connection: psycopg.Connection[Any], prefix: str) -> str | None:
+    """The application name, beginning with ``prefix``, of a session of this role; None while there is none."""
+    connection.execute("SELECT pg_stat_clear_snapshot()")  # in a transaction the list would stay as first seen
+    query = "SELECT application_name FROM pg_stat_activity WHERE strpos(application_name, %s) = 1"
+    found = connection.execute(query, (prefix,)).fetchone()
+    return None if found is None else str(found[0])
+
+
 class SnapshotScan:
     """``with SnapshotScan(connection, info) as scan: for lines in scan.lines(): …``
 
@@ -174,6 +182,14 @@ class SnapshotScan:
         """The id under which other sessions can import S while this scan is open and not reading."""
         (exported,) = self._row("SELECT pg_export_snapshot()")
         return str(exported)
+
+    def say(self, what: str) -> None:
+        """Let other sessions of this role see, as this one's application name, what it has come to."""
+        self._row("SELECT set_config('application_name', %s, true)", what)
+
+    def sees(self, prefix: str) -> str | None:
+        """The application name of another session of this role that begins so, as it is now."""
+        return session_named(self._connection, prefix)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         unfinished = self._copy is not None and self._copy.running

@@ -15,7 +15,7 @@ GET /bundles/checkpoint, /bundles/row  auditor   ?size=;  ?table= &key= &seq=, a
 GET /tiles/{log}/checkpoint, /tile/…   auditor   C2SP tiles (:mod:`witnz.web.tiles`)
 GET /events                            auditor   text/event-stream (:mod:`witnz.web.streams`)
 GET /metrics                           auditor   Prometheus' text format
-POST /verify/{t}                       auditor   {"how"}   text/event-stream with progress where the client accepts it
+POST /verify/{t}                       auditor   {"how", "share"}   text/event-stream where the client accepts it
 POST /reports                          auditor   {"standard", "from", "to", "lang"}   takes long; witnz.report/1
 POST /samples                          auditor   {"population", "n", "seed", "from", "to"}
 GET /reports/{id}/{file}               auditor   a file of what one of these two made

@@ -136,12 +136,16 @@ class NodeClient:
 
     # -- doing ----------------------------------------------------------------------------------------------------------------
 
-    def verify(self, table: str, on_progress: Progress = lambda rows: None, how: str = "") -> dict[str, Any]:
+    def verify(
+        self, table: str, on_progress: Progress = lambda rows: None, how: str = "", *, share: str | None = None
+    ) -> dict[str, Any]:
         """``witnz.verify/1`` of one table; ``on_progress`` is told the rows read so far.  May take hours.
 
-        ``how``: as one snapshot where it is empty, ``rolling`` in ranges, ``N/T`` a sample of ranges.
+        ``how``: as one snapshot where it is empty, ``rolling`` in ranges, ``N/T`` a sample of ranges.  ``share``: a token under
+        which a session of the caller reads in that one snapshot (:mod:`witnz.postgres.handshake`).
         """
-        return self._work(f"/verify/{_segment(table)}", {"how": how} if how else {}, on_progress)
+        body = {"share": share} if share is not None else {"how": how} if how else {}
+        return self._work(f"/verify/{_segment(table)}", body, on_progress)
 
     def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The node's events from now on, as (kind, document), until the node stops."""

@@ -57,16 +57,17 @@ def verify_document(verified: Verified) -> dict[str, Any]:
     }
 
 
-def verify_work(node: Served, table: str, how: str = "") -> Work:
+def verify_work(node: Served, table: str, how: str = "", share: str | None = None) -> Work:
     """Verify a table; given up between two batches of rows when nobody waits any more.
 
-    ``how``: ``""`` as one snapshot, ``rolling`` in ranges, ``N/T`` a sample of ranges.
+    ``how``: ``""`` as one snapshot, ``rolling`` in ranges, ``N/T`` a sample of ranges.  ``share``: another session reads in
+    that one snapshot (:mod:`witnz.postgres.handshake`).
     """
 
     def verify(tell: Tell) -> Verified:
         if how == "rolling":
             return node.roll(table, tell)
-        return node.verify_sample(table, *parse_sample(how), tell) if how else node.verify_table(table, tell)
+        return node.verify_sample(table, *parse_sample(how), tell) if how else node.verify_table(table, tell, share)
 
     def work(tell: Tell) -> dict[str, Any]:
         tell(0)

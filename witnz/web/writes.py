@@ -13,6 +13,7 @@ from witnz.core.canonical import canonical
 from witnz.core.classify import Mode, OnChange, Rules
 from witnz.core.keyrange import parse_sample
 from witnz.errors import FormatError, UsageError
+from witnz.postgres.handshake import check_token
 from witnz.web.asked import Asked, check_members, reason_of, table_name
 from witnz.web.problems import CONFLICT
 from witnz.web.reads import Answer, Site
@@ -52,14 +53,20 @@ def approve(site: Site, asked: Asked) -> Answer:
 
 
 def verify(site: Site, asked: Asked) -> Work:
-    """``{"how": "rolling" | "N/T"}``: verify a table now, without ``how`` as one snapshot.  Its result is journalled."""
-    check_members(asked.body, frozenset(), frozenset({"how"}))
+    """``{"how": "rolling" | "N/T"}``: verify a table now, without ``how`` as one snapshot.  Its result is journalled.
+
+    ``{"share": token}``: another session reads in that one snapshot (:mod:`witnz.postgres.handshake`).
+    """
+    check_members(asked.body, frozenset(), frozenset({"how", "share"}))
     how = asked.body.get("how", "")
     if not isinstance(how, str):
         raise FormatError("how: expected rolling or a sample N/T")
     if how not in ("", "rolling"):
         parse_sample(how)
-    return verify_work(site.node, asked.table(), how)
+    share = check_token(asked.body["share"]) if "share" in asked.body else None
+    if share is not None and how:
+        raise FormatError("share: goes with a verification as one snapshot, without how")
+    return verify_work(site.node, asked.table(), how, share)
 
 
 def anchor(site: Site, asked: Asked) -> Work:
