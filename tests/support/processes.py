@@ -55,11 +55,15 @@ class Processes:
             initialise(config, admin=owner if place == 0 else None, clock=now_us, operator="alice")
         return cls(database, configs, directory)
 
-    def start(self, *ids: str) -> None:
+    def start(self, *ids: str, version: str | None = None) -> None:
+        """``version``: what the program says that it is, where that is not what it is."""
+        program = ["-m", "witnz"]
+        if version is not None:
+            program = ["-c", f"import witnz; witnz.__version__ = {version!r}; from witnz.cli.main import main; main()"]
         for node in ids or self.configs:
             with (self.directory / node / "node.log").open("ab") as log:
                 self.running[node] = subprocess.Popen(
-                    [sys.executable, "-m", "witnz", "-c", str(self.directory / node / "witnz.yaml"), "start"],
+                    [sys.executable, *program, "-c", str(self.directory / node / "witnz.yaml"), "start"],
                     cwd=ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -120,6 +124,22 @@ class Processes:
             return None
 
         return wait(look, "a leader", START_S)
+
+    def wait_for(self, node: str, cls: str, *, table: str | None = None, key: str | None = None) -> dict[str, Any]:
+        """The finding of this class, table and key that a running node tells of, as soon as it does."""
+
+        def look() -> dict[str, Any] | None:
+            with contextlib.suppress(WitnzError, OSError):
+                found = NodeClient(self.configs[node].socket_path).findings()
+                wanted = [f for f in found if (f["class"], f["table"], f["key"]) == (cls, table, key)]
+                return dict(wanted[0]) if wanted else None
+            return None
+
+        try:
+            return wait(look, f"{cls} of {table}, key {key} on {node}", START_S)
+        except AssertionError as error:
+            told = [(f.cls, f.table, f.key, f.detail) for f in self.findings(node)]
+            raise AssertionError(f"{error}\n{told}\n{self.tail(node)}") from None
 
     # -- their stores ---------------------------------------------------------------------------------------------------------
 

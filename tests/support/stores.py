@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from witnz.core.entry import entry_suffix
 from witnz.core.hashing import entry_lines
-from witnz.store import tablelog
+from witnz.store import schema, tablelog
 from witnz.store.tablelog import LogHead
 
 SECRET = bytes(range(32))
@@ -59,3 +62,20 @@ def make_log(conn: sqlite3.Connection, table: str = "public.t", generation: int 
     return tablelog.create_log(
         conn, table=table, generation=generation, origin=origin, oid=16_384, secret=SECRET, key_columns=["id"]
     )
+
+
+def as_before_the_last_migration(path: Path) -> None:
+    """Make a store of the schema of one version ago: without the tables that the last migration adds."""
+    older, newer = (_shape(schema.MIGRATIONS[:count]) for count in (-1, None))
+    added = newer.keys() - older.keys()
+    assert added and all(newer[name] == sql for name, sql in older.items()), "a migration that alters has to be undone by hand"
+    with closing(sqlite3.connect(path)) as conn, conn:
+        for name in sorted(added):
+            conn.execute(f"DROP TABLE {name}")
+        conn.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) - 1}")
+
+
+def _shape(migrations: Sequence[schema.Migration]) -> dict[str, str]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        schema.migrate(conn, migrations)
+        return dict(conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"))

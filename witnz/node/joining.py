@@ -72,10 +72,13 @@ class Joining:
 
     @staticmethod
     def is_due(config: Config) -> bool:
-        """Whether the store waits for what other members have."""
+        """Whether the store waits for what other members have.
+
+        The first look at it of a start: one that an older version left is brought up to date here.
+        """
         data = DataDir(config.data_dir)
-        data.check(writable=False)
-        with Database.open(data.database, read_only=True) as db, db.read() as conn:
+        data.check()
+        with data.lock(), Database.open(data.database) as db, db.read() as conn:
             return stored.journal_size(conn) == 0 or meta.load_value(conn, JOINED) == "no"
 
     def run(self) -> None:
