@@ -17,6 +17,7 @@ FAST = [
         optional=True,
     ),
     Extension("witnz.postgres._fast_tuples", ["witnz/postgres/_fast_tuples.pyx"], optional=True),
+    Extension("witnz.postgres._fast_copy", ["witnz/postgres/_fast_copy.pyx"], libraries=["dl"], optional=True),
 ]
 
 

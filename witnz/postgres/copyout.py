@@ -18,6 +18,8 @@ import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 
+from witnz.postgres.copydata import copied
+
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
@@ -51,18 +53,16 @@ class CopyOut:
 
     def lines(self, batch: int = 4096) -> Iterator[list[bytes]]:
         """The remaining rows without newlines, in lists of ``batch`` lines, fewer where they hold more than some 4 MiB."""
-        get, rest = self._pgconn.get_copy_data, b""
+        rest = b""
         raw: list[bytes] = []
-        take = raw.append
         ready: list[bytes] = []
         counted = volume = 0
         while True:
-            size, data = get(1)
-            if size > 0:
-                take(data.tobytes())
-                continue
-            volume += sum(map(len, raw[counted:]))
-            counted = len(raw)
+            data, size = copied(self._pgconn, MAX_BATCH_BYTES)
+            if data:
+                raw.append(data)
+                volume += len(data)
+                counted += data.count(b"\n")
             if counted + len(ready) >= batch or volume >= MAX_BATCH_BYTES or size < 0:
                 found = (rest + b"".join(raw)).split(b"\n")
                 rest = found.pop()
@@ -76,7 +76,8 @@ class CopyOut:
                 self._quiet_since = time.monotonic()  # the reader's time is not the server's silence
             if size < 0:
                 break
-            self._wait()
+            if size == 0:
+                self._wait()
         self._finish(rest)
 
     def abandon(self) -> None:

@@ -34,6 +34,7 @@ from witnz.core.lsn import format_lsn
 from witnz.core.timestamp import PG_EPOCH_US
 from witnz.errors import DatabaseUnreachable, FormatError, ReplicationImpossible, SlotLost, WitnzError
 from witnz.postgres.backoff import Backoff
+from witnz.postgres.copydata import received
 from witnz.postgres.session import Conninfo, connect
 from witnz.postgres.slot import check_slot_name, slot_state
 from witnz.postgres.sqlstate import classify_error, error_for
@@ -41,11 +42,9 @@ from witnz.postgres.sqlstate import classify_error, error_for
 _LOST: Final = "what was written since the last acknowledgement cannot be streamed any more; witnz reports the gap"
 _ACK_INTERVAL_S: Final = 0.1
 _CLOSE_S: Final = 2.0
-_HEADER_BYTES: Final = 25
-_XLOGDATA: Final = ord("w")
 _KEEPALIVE: Final = ord("k")
 _COMMIT: Final = ord("C")
-_COMMIT_BYTES: Final = _HEADER_BYTES + 26
+_COMMIT_BYTES: Final = 26
 _KEEPALIVE_FORM: Final = struct.Struct(">cQqB")
 _commit_end = struct.Struct(">Q").unpack_from
 _format_status = struct.Struct(">cQQQqB").pack
@@ -183,40 +182,41 @@ class ReplicationStream:
 
     def _drain(self, payloads: list[bytes], max_messages: int) -> int | None:
         """Append what libpq and the socket hold; the WAL end of a keepalive that came after all of it."""
-        get, add = self._pgconn.get_copy_data, payloads.append
         room = self._max_batch_bytes
         wal_end: int | None = None
-        commit = b""
         dry = False  # nothing came when the socket was last asked
+        first = len(payloads)
         while len(payloads) < max_messages and room > 0:
-            size, data = get(1)
-            if size > 0:
+            had = len(payloads)
+            taken, told, other = received(self._pgconn, payloads, max_messages, room)
+            room -= taken
+            if len(payloads) > had:
+                wal_end, dry = None, False
+            if other is not None:
                 dry = False
-                kind = data[0]
-                if kind == _XLOGDATA and size > _HEADER_BYTES:
-                    payload = data[_HEADER_BYTES:].tobytes()
-                    add(payload)
-                    room -= size
-                    wal_end = None
-                    if size == _COMMIT_BYTES and payload[0] == _COMMIT:
-                        commit = payload
-                elif kind == _KEEPALIVE and size == _KEEPALIVE_FORM.size:
-                    wal_end = self._on_keepalive(data)
-                else:
-                    self._error = FormatError(f"{self._doing}: expected a message w or k, found {chr(kind)!r} of {size} bytes")
+                if other[0] != _KEEPALIVE or len(other) != _KEEPALIVE_FORM.size:
+                    found = f"{chr(other[0])!r} of {len(other)} bytes"
+                    self._error = FormatError(f"{self._doing}: expected a message w or k, found {found}")
                     break
-            elif size == 0 and not dry:
+                wal_end = self._on_keepalive(other)
+            elif told == 0 and not dry:
                 self._pgconn.consume_input()
                 dry = True
-            else:
-                if size < 0:
+            elif told <= 0:
+                if told < 0:
                     self._error = self._end_error()
                 break
-        if commit:
-            self.received_lsn = max(self.received_lsn, _commit_end(commit, 10)[0])
+        self._note_commit(payloads, first)
         return wal_end
 
-    def _on_keepalive(self, data: memoryview) -> int:
+    def _note_commit(self, payloads: list[bytes], first: int) -> None:
+        """How far the last transaction that ended among these reaches."""
+        for payload in reversed(payloads[first:]):
+            if payload[0] == _COMMIT and len(payload) == _COMMIT_BYTES:
+                self.received_lsn = max(self.received_lsn, _commit_end(payload, 10)[0])
+                return
+
+    def _on_keepalive(self, data: bytes) -> int:
         _, wal_end, _, reply = _KEEPALIVE_FORM.unpack(data)
         self.received_lsn = max(self.received_lsn, wal_end)
         if reply:
