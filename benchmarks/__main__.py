@@ -1,59 +1,101 @@
-"""``python -m benchmarks [--rows N] [--json FILE]``: takes all figures in one run and prints them as JSON and as a table."""
+"""``python -m benchmarks [--only P1,P7] [--rows N] [--large] [--json FILE] [--markdown FILE]``: takes the figures, one after
+another, each beside its limit or peer in the same run.  A figure that fails is told with its reason, and the others go on."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import figures
-from benchmarks.anchoring import anchoring
-from benchmarks.ordering import ordering
-from benchmarks.setting import machine, setting
+from benchmarks.bench import Bench
+from benchmarks.catalog import FIGURES, Figure, chosen
+from benchmarks.page import SCHEMA, render, told
+from benchmarks.setting import machine
 
-NAMES = {
-    "P1": "capture of a backlog",
-    "P2": "full verification",
-    "P3": "commit to finding",
-    "P5": "peak memory of capture and verification",
-    "P6": "store size",
-    "P8": "offline verification",
-    "anchoring": "publishing, receipts, a thousand anchors",
-    "ordering": "new leader, and ordering of commands",
-}
+ERROR = Console(stderr=True)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog="figures: " + ", ".join(figure.name for figure in FIGURES)
+    )
+    parser.add_argument("--only", help="the names of some figures, apart by commas")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the table that one node captures and verifies")
+    parser.add_argument("--large", action="store_true", help="ten million rows for P5 and P9")
     parser.add_argument("--json", type=Path, help="also write the document to this file")
+    parser.add_argument("--markdown", type=Path, help="write the page docs/benchmarks.md to this file")
     arguments = parser.parse_args()
-    taken: dict[str, object] = {"schema": "witnz.benchmarks/1", "machine": machine()}
-    with setting() as place:
-        p1, node = figures.capture(place, arguments.rows)
-        taken["P1"] = p1
-        taken["P2"] = figures.verify(place, node, arguments.rows)
-        taken["P5"] = figures.memory()
-        taken["P6"] = figures.size(node)
-        taken["P8"] = figures.offline(node, place.directory)
-        taken["P3"] = figures.latency(place, node)
-        node.stop()
-    taken["ordering"] = ordering()
-    taken["anchoring"] = anchoring()
-    text = json.dumps(taken, indent=2)
-    if arguments.json is not None:
-        arguments.json.write_text(text + "\n")
-    print(text)
-    table = Table("", "figure", "measured")
-    for name, title in NAMES.items():
-        values = taken[name]
-        table.add_row(name, title, "  ".join(f"{k}={v}" for k, v in values.items()))  # type: ignore[attr-defined]
-    Console(stderr=True).print(table)
-    return 0
+    try:
+        figures = chosen(arguments.only)
+    except ValueError as error:
+        parser.error(str(error))
+
+    def keep(document: dict[str, object]) -> None:
+        """After every figure: a run that is broken off leaves what it had."""
+        if arguments.json is not None:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        if arguments.markdown is not None:
+            arguments.markdown.write_text(render(document))
+
+    document = take(figures, Bench(arguments.rows, arguments.large), keep)
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+    show(document)
+    return 1 if any("failed" in figure for figure in document["figures"].values()) else 0  # type: ignore[attr-defined]
+
+
+def take(figures: tuple[Figure, ...], bench: Bench, keep: Callable[[dict[str, object]], None]) -> dict[str, object]:
+    """The document: what was measured of each figure, or why it could not be."""
+    taken: dict[str, dict[str, object]] = {}
+    document: dict[str, object] = {
+        "schema": SCHEMA,
+        "taken": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine() | {"load_before": round(os.getloadavg()[0], 2)},
+        "options": {"rows": bench.rows, "large": bench.large},
+        "figures": taken,
+    }
+    for place, figure in enumerate(figures):
+        ERROR.print(f"[{place + 1}/{len(figures)}] {figure.name}: {figure.title} …", highlight=False, markup=False)
+        started = time.monotonic()
+        about: dict[str, object] = {"title": figure.title, "limit": figure.limit}
+        try:
+            measured = figure.take(bench)
+            about |= {"measured": measured, "verdict": figure.verdict(measured)}
+        except Exception as error:  # noqa: BLE001  told in its place
+            traceback.print_exc()
+            about["failed"] = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        about["seconds"] = round(time.monotonic() - started, 1)
+        taken[figure.name] = about
+        keep(document)
+        ERROR.print(
+            f"    {about.get('verdict', 'failed')} after {about['seconds']} s: {told(about)}", highlight=False, markup=False
+        )
+        if place + 1 == len(figures) or figures[place + 1].group != figure.group or not figure.group:
+            _end(bench)
+    return document
+
+
+def _end(bench: Bench) -> None:
+    try:
+        bench.end_group()
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()  # what was shared could not be cleared away; the next group makes its own
+
+
+def show(document: dict[str, object]) -> None:
+    table = Table("", "figure", "limit", "measured", "")
+    for name, figure in document["figures"].items():  # type: ignore[attr-defined]
+        table.add_row(name, figure["title"], figure["limit"], told(figure), figure.get("verdict", "failed"))
+    ERROR.print(table)
 
 
 if __name__ == "__main__":

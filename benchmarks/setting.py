@@ -14,10 +14,12 @@ from pathlib import Path
 import yaml
 
 from witnz.config import Config, load_config
+from witnz.core.hashing import IMPLEMENTATION
 from witnz.demo.server import PostgresServer
 from witnz.node.node import Node, now_us
 from witnz.node.setup import initialise
 from witnz.postgres.session import Conninfo
+from witnz.postgres.tuples import read_lines
 
 OWNER, WATCHER, DATABASE = "app_owner", "witnz", "bench"
 TABLE = """CREATE TABLE t (id bigint PRIMARY KEY, actor text, action text, amount int, price numeric(12,2),
@@ -41,6 +43,12 @@ class Setting:
 
     def insert(self, first: int, last: int) -> None:
         self.sql(f"INSERT INTO t {ROWS % (first, last)}")
+
+    def insert_parts(self, first: int, last: int, parts: int = 40) -> None:
+        """The same in several transactions: what is recorded of one becomes visible at once."""
+        size = max(1, -(-(last + 1 - first) // parts))
+        for start in range(first, last + 1, size):
+            self.insert(start, min(last, start + size - 1))
 
     def config(self) -> Config:
         info = Conninfo.from_conninfo(self.dsn())
@@ -92,4 +100,13 @@ def wait_for_entries(node: Node, count: int, timeout_s: float = 600) -> None:
 def machine() -> dict[str, object]:
     """What the figures were taken on, as far as it matters to them."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cores": os.cpu_count(), "memory_gib": round(memory_bytes / 2**30), "python": platform.python_version()}
+    with PostgresServer() as server:
+        postgresql = str(server.sql("SHOW server_version")[0][0]).split()[0]
+    return {
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_bytes / 2**30),
+        "python": platform.python_version(),
+        "postgresql": postgresql,
+        "hashing": IMPLEMENTATION,
+        "tuples": "pure" if read_lines is None else "compiled",
+    }

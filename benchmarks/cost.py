@@ -1,0 +1,119 @@
+"""P7: what three nodes cost the database, under pgbench with every one of its tables protected that it writes to.
+
+CPU time is the kernel's own account (proc(5), utime and stime): of the walsenders, which live on, from their own lines; of the
+backends of pgbench, which end with it, from what the postmaster has waited for (cutime and cstime).  Latency is pgbench's own,
+of every single transaction, at half of what the server reached without witnz, once before the nodes and once after they were
+stopped, with the nodes in between.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.setting import OWNER, WATCHER, Setting
+from benchmarks.three_nodes import Cluster
+
+TABLES = [
+    {"name": "pgbench_accounts", "mode": "state_integrity", "on_change": "record"},
+    {"name": "pgbench_history", "mode": "append_only", "inserts_only": True},
+]
+SECONDS = 12
+CLIENTS = 4
+_TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cost(bench: Bench) -> dict[str, Any]:
+    with bench.alone() as place:
+        place.server.run("pgbench", "-i", "-q", "-s", "1", place.dsn(OWNER))
+        place.sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {WATCHER}")
+        full_tps, _ = _load(place, None)
+        rate = full_tps / 2
+        _, before_ms = _load(place, rate)
+        with Cluster.running(place, TABLES, rows=0) as cluster:
+            cpu = _cpu(cluster)
+            _, with_ms = _load(place, rate)
+            cluster.caught_up()
+            for node in list(cluster.processes.running):
+                cluster.processes.end(node)
+            _, after_ms = _load(place, rate)
+    without_ms = statistics.mean([before_ms, after_ms])
+    return {
+        **cpu,
+        "full_tps": round(full_tps),
+        "half_tps": round(rate),
+        "p95_ms": round(with_ms, 2),
+        "p95_without_ms": [round(before_ms, 2), round(after_ms, 2)],
+        "p95_ratio": round(with_ms / without_ms, 3),
+    }
+
+
+def _load(place: Setting, rate: float | None) -> tuple[float, float]:
+    """Transactions per second, and the 95th percentile of a transaction's latency in ms, of one run of pgbench."""
+    with tempfile.TemporaryDirectory(prefix="witnz-pgbench-") as folder:
+        Path(folder).chmod(0o777)  # the program may run as another account
+        limited = [] if rate is None else ["-R", f"{rate:.0f}"]
+        done = place.server.run(
+            "pgbench", "-n", "-b", "simple-update", "-c", str(CLIENTS), "-j", "2", "-T", str(SECONDS), "-l",
+            "--log-prefix", f"{folder}/log", *limited, place.dsn(OWNER),
+        )  # fmt: skip
+        taken = []
+        for path in Path(folder).iterdir():
+            for line in path.read_text().splitlines():
+                fields = line.split()
+                # client, number, latency in µs, script, epoch, µs; under -R also the lag behind the schedule, which it includes
+                taken.append(int(fields[2]) - (int(fields[6]) if rate is not None else 0))
+    found = _TPS.search(done.stdout)
+    if found is None or not taken:
+        raise ValueError(f"pgbench told no transactions per second: {done.stdout[-300:]}")
+    taken.sort()
+    return float(found[1]), taken[len(taken) * 95 // 100] / 1000
+
+
+def _cpu(cluster: Cluster) -> dict[str, Any]:
+    """CPU time of the walsenders, of witnz's other sessions, and of pgbench's backends, over one run at full speed."""
+    place = cluster.place
+    cluster.caught_up()
+    postmaster = place.server.pid
+    if postmaster is None:
+        raise ValueError("the server does not run")
+    before, reaped = _sessions(place), _times(postmaster)[1]
+    _load(place, None)
+    cluster.caught_up()
+    after, backends_s = _sessions(place), _times(postmaster)[1] - reaped
+    spent: dict[str, float] = {"walsender": 0.0, "client backend": 0.0}
+    for pid, (kind, seconds) in after.items():
+        spent[kind] += seconds - before.get(pid, (kind, 0.0))[1]
+    if set(before) - set(after):
+        raise ValueError("a session of witnz ended during the run; its CPU time is among the backends'")
+    return {
+        "backends_cpu_s": round(backends_s, 2),
+        "walsenders_cpu_s": round(spent["walsender"], 2),
+        "other_sessions_cpu_s": round(spent["client backend"], 2),
+        "cpu_ratio": round(spent["walsender"] / backends_s, 3),
+    }
+
+
+def _sessions(place: Setting) -> dict[int, tuple[str, float]]:
+    """Kind and CPU seconds of every session of witnz, by process id."""
+    rows = place.sql(f"SELECT pid, backend_type FROM pg_stat_activity WHERE usename = '{WATCHER}'", user="postgres")
+    found = {}
+    for pid, kind in rows:
+        try:
+            found[int(str(pid))] = (str(kind), _times(int(str(pid)))[0])
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def _times(pid: int) -> tuple[float, float]:
+    """CPU seconds of a process, and of the children that it has waited for (proc(5), /proc/pid/stat fields 14 to 17)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    utime, stime, cutime, cstime = map(int, fields[11:15])
+    return (utime + stime) * _TICK_S, (cutime + cstime) * _TICK_S
