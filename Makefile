@@ -36,7 +36,7 @@ help:
 	@echo "make attacks   the attacks of docs/threat-model.md: caught by whom, after how long (ARGS='--json FILE', ARGS='A01 C04')"
 	@echo "make fuzz      thousands of simulated storms over the ordering engine (ARGS=--seeds N)"
 	@echo "make lint      ruff, mypy, the layers"
-	@echo "make bench     the figures of docs/benchmarks.md, each beside its limit or peer (ARGS='--only P1,P2 --rows 300000')"
+	@echo "make bench     the figures of docs/benchmarks.md, each beside its limit or peer (ARGS='--only P1,P2'; make bench-large: ten million)"
 	@echo "make docs      the generated references under docs/"
 	@echo "make clean     remove .venv and caches"
 

@@ -21,6 +21,7 @@ from benchmarks.catalog import FIGURES, Figure, chosen
 from benchmarks.page import SCHEMA, render, told
 from benchmarks.setting import machine
 
+ROOT = Path(__file__).resolve().parents[1]
 ERROR = Console(stderr=True)
 
 
@@ -72,7 +73,7 @@ def take(figures: tuple[Figure, ...], bench: Bench, keep: Callable[[dict[str, ob
             about |= {"measured": measured, "verdict": figure.verdict(measured)}
         except Exception as error:  # noqa: BLE001  told in its place
             traceback.print_exc()
-            about["failed"] = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            about["failed"] = (str(error).strip() or type(error).__name__).splitlines()[0].replace(f"{ROOT}/", "")[:300]
         about["seconds"] = round(time.monotonic() - started, 1)
         taken[figure.name] = about
         keep(document)

@@ -73,7 +73,7 @@ FIGURES: Final = (
     ),
     Figure(
         "P5", "peak memory of a node's process while it opens and verifies a table", "≤ 300 MiB", _memory,
-        lambda m: max(m[step]["peak_mib"] for step in ("baseline", "snapshot")) <= 300,
+        lambda m: max(step["peak_mib"] for step in m.values() if isinstance(step, dict)) <= 300,
     ),
     Figure(
         "rest", "memory of a node at rest, one of three", "≤ 120 MiB", three_nodes.rest,

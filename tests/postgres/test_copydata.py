@@ -72,7 +72,7 @@ def test_outside_a_copy_and_on_a_closed_connection_there_is_an_error(database: D
     with pytest.raises(psycopg.OperationalError, match="no COPY in progress"):
         copied(connection.pgconn, 1000)
     connection.close()
-    with pytest.raises(psycopg.OperationalError, match="closed|NULL"):
+    with pytest.raises(psycopg.OperationalError, match=r"closed|NULL"):
         copied(connection.pgconn, 1000)
 
 
