@@ -14,7 +14,9 @@ from tests.support.intruder import rewrite_baseline
 from tests.support.node import wait
 from tests.support.pages import heap_file, replace_value
 from tests.support.postgres import create_database
+from witnz.core.lsn import format_lsn
 from witnz.core.verdict import Verdict
+from witnz.node.heads import to_items
 
 
 @pytest.fixture
@@ -50,6 +52,16 @@ def test_the_edited_node_is_outvoted_and_restored(own_trio: Trio) -> None:
     edited = trio[victim].verify_table(LEDGER)
     assert edited.verdict is not Verdict.VERIFIED, "it equals the edited store, and yet it is not green"
     assert trio[others[0]].verify_table("public.untouched").verdict is Verdict.VERIFIED
+
+    # An honest member asks it for a seal: whose own log is not the sealed one names nobody but itself.
+    agreement, state = trio[victim].peering.agreement, trio[victim].journal.state
+    sealed = state.last_sealed(LEDGER, 1)
+    assert sealed is not None
+    honest = {"lsn": format_lsn(state.last_seal_lsn), "tables": to_items({(LEDGER, 1): sealed})}
+    agreement.accuse(others[0], honest)
+    agreement.look()
+    for node in trio.nodes:
+        assert {f.key for f in trio.findings(node, state=None) if f.cls == "node.diverged"} == {victim}
 
     finding = trio.wait_for(victim, "node.diverged", victim)
     restored = trio[victim].peering.refilling.repair(finding.id)

@@ -90,9 +90,16 @@ class Agreement:
                 continue
             with self._db.read() as conn:
                 row = logs.find_log(conn, *where)
-                known = row is not None and head.size <= row.size and row.status != "pruned"
-                mine = head_at(conn, row, head.size) if row is not None and known else None
-            if mine is not None and head.size <= sealed.size and mine != head:
+                if row is None or row.status == "pruned" or head.size > sealed.size:
+                    continue
+                if row.size < sealed.size:
+                    with self._lock:
+                        self._claims.append((node, lsn, where, head))
+                    continue
+                if head_at(conn, row, sealed.size) != sealed:
+                    continue  # whose own log is not the sealed one has nobody to name but itself
+                mine = head_at(conn, row, head.size)
+            if mine != head:
                 self.name(node, *where, f"it asked for a seal of {head.size} entries that are not those a quorum sealed")
 
     def name(self, node: str, table: str, generation: int, detail: str) -> None:
