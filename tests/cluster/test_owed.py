@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -17,12 +18,12 @@ from witnz.demo.server import PostgresServer
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def trio(pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+@pytest.fixture
+def trio(pg_server: PostgresServer, tmp_path: Path) -> Iterator[Trio]:
     database = create_database(pg_server)
     with ExitStack() as stack:
         stack.callback(database.drop)
-        trio = ledger_trio(tmp_path_factory.mktemp("trio"), database)
+        trio = ledger_trio(tmp_path, database)
         stack.callback(trio.stop)
         yield trio
 

@@ -10,6 +10,7 @@ class Links:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
+        self.disturbed = False  # whether anything was ever cut, or a member stopped: a quorum may have been missed then
         self._cut: set[tuple[str, str]] = set()
         self._down: set[str] = set()
         self._delay_s: dict[tuple[str, str], float] = {}
@@ -17,18 +18,21 @@ class Links:
     def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
         """Nothing gets from ``one`` to ``other`` any more; nor back, unless ``one_way``."""
         with self.changed:
+            self.disturbed = True
             self._cut |= {(one, other)} if one_way else {(one, other), (other, one)}
             self.changed.notify_all()
 
     def isolate(self, node: str) -> None:
         """``node`` reaches nobody and nobody reaches it."""
         with self.changed:
+            self.disturbed = True
             self._down.add(node)
             self.changed.notify_all()
 
     def delay(self, one: str, other: str, seconds: float) -> None:
         """What goes from ``one`` to ``other`` takes this long."""
         with self.changed:
+            self.disturbed = True
             self._delay_s[one, other] = seconds
 
     def heal(self) -> None:
