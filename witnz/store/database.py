@@ -197,7 +197,11 @@ def _connect(path: Path, cache_kib: int, options: str = "mode=rw") -> sqlite3.Co
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?{options}", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
-    connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+    except UnicodeDecodeError as error:  # the message quotes a schema that is no text any more
+        connection.close()
+        raise sqlite3.DatabaseError("malformed database schema") from error
     connection.execute("PRAGMA mmap_size = 0")  # a bad sector is an error, not a signal
     connection.execute("PRAGMA cell_size_check = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -225,7 +229,8 @@ def raise_store_error(error: sqlite3.Error, path: Path) -> NoReturn:
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     text = str(error)
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT) or text.startswith("no such table"):
+    damage = text.startswith(("no such table", "malformed database schema", "Could not decode to UTF-8"))  # bytes of a text
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT) or damage:
         raise StoreCorrupt(
             f"store {path} is damaged: {text}", hint="keep a copy of it as it is, and run `witnz verify --store`"
         ) from error

@@ -130,6 +130,8 @@ class _Audit:
             self.records.append(record)
             content = content_hash(leaf)
             chain = chain_hash(chain, content)
+            if stored.chain_at(self.conn, seq) != chain:
+                raise _Wrong(f"the stored chain head after record {seq} is not that of its records")
             self._tiles(JOURNAL_LOG, tree.append([content]), f"record {seq}")
             if seq in notes and parse_checkpoint(parse_note(notes[seq].note).text).root != tree.root():
                 raise _Wrong(f"the records up to {seq} do not have the root of the checkpoint of that size")
@@ -138,8 +140,6 @@ class _Audit:
             raise _Wrong("it is empty: not even genesis is there")
         if self.records[0].body["cluster"] != cluster or self.state.cluster_id != meta.load_value(self.conn, "cluster_id"):
             raise _Wrong("its genesis is of another cluster than the store says")
-        if stored.chain_at(self.conn, len(self.records)) != chain:
-            raise _Wrong("the stored chain head is not that of its records")
         beyond = [size for size in notes if size > len(self.records)]
         if beyond:
             raise _Wrong(f"there is a checkpoint of size {max(beyond)}, and only {len(self.records)} records are left")
@@ -160,6 +160,12 @@ class _Audit:
         cosigned = checkpoints.load_cosigned(self.conn)
         if newest and (cosigned is None or cosigned.size < newest):
             raise _Wrong(f"the cosigner's memory is older than the checkpoint of size {newest} that it signed")
+        if cosigned is not None:
+            said = parse_checkpoint(parse_note(cosigned.note).text)
+            if (said.size, said.root) != (cosigned.size, cosigned.root):
+                raise _Wrong(
+                    f"the cosigner's memory says size {cosigned.size}, and the note that it keeps another size or root"
+                )
         return f"{len(notes)} checkpoints carry the log's signature and their quorum"
 
     # -- logs -----------------------------------------------------------------------------------------------------------------
@@ -171,6 +177,8 @@ class _Audit:
         told = "" if row.secret else f"; {check_forgotten(self.state, row)}"
         if record is not None and row.secret and record.body["secret_sha256"] != secret_commitment(row.secret):
             raise _Wrong("its secret is not the one that its table record commits to")
+        if record is not None and list(row.key_columns) != record.body["keys"]["columns"]:
+            raise _Wrong("the register names other key columns than its table record")
         seals = {size: (root, chain) for size, root, chain in self._seals(row)}
         tree, chain, done = Tree(), first_parent(row.origin), 0
         for lines in batches(entries.entries(self.conn, row.id), TILE):
