@@ -6,8 +6,10 @@ schedule asks of a member among several (who seals, whose turn a verification is
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +29,28 @@ log = structlog.get_logger(__name__)
 CHORE_S: Final = 0.2
 SCHEDULE_S: Final = 0.5
 FIRST_VERIFICATION_S: Final = 1.0
+AGAIN_S: Final = 60.0
+"""A chore that fails again and again says so at first, and then this often."""
 SEAL_PATIENCE: Final = Patience(standstill_s=1.0, total_s=1.0)
+
+
+class Complaints:
+    """What is said of chores that fail: the first time, then once in ``AGAIN_S`` with how often it was, by chore and error."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}  # when it was said last, failures since
+
+    def tell(self, chore: str, error: WitnzError | psycopg.Error) -> None:
+        """``chore`` has failed with ``error``."""
+        kind = (chore, error.code if isinstance(error, WitnzError) else type(error).__name__)
+        now = self._clock()
+        told_at, since = self._told.get(kind, (-math.inf, 0))
+        if now - told_at < AGAIN_S:
+            self._told[kind] = (told_at, since + 1)
+            return
+        self._told[kind] = (now, 0)
+        log.warning("chore failed", chore=chore, reason=str(error).strip(), times=since + 1)
 
 
 class Chores:
@@ -41,7 +64,7 @@ class Chores:
 
     def run(self, stop: threading.Event) -> None:
         """Findings into the journal, a seal when due, a look at the catalog when due; that one fails stops no other."""
-        node = self._node
+        node, complaints = self._node, Complaints()
         chores = (
             self.journal_findings, self._seal_when_due, self._look_when_due, node.anchoring.check_late, node.restores.step,
             node.bridging.step, node.forgetting.step, node.protection.end_what_is_over,
@@ -51,7 +74,7 @@ class Chores:
                 try:
                     chore()
                 except (WitnzError, psycopg.Error) as error:
-                    log.warning("chore failed", reason=str(error).strip())
+                    complaints.tell(chore.__qualname__, error)
 
     def close(self) -> None:
         """Let go of the watch's connection."""
