@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from witnz.config import Config
 from witnz.core.journal import JournalState
 from witnz.core.keys import parse_private_key
-from witnz.errors import ConfigError
+from witnz.errors import ConfigError, NotInitialised
 from witnz.node.journal import load_membership
 from witnz.node.peering import Fellows
 from witnz.node.view import load_journal_state
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from witnz.cluster.transport import TlsPeers
 
 RAFT_DIR = "raft"
+REPLACE = (
+    "a new member: run `witnz init` first; a member that lost its directory must not come back under its id, for it does not"
+    " know what it had acknowledged: put one with a new id in its place (docs/operations.md, Replacing a node)"
+)
 
 
 def make_channel(config: Config) -> TlsPeers:
@@ -63,12 +67,17 @@ def connect(config: Config, channel: TlsPeers) -> Fellows:
 def enter(config: Config, clock: Callable[[], int], stopping: threading.Event) -> Fellows:
     """The same; a node that the others do not know yet joins them first, and goes on with the channel and engine of then.
 
-    Raises what :meth:`witnz.node.joining.Joining.run` raises.
+    Raises what :meth:`witnz.node.joining.Joining.run` raises, and NotInitialised where there is no store: before any key is
+    looked for, so that a directory that is gone is told as what it is.
     """
     from witnz.node.joining import Joining
 
+    try:
+        due = Joining.is_due(config)
+    except NotInitialised as error:
+        raise NotInitialised(error.message, hint=REPLACE) from None
     channel = make_channel(config)
-    if not Joining.is_due(config):
+    if not due:
         return connect(config, channel)
     made: list[Fellows] = []
 

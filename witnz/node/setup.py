@@ -89,14 +89,20 @@ def _own_entry(config: Config, data: DataDir, made: Made) -> bool:
     if address is None:
         made.missing = config.missing_members()
         return False
-    data.create()
+    listed = config.member(config.node_id)
     before = (data.keys_dir / "identity.key").exists()
+    if not before and listed is not None and listed.key is not None:
+        raise KeyProblem(
+            f"nodes lists keys of {config.node_id}, and {data.keys_dir} has none",
+            hint="restore this node's data directory from a backup, or put a member with a new id in its place"
+            " (docs/operations.md, Replacing a node)",
+        )
+    data.create()
     keys = create_node_keys(data.keys_dir, config.cluster, config.node_id)
     if not before:
         made.created.append(f"keys of {config.node_id} in {data.keys_dir}")
     made.identity, made.cosigner_key = keys.identity_b64, keys.cosigner_key
     made.member = {"id": config.node_id, "addr": address, "key": keys.identity_b64, "cosigner": keys.cosigner_key}
-    listed = config.member(config.node_id)
     for name, here in (("key", keys.identity_b64), ("cosigner", keys.cosigner_key)):
         if listed is not None and getattr(listed, name) not in (None, here):
             raise KeyProblem(
