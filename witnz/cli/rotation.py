@@ -50,13 +50,17 @@ def rotate(
     *,
     operator_key: OperatorKey,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The new key file of a person; KIND-NAME.key here.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The new key file; else KIND-NAME.key here, or this node's report key."
+        ),
     ] = None,
     yes: Yes = False,
 ) -> int:
     """Replace a key by a new one, signed by an operator.
 
-    Run it on the node whose key it is.  A person's key gets the next number in its name (alice, alice-2), and the old one ends.
+    Run it on the node whose key it is; its report key too.  A person's key gets the next number in its name (alice, alice-2),
+    and the old one ends.
     """
     call = invocation(context)
     config = call.load_config()
@@ -136,6 +140,8 @@ def _rotate_person(
     config: Config, state: JournalState, operator: Operator, kind: Rotated, name: str | None, output: Path | None
 ) -> dict[str, Any]:
     from witnz.cli.keys import Kind, create_key
+    from witnz.node.keyring import next_file
+    from witnz.report import key as report_key
 
     in_force = state.keys_in_force(kind.value)
     if name is None or name not in in_force:
@@ -144,11 +150,17 @@ def _rotate_person(
             hint="`witnz keys show` lists them; witnz keys rotate KIND NAME",
         )
     new_name = _next_name(name, in_force)
-    path = output or Path(f"{kind.value}-{new_name}.key")
-    public = create_key(Kind(kind.value), new_name, path, config)
+    own = _own_report_key(config, in_force[name]) if kind is Rotated.REPORT and output is None else None
+    path = output or Path(f"{kind.value}-{new_name}.key") if own is None else next_file(own)
+    if own is not None and path.exists():  # of a rotation that was interrupted
+        public = b64encode(report_key.load(path).public_der).decode()
+    else:
+        public = create_key(Kind(kind.value), new_name, path, config)
     lsn, cluster = _newest_lsn(config), cluster_id(config)
     added = {"action": "add", "kind": kind.value, "name": new_name, "key": public, "from_lsn": lsn}
     seq = decide(config, "key", operator.sign("key", added, cluster))
+    if own is not None:
+        path = path.replace(own)
     removed = {**added, "action": "remove", "name": name, "key": b64encode(in_force[name]).decode()}
     signer = operator
     if kind is Rotated.OPERATOR and operator.name == name:
@@ -163,6 +175,15 @@ def _rotate_person(
         "journal_seq": seq,
         "ended_seq": ended,
     }
+
+
+def _own_report_key(config: Config, public: bytes) -> Path | None:
+    """The file of this node's report key, if that is the one: the node goes on with what takes its place."""
+    from witnz.report import key as report_key
+    from witnz.store.datadir import DataDir
+
+    path = DataDir(config.data_dir).keys_dir / report_key.FILE
+    return path if path.exists() and report_key.load(path).public_der == public else None
 
 
 def _next_name(name: str, in_force: Mapping[str, bytes]) -> str:
