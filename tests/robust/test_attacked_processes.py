@@ -1,4 +1,4 @@
-"""Attacks C03, C06, C07 and E01 of the threat model on three real processes, which the tests share, in this order.
+"""Attacks C03, C06, C07, C08, E01 and E03 of the threat model on three real processes, which the tests share, in this order.
 
 What each leaves behind (open findings about its own table, a member that is outvoted) the next one finds there; every test
 attacks a table of its own, and `untouched` stays as it is, and verified, to the end.
@@ -6,6 +6,7 @@ attacks a table of its own, and `untouched` stays as it is, and verified, to the
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.cli import Cli
 from tests.support.node import wait
 from tests.support.postgres import create_database, prepare_server
 from tests.support.processes import Processes
+from witnz.core.record import Record
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
-from witnz.errors import StoreCorrupt
+from witnz.errors import KeyProblem, NotInitialised, StoreCorrupt
 from witnz.verify.store import audit_store
 from witnz.web.client import NodeClient
 
@@ -116,6 +119,51 @@ def test_c03_what_one_node_lost_with_its_slot_comes_from_the_others(processes: P
     assert not [r for r in processes.records("node1") if r.type == "gap" and "does not exist" in r.body["reason"]]
 
 
+def discard(processes: Processes, *nodes: str) -> None:
+    """Write WAL until the slots of these nodes, which do not run, have lost what they need, and those of the others nothing."""
+    slots = {processes.configs[node].slot_name for node in nodes}
+    others = [processes.configs[node].slot_name for node in processes.running]
+    for _ in range(60):
+        dba(processes, "SELECT pg_switch_wal()", "CREATE TABLE filler AS SELECT 1", "DROP TABLE filler")
+        ((now,),) = processes.database.sql("SELECT pg_current_wal_lsn()::text", user="postgres")
+
+        def followed(now: str = now) -> bool:
+            """A slot lets go of WAL as soon as its reader has passed a record of what runs."""
+            look = f"SELECT slot_name, restart_lsn >= '{now}' FROM pg_replication_slots"
+            dba(processes, "SELECT pg_log_standby_snapshot()")
+            passed = dict(processes.database.sql(look, user="postgres"))
+            return all(passed[slot] for slot in others)
+
+        wait(followed, f"{others} to be past {now}", 120.0)
+        dba(processes, "CHECKPOINT")
+        rows = processes.database.sql("SELECT slot_name, wal_status FROM pg_replication_slots", user="postgres")
+        states = {name: state for name, state in rows if name in slots}
+        if set(states.values()) == {"lost"}:
+            return
+    raise AssertionError(f"the slots are {states}")
+
+
+def gaps(processes: Processes) -> list[Record]:
+    """What the journal says that nobody has seen because the server threw it away."""
+    return [r for r in processes.records("node1") if r.type == "gap" and "discarded WAL" in r.body["reason"]]
+
+
+def test_c08_what_one_slot_has_lost_comes_from_the_others(processes: Processes) -> None:
+    assert processes.end("node3") == 0
+    dba(processes, "UPDATE unseen SET amount = 0 WHERE id = 4")
+    processes.wait_for("node1", "violation.update", table="public.unseen", key="4")
+    discard(processes, "node3")
+    processes.start("node3")
+    processes.ready("node3")
+    processes.settled({"public.unseen": 1 + 10 + 2})
+    processes.wait_for("node3", "violation.update", table="public.unseen", key="4")
+    lost = [f for f in processes.findings("node3") if f.cls == "slot.lost"]
+    assert any("discarded WAL" in f.detail for f in lost), [f.detail for f in lost]
+    assert {f.explained_by for f in lost} == {"other members"} and not gaps(processes)
+    assert len({tuple(processes.log(node, "public.unseen")) for node in processes.running}) == 1
+    assert verify(processes, "node3", "untouched")["verdict"] == "VERIFIED"
+
+
 def change_an_entry(processes: Processes, node: str) -> None:
     """One recorded row hash becomes another, in a store whose node does not run."""
     with closing(sqlite3.connect(processes.configs[node].data_dir / "witnz.db")) as conn, conn:
@@ -139,3 +187,36 @@ def test_e01_a_node_refuses_its_edited_store_and_the_others_do_not_need_it(proce
     for node in processes.running:
         assert verify(processes, node, "edited")["verdict"] == "VERIFIED", f"{node} believes what it saw itself"
     assert processes.log("node1", "public.edited") == processes.log("node3", "public.edited")
+
+
+def test_e03_without_its_data_a_node_does_not_start_and_the_others_go_on(processes: Processes) -> None:
+    gone = processes.configs["node2"].data_dir
+    shutil.rmtree(gone)
+    processes.start("node2")
+    assert processes.running.pop("node2").wait(240) == NotInitialised.exit_code
+    assert "put one with a new id in its place" in processes.tail("node2"), "it forgot what it had acknowledged"
+    refused = Cli(processes.directory / "node2").run("init").expect(KeyProblem.exit_code)
+    assert "with a new id" in refused.err and not gone.exists(), "no second set of keys under one id"
+    dba(processes, "DELETE FROM deleted WHERE id = 5")  # the reason to delete what knows of it
+    for node in processes.running:
+        processes.wait_for(node, "violation.delete", table="public.deleted", key="5")
+    processes.settled({"public.deleted": 1 + 10 + 1})
+    assert processes.log("node1", "public.deleted") == processes.log("node3", "public.deleted")
+    assert verify(processes, "node1", "untouched")["verdict"] == "VERIFIED"
+    for node in processes.running:
+        assert not [f for f in processes.findings(node) if f.table == "public.untouched"]
+
+
+def test_c08_what_every_slot_has_lost_is_a_gap_and_the_scan_names_the_row(processes: Processes) -> None:
+    left = list(processes.running)
+    all_end(processes)
+    dba(processes, "UPDATE unseen SET amount = 0 WHERE id = 5")
+    discard(processes, *left)
+    processes.start(*left)
+    processes.ready()
+    wait(lambda: gaps(processes), "the gap", 120.0)
+    assert entries_of(processes, "unseen") == 1 + 10 + 2, "the stream can not have seen the last change"
+    assert verify(processes, "node3", "unseen")["verdict"] == "TAMPERED"
+    for node in processes.running:
+        processes.wait_for(node, "row.modified", table="public.unseen", key="5")
+    assert verify(processes, "node1", "untouched")["verdict"] == "INCONCLUSIVE", "what was undone meanwhile nobody can know"
