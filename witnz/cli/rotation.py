@@ -94,6 +94,25 @@ def _newest_lsn(config: Config) -> str:
         return format_lsn(max((parse_lsn(table["lsn"]) for table in source.tables()), default=0))
 
 
+def _lsn_behind_all(config: Config) -> str:
+    """Behind everything that is committed, however far each member has come: what a key signed until now stays authorised.
+
+    Without the database: behind everything that this node recorded.
+    """
+    from witnz.core.lsn import format_lsn, parse_lsn
+    from witnz.errors import DatabaseError
+    from witnz.node.setup import conninfo_of
+    from witnz.postgres.session import connect
+
+    try:
+        with connect(conninfo_of(config), application_name="witnz keys") as conn:
+            row = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+            assert row is not None
+            return str(row[0])
+    except DatabaseError:
+        return format_lsn(parse_lsn(_newest_lsn(config)) + 1)
+
+
 # -- keys of the node ---------------------------------------------------------------------------------------------------------
 
 
@@ -156,7 +175,7 @@ def _rotate_person(
         public = b64encode(report_key.load(path).public_der).decode()
     else:
         public = create_key(Kind(kind.value), new_name, path, config)
-    lsn, cluster = _newest_lsn(config), cluster_id(config)
+    lsn, cluster = _lsn_behind_all(config), cluster_id(config)
     added = {"action": "add", "kind": kind.value, "name": new_name, "key": public, "from_lsn": lsn}
     seq = decide(config, "key", operator.sign("key", added, cluster))
     if own is not None:
