@@ -18,6 +18,7 @@ from tests.support import standalone
 from tests.support.browser import Case, VerifierPage, open_verifier
 from tests.support.bundle_maker import PaperBundle, edited
 from tests.support.record_cases import BODIES, WRONG, changed
+from witnz.core.finding import FindingClass
 from witnz.core.policy import parse_policy
 from witnz.core.record import record_to_json
 from witnz.errors import FormatError
@@ -34,6 +35,9 @@ def every_record() -> dict[str, Case]:
     for record_type, body in BODIES.items():
         record = record_to_json(PaperBundle().cluster.make(record_type, body))
         cases[record_type] = (edited(data, ("records", 0, "record"), record), policy)
+    for name in FindingClass:
+        record = record_to_json(PaperBundle().cluster.make("finding", {**BODIES["finding"], "class": name.value}))
+        cases[f"finding {name}"] = (edited(data, ("records", 0, "record"), record), policy)
     for number, (record_type, path, value) in enumerate(WRONG):
         record = record_to_json(PaperBundle().cluster.make(record_type, BODIES[record_type]))
         spoilt = {**record, "body": changed(record["body"], path, value)}

@@ -65,8 +65,8 @@ b32 "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=" ;; sig "[A-Za-z0-9+/]{85}[AQgw]==" ;;
 "($row_class|$table_class|$violation|(schema|visibility|publication|identity|role|config|key)\.changed|change\.unapproved|$other)" ;;
 row_class row\.(modified|deleted|inserted) ;; table_class table\.(replaced|dropped) ;; violation
 violation\.(update|delete|truncate|reinsert) ;; other
-slot\.lost|coverage\.gap|epoch\.restored|source\.unreachable|node\.(diverged|store-tampered|rolled-back)|quorum\.lost|$last ;; last
-anchor\.(missing|altered|hidden|late)|checkpoint\.forked|clock\.skew ;; entry
+slot\.lost|coverage\.gap|epoch\.restored|source\.unreachable|node\.(diverged|misbehaved|store-tampered|rolled-back)|$last ;; last
+quorum\.lost|anchor\.(missing|altered|hidden|late)|checkpoint\.forked|clock\.skew ;; entry
 1\t$pos\t(schema|$changed|delete|truncate)\t(\\N|\\H$digits|$cell(0,1024))\t(\\N|$digits)\t$wal\t(0|[1-9][0-9]{0,9})\t$moment\t$said ;;
 changed baseline|insert|update ;; said (\\N|$cell(0,256))\t(\\N|$cell(0,60000))\t(\\N|$cell(0,8192)) ;; word $text(1,255) ;; title
 $text(1,256) ;; label $text(0,256) ;; path $text(1,1024) ;; size $pos ;; generation $pos ;; n $pos ;; seq $pos ;; oid $int ;; at $time ;;
