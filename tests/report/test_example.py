@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tests.support import standalone
 from witnz.core.policy import parse_policy
 from witnz.core.verdict import Verdict
 from witnz.verify.bundle import verify_bundle
+from witnz.verify.package import verify_package
 
 EXAMPLE = Path(__file__).parents[2] / "examples/evidence"
 
@@ -22,6 +24,29 @@ def test_the_example_is_as_it_was_made() -> None:
 def test_its_bundles_verify_under_the_policy_beside_it() -> None:
     policy = parse_policy((EXAMPLE / "policy.txt").read_text())
     bundles = sorted((EXAMPLE / "package/bundles").iterdir())
-    assert [path.name for path in bundles] == ["period.witnz.json", "records-0001.witnz.json", "report.witnz.json"]
+    assert [path.name.removesuffix(".witnz.json") for path in bundles] == [
+        "checkpoints",
+        "period",
+        "records-0001",
+        "report",
+        "seals",
+    ]
     for path in bundles:
         assert verify_bundle(path.read_bytes(), policy).verdict is Verdict.VERIFIED, path.name
+
+
+def test_the_whole_package_verifies_with_every_figure_recounted() -> None:
+    policy = (EXAMPLE / "policy.txt").read_bytes()
+    paths = [path for path in (EXAMPLE / "package").rglob("*") if path.is_file()]
+    files = {path.relative_to(EXAMPLE / "package").as_posix(): path.read_bytes() for path in paths}
+    trusted = parse_policy(policy)
+    result = verify_package(files, lambda data: verify_bundle(data, trusted)).to_json()
+    assert result["verdict"] == "VERIFIED"
+    assert _named(result["checks"], "report.figures")["status"] == "ok"
+    assert _named(result["checks"], "report.pdf")["status"] == "ok"
+    assert standalone.verify(files, policy)[0] == 0
+
+
+def _named(checks: list[dict[str, str]], name: str) -> dict[str, str]:
+    (found,) = [check for check in checks if check["name"] == name]
+    return found
