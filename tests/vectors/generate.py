@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support import anchor_cases, bundle_cases, journal_cases
+from tests.support import anchor_cases, bundle_lies, journal_cases
 from tests.support.bundle_maker import PaperBundle
 from tests.support.journal_maker import PaperCluster, seed
 from tests.support.record_cases import BODIES, WRONG, changed
@@ -23,7 +23,7 @@ def bundles() -> tuple[dict[str, bytes], dict[str, int]]:
     """Files and exit codes of the bundles, and of the good one under other policies."""
     files: dict[str, bytes] = {}
     codes: dict[str, int] = {}
-    for name, (make, code, _) in bundle_cases.CASES.items():
+    for name, (make, code, _) in bundle_lies.CASES.items():
         path = f"bundles/{name}{'_fail' if code else ''}.witnz.json"
         files[path] = make(PaperBundle())
         codes[path] = code

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundle_cases import CASES
+from tests.support.bundle_lies import CASES
 from tests.support.bundle_maker import HIDDEN, ROWS, SEAL_8, UPDATED, PaperBundle, edited, unsigned
 from tests.support.journal_maker import CLUSTER, SECRET, PaperCluster, seal_body
 from tests.support.record_cases import paths

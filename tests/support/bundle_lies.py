@@ -1,0 +1,112 @@
+"""More bundles by mutation: what only one check of a verifier stands against, found by taking the checks out one by one.
+
+They stand in the list of :mod:`tests.support.bundle_cases`; ``CASES`` here is that list, complete.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+from tests.support.bundle_cases import CASES, case, edit
+from tests.support.bundle_maker import ROWS, SEAL_8, UPDATED, VERIFY_4, PaperBundle
+from tests.support.journal_cases import key_under
+from tests.support.journal_maker import CLUSTER, SECRET, PaperCluster, b64, root_of_rows, state_of
+from witnz.core.bundle import RowState
+from witnz.core.keys import ED25519, key_id
+from witnz.core.note import format_note, parse_note
+from witnz.core.rowline import row_hash
+from witnz.core.state import BUCKETS, EMPTY_BUCKET, StateTree, bucket_hash, bucket_of
+
+_GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
+
+__all__ = ["CASES"]
+
+# -- a verification of a state that its own log contradicts -------------------------------------------------------------------
+
+
+@case(3, "covers 4 entries, not entry 5")
+def state_with_a_later_row_in_a_verification_of_fewer_entries(paper: PaperBundle) -> bytes:
+    rows = [*ROWS, UPDATED]
+    root = b64(root_of_rows(rows))
+    lying = PaperBundle(state_found=root, state_expected=root)
+    return lying.build(rows=[lying.row(5, UPDATED, seal=SEAL_8, size=8, state=state_of(rows, UPDATED, VERIFY_4))])
+
+
+def _bucket(members: Sequence[bytes]) -> bytes:
+    """A verification whose state root has this bucket, whatever is in it, for the row of key 2."""
+    number = bucket_of(row_hash(SECRET, ROWS[1]))
+    buckets = [EMPTY_BUCKET] * BUCKETS
+    buckets[number] = bucket_hash(members)
+    tree = StateTree(buckets)
+    root = b64(tree.root())
+    lying = PaperBundle(state_found=root, state_expected=root)
+    state = RowState(VERIFY_4, tuple(members), tuple(tree.proof(number)))
+    return lying.build(rows=[lying.row(state=state)])
+
+
+@case(3, "not in the state root")
+def state_bucket_out_of_order_under_its_own_root(paper: PaperBundle) -> bytes:
+    own = row_hash(SECRET, ROWS[1])
+    return _bucket([own, own[:2] + bytes(30)])
+
+
+@case(3, "not in the state root")
+def state_bucket_with_a_row_of_another_bucket_under_its_own_root(paper: PaperBundle) -> bytes:
+    own = row_hash(SECRET, ROWS[1])
+    return _bucket(sorted([own, bytes([own[0] ^ 1]) + own[1:]]))
+
+
+# -- signatures ---------------------------------------------------------------------------------------------------------------
+
+
+@case(3, "do not verify")
+def checkpoint_signature_with_the_group_order_added(paper: PaperBundle) -> bytes:
+    """RFC 8032 5.1.7: s must lie below the order; without that there would be a second signature of the same note."""
+    note = parse_note(paper.cluster.note())
+    first = note.signatures[0]
+    s = int.from_bytes(first.signature[32:], "little") + _GROUP_ORDER
+    other = replace(first, signature=first.signature[:32] + s.to_bytes(32, "little"))
+    return paper.build(checkpoint=format_note(replace(note, signatures=(other, *note.signatures[1:]))))
+
+
+# -- policies -----------------------------------------------------------------------------------------------------------------
+
+_POLICY = PaperCluster().policy
+_LOG = _POLICY.split("\n")[0].split(" ")[1]
+_SMALL = (1).to_bytes(32, "little")
+_SMALL_KEY = f"{CLUSTER}+{key_id(CLUSTER, ED25519, _SMALL).hex()}+{b64(bytes([ED25519]) + _SMALL)}"
+assert b64decode(_LOG.split("+")[2])[0] == ED25519
+
+edit("policy-with-a-key-of-small-order", ("policy",), _POLICY.replace(_LOG, _SMALL_KEY), 2, "small order")
+edit("policy-with-a-key-under-another-id", ("policy",), _POLICY.replace(_LOG.split("+")[1], "00000000"), 2, "expected key id")
+edit(
+    "policy-with-a-log-key-twice",
+    ("policy",),
+    _POLICY.replace("log ", f"log {key_under('other', _LOG)}\nlog ", 1),
+    2,
+    "every public key once",
+)
+
+
+# -- the file: what no grammar of a member stands against, because nobody knows the members ----------------------------------
+
+
+def _strange(text: str) -> bytes:
+    """A bundle with a receipt of a type that nobody knows, in which ``text`` stands as it is; its digest is of these bytes."""
+    plain = PaperBundle()
+    data = plain.build(anchors=[plain.receipt("rekor", more="here")])
+    data = data.replace(b'"here"', text.encode())
+    digest = json.loads(data)["sha256"]
+    without = data[:-1].replace(f',"sha256":"{digest}"'.encode(), b"")
+    assert without != data[:-1]
+    return data.replace(digest.encode(), sha256(without).hexdigest().encode())
+
+
+CASES["receipt-with-members-out-of-order"] = (lambda _: _strange('{"b":1,"a":2}'), 2, "another spelling")
+CASES["receipt-with-a-member-twice"] = (lambda _: _strange('{"a":1,"a":1}'), 2, "found a duplicate")
+CASES["receipt-nested-forty-deep"] = (lambda _: _strange("[" * 40 + "]" * 40), 2, "nest")
+CASES["receipt-with-a-nul"] = (lambda _: _strange('"\\u0000"'), 2, "U+0000")
