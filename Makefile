@@ -26,7 +26,7 @@ NPM_INSTALL := install --prefix $(VENV)/npm --ignore-scripts --no-audit --no-fun
 
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help demo test test-all attacks fuzz lint bench bench-large docs clean
+.PHONY: help demo test test-all attacks fuzz fuzz-parsers lint bench bench-large docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make test-all  the same, and all tests of PostgreSQL again on each of 13, 14, 15, 17 and 18"
 	@echo "make attacks   the attacks of docs/threat-model.md: caught by whom, after how long (ARGS='--json FILE', ARGS='A01 C04')"
 	@echo "make fuzz      thousands of simulated storms over the ordering engine (ARGS=--seeds N)"
+	@echo "make fuzz-parsers  coverage-guided fuzzing of every parser of bytes from outside, by atheris (ARGS='--seconds N')"
 	@echo "make lint      ruff, mypy, the layers"
 	@echo "make bench     the figures of docs/benchmarks.md, each beside its limit or peer (ARGS='--only P1,P2'; make bench-large: ten million)"
 	@echo "make docs      the generated references under docs/"
@@ -57,6 +58,10 @@ attacks: $(VENV)/.for-dev
 
 fuzz: $(VENV)/.for-dev
 	$(BIN)/python -m tests.cluster.fuzz $(ARGS)
+
+fuzz-parsers: $(VENV)/.for-dev
+	$(PIP) atheris
+	$(BIN)/python -m tests.fuzz_parsers $(ARGS)
 
 lint: $(VENV)/.for-dev
 	$(BIN)/ruff check .
