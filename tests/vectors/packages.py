@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -190,6 +190,36 @@ def other_key(data: bytes) -> bytes:
     return canonical(whole) + b"\n"
 
 
+def longer_number(data: bytes) -> bytes:
+    """The same signature with a zero before its first number: BER, and not the one spelling that DER has."""
+    whole = json.loads(data)
+    sig = b64decode(whole["signatures"][0]["sig"])
+    body = b"\x02" + bytes([sig[3] + 1]) + b"\0" + sig[4:]
+    whole["signatures"][0]["sig"] = b64encode(b"\x30" + bytes([len(body)]) + body).decode()
+    return canonical(whole) + b"\n"
+
+
+def other_length(data: bytes) -> bytes:
+    """The same two numbers, under a length that is not theirs."""
+    whole = json.loads(data)
+    sig = b64decode(whole["signatures"][0]["sig"])
+    whole["signatures"][0]["sig"] = b64encode(sig[:1] + bytes([sig[1] - 1]) + sig[2:]).decode()
+    return canonical(whole) + b"\n"
+
+
+def said(change: Callable[[dict[str, Any]], None]) -> Callable[[bytes], bytes]:
+    """What is signed changed, the signature left as it is."""
+
+    def spoil(data: bytes) -> bytes:
+        whole = json.loads(data)
+        inner = json.loads(b64decode(whole["payload"]))
+        change(inner)
+        whole["payload"] = b64encode(canonical(inner)).decode()
+        return canonical(whole) + b"\n"
+
+    return spoil
+
+
 PERIOD, OWN, SEALS = "bundles/period.witnz.json", "bundles/report.witnz.json", "bundles/seals.witnz.json"
 DEEP = b'{"payload":' + b"[" * 40 + b"]" * 40 + b',"payloadType":"application/vnd.in-toto+json","signatures":[]}\n'
 
@@ -205,6 +235,9 @@ STRANGER: Mapping[str, tuple[int, Callable[[Files], None]]] = {
     "report-json-of-another-payload-type": (2, document("report.json", ("payloadType",), "application/json")),
     "report-json-without-signatures": (2, document("report.json", ("signatures",), [])),
     "report-json-payload-is-no-base64": (2, document("report.json", ("payload",), "?")),
+    "report-json-names-a-file-twice": (2, raw("report.json", said(lambda inner: inner["subject"].append(inner["subject"][0])))),
+    "report-json-says-no-period": (2, raw("report.json", said(lambda inner: inner["predicate"].pop("to")))),
+    "report-json-of-no-such-day": (2, raw("report.json", said(lambda inner: inner["predicate"].update({"from": "yesterday"})))),
     "evidence-json-cut": (2, cut("evidence.json")),
     "evidence-json-of-another-version": (2, text("evidence.json", b"witnz.dev/evidence/v1", b"witnz.dev/evidence/v2")),
     "evidence-json-with-a-key-twice": (2, text("evidence.json", b'{"_type":', b'{"_type":"","_type":')),
@@ -226,6 +259,8 @@ STRANGER: Mapping[str, tuple[int, Callable[[Files], None]]] = {
     "row-of-a-population-changed": (3, text("populations/configuration.csv", b"genesis", b"genesiz")),
     "certificate-changed": (3, put("report-certificates.pem", b"")),
     "signature-of-the-report-changed": (3, raw("report.json", flip_signature)),
+    "signature-of-the-report-in-another-spelling": (3, raw("report.json", longer_number)),
+    "signature-of-the-report-under-another-length": (3, raw("report.json", other_length)),
     "key-id-of-another-key": (3, raw("report.json", other_key)),
     "wrong-digest-in-the-sums": (3, raw("SHA256SUMS", lambda data: b"0" * 64 + data[64:])),
     "sums-in-another-order": (3, raw("SHA256SUMS", lambda data: b"".join(reversed(data.splitlines(keepends=True))))),
