@@ -302,18 +302,31 @@ class Journal:
     def _store(self, index: int, record: Record) -> None:
         """The record, its index and, where it changes the members, who orders from here on: all or nothing of it."""
         changes = record.type == "member" and self._replicated
-        with self._db.write() as conn:
-            head = self.head.copy()
-            stored.append_record(conn, head, format_record(record))
-            self._save_index(conn, index, record)
-            epoch = load_membership(conn)[0] + 1
-            if changes:
-                meta.save_value(conn, MEMBERSHIP, json.dumps([epoch, index]))
+        head, leaf = self.head.copy(), format_record(record)
+        epoch = 0
+        if changes:
+            with self._db.read() as conn:
+                epoch = load_membership(conn)[0] + 1
+        try:
+            with self._db.write() as conn:
+                stored.append_record(conn, head, leaf)
+                self._save_index(conn, index, record)
+                if changes:
+                    meta.save_value(conn, MEMBERSHIP, json.dumps([epoch, index]))
+        except WitnzError:
+            if not self._persisted(head.size, leaf):
+                raise
+            log.warning("commit failed and had persisted", seq=head.size)
         self.head, self._index = head, index
         self._compared = head.size
         self.state.apply(record, verify_signatures=False)
         if changes:  # the engine has to know before it goes on to the next command
             self._engine.reconfigure(Membership(epoch, index, tuple(sorted(self.state.members))))
+
+    def _persisted(self, seq: int, leaf: bytes) -> bool:
+        """Whether the record stands in the store, whatever its commit said: a disk may fail after it has written."""
+        with self._db.read() as conn:
+            return seq == self.head.size + 1 and stored.load_head(conn).size == seq and stored.record_at(conn, seq) == leaf
 
     def _note_index(self, index: int, record: Record | None) -> None:
         """A command that left no leaf; the engine must not offer it again either."""
