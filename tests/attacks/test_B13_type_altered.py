@@ -41,7 +41,7 @@ def test_an_accepted_rename_begins_a_new_generation_that_verifies(scene) -> None
     scene.dba(f"ALTER TYPE {kind} RENAME VALUE 'granted' TO 'allowed'")
     scene.protected.approve(scene.now("schema.changed", None, table))
     wait(lambda: scene.node.state(table).generation == 2, f"generation 2 of {table}")
-    assert scene._verified_when_open(table).verdict is Verdict.VERIFIED
+    assert scene.protected.verify_soon(table).verdict is Verdict.VERIFIED
     assert scene.found(table) == []
 
 
