@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,8 @@ def test_an_export_beside_a_running_node_is_of_a_verified_snapshot_whatever_is_w
 
     def write() -> None:
         while not stop.is_set():
-            number = 20_000 + len(written)
-            audit.site.database.sql(f"INSERT INTO audit_logs VALUES ({number}, 'meanwhile', 1)")
-            written.append(number)
+            audit.site.database.sql("INSERT INTO audit_logs SELECT max(id) + 1, 'meanwhile', 1 FROM audit_logs")
+            written.append(time.monotonic())
 
     writer = threading.Thread(target=write)
     writer.start()
