@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import Site
 from tests.support.cli import ROOT, Cli, wait_until
+from tests.support.disk import reason_for_none, small_disk
 from witnz.config import load_config
 
 AS_ROOT = os.geteuid() == 0
@@ -200,54 +200,53 @@ def test_a_data_directory_that_cannot_be_written_is_not_used(site: Site) -> None
     assert site.cli.spawn("verify", "--store", "--json", wrapper=become).expect(0).document["verdict"] == "VERIFIED"
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    if not AS_ROOT or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+def capture_check(site: Site) -> dict[str, str]:
+    """What ``witnz status`` says of the capture."""
+    return next(check for check in site.cli.json("status")["checks"] if check["name"] == "capture")
 
 
-def test_a_full_disk_is_an_error_and_loses_nothing(site: Site, small_disk: Path) -> None:
-    """The node stops, says why, and goes on where it stopped once there is space."""
-    data = small_disk / "data"
-    shutil.move(site.folder / "witnz-data", data)
-    site.config.write_text(site.config.read_text().replace("data_dir: witnz-data", f"data_dir: {data}"))
-    site.cli.run("verify").expect(0)
-    filler = small_disk / "filler"
-    with site.cli.start() as started:
-        wait_until(lambda: site.cli.json("status")["node"]["state"] == "running", "the node to run")
-        with filler.open("wb", buffering=0) as stream:
-            try:
-                while True:
-                    stream.write(bytes(4096))
-            except OSError:
-                pass
-        site.database.sql("INSERT INTO audit_logs SELECT i, repeat('late', 50), i FROM generate_series(5001, 9000) i")
-        code = started.process.wait(60)
-    assert code == 1, started.log.read_text()
-    assert "store.full" in started.log.read_text()
-    filler.unlink()
-    document = site.cli.json("verify", "audit_logs")
-    assert (document["verdict"], document["tables"][0]["rows"]) == ("VERIFIED", 4200)
-    assert site.cli.json("verify", "--store")["verdict"] == "VERIFIED"
-    assert site.findings() == []
+def test_a_full_disk_is_said_and_waited_for_and_loses_nothing(site: Site, tmp_path: Path) -> None:
+    """The process stays, says why it records nothing, and goes on where it stood once there is space."""
+    if reason := reason_for_none(tmp_path):
+        pytest.skip(reason)
+    with small_disk(tmp_path / "small", 8) as disk:
+        data = disk.path / "data"
+        shutil.move(site.folder / "witnz-data", data)
+        site.config.write_text(site.config.read_text().replace("data_dir: witnz-data", f"data_dir: {data}"))
+        site.cli.run("verify").expect(0)
+        with site.cli.start() as started:
+            wait_until(lambda: capture_check(site)["status"] == "ok", "the node to record")
+            disk.fill()
+            site.database.sql("INSERT INTO audit_logs SELECT i, repeat('late', 50), i FROM generate_series(5001, 9000) i")
+            wait_until(lambda: capture_check(site)["status"] == "fail", "a status that names the full disk")
+            assert "recording waits until the store can be written" in capture_check(site)["message"]
+            assert "store.full" in started.log.read_text()
+            disk.free()
+            wait_until(lambda: capture_check(site)["status"] == "ok", "the node to record again")
+            document = site.cli.json("verify", "audit_logs")
+            assert (document["verdict"], document["tables"][0]["rows"]) == ("VERIFIED", 4200)
+            assert started.stop(signal.SIGTERM) == 0
+        assert site.cli.json("verify", "--store")["verdict"] == "VERIFIED"
+        assert site.findings() == [], started.log.read_text()
 
 
-def test_what_will_not_pass_ends_the_process_with_its_exit_code(site: Site) -> None:
-    """Nobody is told that a node records when it cannot: the supervisor decides what comes next."""
+def test_a_role_that_lost_its_right_is_named_and_asked_again(site: Site) -> None:
+    """Status names the right that is missing and how to grant it; with the grant, the process goes on by itself."""
     role = f"w_{site.database.name}"
     site.database.sql(f"CREATE ROLE {role} LOGIN REPLICATION IN ROLE witnz", user="postgres")
     site.config.write_text(site.config.read_text().replace("user: witnz", f"user: {role}"))
     with site.cli.start() as started:
-        wait_until(lambda: site.cli.json("status")["node"]["state"] == "running", "the node to run")
+        wait_until(lambda: capture_check(site)["status"] == "ok", "the node to record")
         site.database.sql(f"ALTER ROLE {role} NOREPLICATION", user="postgres")
         end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}' AND backend_type = 'walsender'"
         site.database.sql(end, user="postgres")
-        assert started.process.wait(60) == 12
-    assert "[database.permission]" in started.log.read_text()
-    assert "hint: ALTER ROLE" in started.log.read_text()
+        site.database.sql("INSERT INTO audit_logs VALUES (5001, 'meanwhile', 1)")
+        wait_until(lambda: capture_check(site)["status"] == "fail", "a status that names the missing right")
+        assert "ALTER ROLE" in capture_check(site)["hint"]
+        assert "database.permission" in started.log.read_text()
+        assert site.cli.spawn("verify", "audit_logs", "--json").expect(4).document["verdict"] == "INCONCLUSIVE"
+        site.database.sql(f"ALTER ROLE {role} REPLICATION", user="postgres")
+        wait_until(lambda: capture_check(site)["status"] == "ok", "the node to record again")
+        assert site.cli.json("verify", "audit_logs")["tables"][0]["rows"] == 201
+        assert started.stop(signal.SIGTERM) == 0
     site.database.sql(f"DROP OWNED BY {role}; DROP ROLE {role}", user="postgres")

@@ -8,13 +8,19 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from tests.support.node import Protected
+from tests.support.disk import reason_for_none, small_disk
+from tests.support.node import Protected, wait
 from tests.support.postgres import Database
 from witnz.core.verdict import CheckStatus, Verdict
+from witnz.node.findings import FindingBook
+from witnz.node.selfaudit import SelfAudit
+from witnz.store import findings
+from witnz.store.database import Database as Store
 from witnz.verify.store import StoreAudit, audit_store
 
 
@@ -195,3 +201,35 @@ def test_the_audit_in_a_process_of_its_own_prints_what_it_checked(copy: Path) ->
     assert audited.wait(60) == 0
     assert document["verdict"] == "VERIFIED"
     assert "pages" in {check["name"] for check in document["checks"]}
+
+
+def test_without_room_to_derive_the_state_the_audit_is_inconclusive_and_no_finding(store: Path, tmp_path: Path) -> None:
+    """A full disk is no tampering: what could not be checked is said, and looked at again once there is room."""
+    if reason := reason_for_none(tmp_path):
+        pytest.skip(reason)
+    with small_disk(tmp_path / "disk", 16) as disk:
+        path = disk.path / "data" / "witnz.db"
+        shutil.copytree(store, path.parent, ignore=shutil.ignore_patterns("witnz.sock"))
+        with Store.open(path) as db:
+            audit = SelfAudit(db, path, FindingBook("c", lambda: 7, lambda conn, finding: None), lambda: 7, again_s=0.2)
+            disk.fill()
+            found = audit_store(path)
+            assert found.verdict is Verdict.INCONCLUSIVE
+            assert failed(found) == {}
+            skipped = {check.name: check.detail for check in found.checks if check.status is CheckStatus.SKIP}
+            assert set(skipped) == {"state public.audit/1", "state public.heap/1", "state public.price/1"}
+            assert all("could not be checked" in detail for detail in skipped.values())
+            stop = threading.Event()
+            thread = threading.Thread(target=audit.run, args=(stop,))
+            thread.start()
+            try:
+                wait(lambda: "could not be checked" in audit.message, "an audit that says what it could not look at")
+                assert (audit.status, audit.since) == ("pending", None)
+                disk.free()
+                wait(lambda: audit.status == "ok", "the audit that has room")
+                assert (audit.message, audit.since) == ("", 7)
+            finally:
+                stop.set()
+                thread.join(60)
+            with db.read() as conn:
+                assert findings.list_findings(conn, classes=["node.store-tampered"]) == []

@@ -33,7 +33,7 @@ from witnz.core.record import Record, parse_record
 from witnz.core.rowline import secret_commitment
 from witnz.core.tiles import TILE, FullTile, Tree
 from witnz.core.verdict import Check, CheckStatus, Verdict
-from witnz.errors import FormatError, ProofError, StoreCorrupt, StoreError
+from witnz.errors import FormatError, ProofError, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from witnz.store import checkpoints, entries, findings, granted, live, logs, meta
 from witnz.store import journal as stored
 from witnz.store.database import Database
@@ -102,9 +102,15 @@ class _Audit:
         self._check("findings", self._findings)
 
     def _check(self, name: str, look: Callable[[], str]) -> bool:
-        """Run one part; its answer is a sentence on what was compared."""
+        """Run one part; its answer is a sentence on what was compared.
+
+        What this machine has no room for now, or what another process holds, is no fault of the store, and not in order either.
+        """
         try:
             self.audit.checks.append(Check(name, CheckStatus.OK, look()))
+        except (StoreFull, StoreLocked, OSError) as error:
+            self.audit.checks.append(Check(name, CheckStatus.SKIP, f"could not be checked: {error}"))
+            return False
         except (_Wrong, FormatError, ProofError, StoreError) as error:
             self.audit.checks.append(Check(name, CheckStatus.FAIL, str(error)))
             return False
