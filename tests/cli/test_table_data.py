@@ -130,7 +130,7 @@ def test_rows_of_another_snapshot_are_inconclusive(audit: Audit) -> None:
     older = audit.folder.parent / "older.tsv"
     older.write_bytes(b"".join(audit.rows.read_bytes().splitlines(keepends=True)[:-1]))
     assert "another snapshot" in audit.verify(older, expect=4)
-    audit.site.database.sql("INSERT INTO audit_logs VALUES (9100, 'later', 1)")
+    audit.site.database.sql("INSERT INTO audit_logs SELECT max(id) + 1, 'later', 1 FROM audit_logs")
     newer = audit.folder.parent / "newer.tsv"
     seq = audit.seq
     audit.site.cli.run("table", "export", "audit_logs", "-o", newer, "--verify-id", seq).expect(4)

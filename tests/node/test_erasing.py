@@ -181,7 +181,7 @@ def test_an_order_is_carried_out_alike_by_a_node_that_saw_the_delete_first(clean
     """What a follower whose stream is ahead of its journal does: the finding is taken back, the state is the same."""
     table = clean.protect("overtaken", PEOPLE, Rules("append_only"))
     erasing, carry_out = clean.node.erasing, clean.node.following.handlers.pop("erase")
-    clean.node.chores.journal_findings = lambda min_age_s=None: None
+    clean.node.approvals.journal_all = lambda min_age_s: []
     try:
         seq = clean.order(table, ["6"])
         clean.database.sql(f"DELETE FROM {table} WHERE id = 6")
@@ -192,7 +192,7 @@ def test_an_order_is_carried_out_alike_by_a_node_that_saw_the_delete_first(clean
         assert clean.protected.findings(table, state=None) == []
     finally:
         clean.node.following.handlers["erase"] = carry_out
-        del clean.node.chores.journal_findings
+        del clean.node.approvals.journal_all
     clean.await_erased(table, 1)
     clean.assert_in_order(table)
     assert audit_problems(clean.protected) == []
