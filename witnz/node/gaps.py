@@ -6,18 +6,28 @@ begins by itself, and none of them is VERIFIED.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 
 import structlog
 
+from witnz.core.journal_rules import COVERAGE_CLASSES
 from witnz.core.lsn import format_lsn
 from witnz.errors import ProofError
+from witnz.node.findings import CLOSED
 from witnz.node.journal import Journal
+from witnz.store import findings
 
 log = structlog.get_logger(__name__)
 
 MAX_REASON_BYTES = 1000
 TABLES = 200  # names that surely fit into one record
+
+
+def undecided_tables(conn: sqlite3.Connection) -> set[str | None]:
+    """The tables that findings about a gap name of which nobody has decided yet; None among them stands for all tables."""
+    known = findings.list_findings(conn, classes=sorted(COVERAGE_CLASSES))
+    return {finding.table for finding in known if finding.state not in CLOSED}
 
 
 def journal_gap(journal: Journal, tables: Iterable[str], from_lsn: int, to_lsn: int, reason: str) -> None:

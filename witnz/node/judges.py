@@ -18,15 +18,14 @@ from witnz.core.keys import verify_signature
 from witnz.core.lsn import parse_lsn
 from witnz.core.record import operator_bytes
 from witnz.core.shape import integer
-from witnz.node.findings import CLOSED
+from witnz.node.gaps import undecided_tables
 from witnz.node.generations import Generations
 from witnz.node.heads import from_items, head_at, moved_until, size_at
 from witnz.node.journal import Journal
 from witnz.node.leaves import leaf_body
-from witnz.node.owed_gaps import GAP_CLASSES
 from witnz.node.table_state import PROVISIONAL, TableState
 from witnz.node.voting import Refused
-from witnz.store import findings, logs, meta
+from witnz.store import logs, meta
 from witnz.store.database import Database
 
 PATIENCE_S = 2.5  # how long a vote is held back for this node's own stream and journal; below the asker's timeout
@@ -174,8 +173,7 @@ class Judges:
         """A gap of the cluster is one that this node has seen, too: it has an open finding about it."""
         self._await(0, _journal_size(context))
         with self._db.read() as conn:
-            known = [f for f in findings.list_findings(conn, classes=GAP_CLASSES) if f.state not in CLOSED]
-        concerned = {finding.table for finding in known}
+            concerned = undecided_tables(conn)
         unseen = [table for table in body["tables"] if table not in concerned and None not in concerned]
         if unseen:
             raise Refused("later", f"this node has seen no gap of {unseen[0]}")

@@ -19,16 +19,14 @@ from typing import Any, Final
 import structlog
 
 from witnz.errors import NoQuorum, ProofError
-from witnz.node.findings import CLOSED
+from witnz.node.gaps import undecided_tables
 from witnz.node.journal import Journal
-from witnz.store import findings, meta
+from witnz.store import meta
 from witnz.store.database import Database
 
 log = structlog.get_logger(__name__)
 
 KEY: Final = "gaps_owed"
-GAP_CLASSES: Final = ("slot.lost", "coverage.gap", "epoch.restored", "publication.changed")
-"""Findings that stand for a gap."""
 AGAIN_S: Final = 0.5
 OTHERS_AFTER_S: Final = 5.0
 UNFOUNDED_AFTER_S: Final = 30.0  # a gap is often noted before its finding is opened
@@ -94,8 +92,7 @@ class OwedGaps:
 
     def _has_finding(self, tables: list[str]) -> bool:
         with self._db.read() as conn:
-            known = [f for f in findings.list_findings(conn, classes=GAP_CLASSES) if f.state not in CLOSED]
-        concerned = {finding.table for finding in known}
+            concerned = undecided_tables(conn)
         return None in concerned or any(table in concerned for table in tables)
 
     def _settle(self, body: Body) -> None:
