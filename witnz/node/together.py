@@ -37,6 +37,7 @@ from witnz.core.canonical import canonical, parse_json
 from witnz.core.names import parse_table_name
 from witnz.core.record import Record
 from witnz.core.shape import hex_bytes, integer, members, one_of, spelled, text
+from witnz.ending import end_threads
 from witnz.errors import Inconclusive, WitnzError
 from witnz.node.confirming import HOLD_S, Confirming
 from witnz.node.journal import Journal
@@ -179,8 +180,7 @@ class Together:
     def close(self) -> None:
         self._stopped.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for thread in list(self._threads):
-            thread.join()
+        end_threads(*self._threads)
 
     # -- whose turn it is -----------------------------------------------------------------------------------------------------
 
