@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ _forks.set_forkserver_preload(["witnz.node.node", "tests.support.dying"])
 
 def die_at(moment: str, config: Path, *, sql: str = "", dsn: str = "", timeout_s: float = 60.0) -> None:
     """Run a node until it dies there.  Raises AssertionError if it does not."""
-    child = _forks.Process(target=_live, args=(moment, str(config), sql, dsn), daemon=True)
+    run_until_it_dies(_live, (moment, str(config), sql, dsn), moment, timeout_s)
+
+
+def run_until_it_dies(live: Callable[..., None], arguments: tuple[str, ...], moment: str, timeout_s: float) -> None:
+    """Run this in a forked process, which is to end itself at the moment that the message names.
+
+    Raises AssertionError if it ends in another way, or not at all within the time.
+    """
+    child = _forks.Process(target=live, args=arguments, daemon=True)
     child.start()
     child.join(timeout_s)
     if child.is_alive():

@@ -11,24 +11,16 @@ pruning         the generation counts as pruned, its bundles are still there
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.dying import _die, _execute, _forks
+from tests.support.dying import _die, _execute, run_until_it_dies
 
 
 def die_ordering(moment: str, config: Path, dsn: str, timeout_s: float = 120.0) -> None:
     """Run a node that erases row 7 of ``public.t`` and prunes its first generation, until it dies there."""
-    child = _forks.Process(target=_live, args=(moment, str(config), dsn), daemon=True)
-    child.start()
-    child.join(timeout_s)
-    if child.is_alive():
-        child.kill()
-        child.join()
-        raise AssertionError(f"the node did not come to {moment}")
-    assert child.exitcode == -signal.SIGKILL, f"the node ended with {child.exitcode}"
+    run_until_it_dies(_live, (moment, str(config), dsn), moment, timeout_s)
 
 
 def _live(moment: str, config: str, dsn: str) -> None:

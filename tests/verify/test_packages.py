@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support import standalone
-from tests.support.browser import VerifierPage, open_verifier
+from tests.support.browser import VerifierPage
 from tests.support.package_cases import FOLDER, PackageCase, package_cases, write
 from witnz.core.policy import parse_policy
 from witnz.errors import FormatError
@@ -39,12 +38,6 @@ def expected() -> dict[str, standalone.Answer]:
     """In a thread of its own: pyHanko runs event loops, and in this one playwright's may be running."""
     with ThreadPoolExecutor(1) as threads:
         return dict(zip(CASES, threads.map(answer, CASES.values()), strict=True))
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[VerifierPage]:
-    with open_verifier(standalone.VERIFY_HTML) as opened:
-        yield opened
 
 
 def differing(expected: dict[str, standalone.Answer], found: dict[str, standalone.Answer]) -> dict[str, object]:

@@ -9,13 +9,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.support import standalone
-from tests.support.browser import Case, VerifierPage, open_verifier
+from tests.support.browser import Case, VerifierPage
 from tests.support.bundle_maker import PaperBundle, edited
 from tests.support.record_cases import BODIES, WRONG, changed
 from witnz.core.finding import FindingClass
@@ -87,12 +84,6 @@ def _split(name: str, code: int) -> tuple[str, str, int]:
 
 
 PUBLISHED = published()
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[VerifierPage]:
-    with open_verifier(standalone.VERIFY_HTML) as opened:
-        yield opened
 
 
 def differing(expected: dict[str, standalone.Answer], found: dict[str, standalone.Answer]) -> dict[str, object]:
