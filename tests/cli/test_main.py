@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.cli import ROOT, Cli
 from witnz.cli import main as program
-from witnz.cli.main import build, main
+from witnz.cli.main import COMMANDS, build, main
 
 VECTORS = ROOT / "tests" / "vectors"
 
@@ -174,7 +174,7 @@ def test_color_is_used_when_asked_for_and_never_in_a_pipe(
 def test_an_unexpected_error_is_one_line_and_a_traceback_only_with_v(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> Any:
+    def fail(_first: str | None) -> Any:
         raise RuntimeError("something\nunforeseen")
 
     monkeypatch.setattr(program, "build", fail)
@@ -187,7 +187,7 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_only_with_v(
 
 
 def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt() -> Any:
+    def interrupt(_first: str | None) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(program, "build", interrupt)
@@ -284,6 +284,17 @@ def test_nothing_heavy_is_loaded_for_what_must_be_fast(words: list[str]) -> None
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"psycopg", "pydantic", "yaml", "structlog", "starlette", "uvicorn", "sqlite3", "rich.console", "asyncio"}
     assert heavy & set(done.stderr.split()) == set()
+
+
+def test_verifying_a_bundle_loads_no_other_command_and_no_chain() -> None:
+    code = "import sys; from witnz.cli.main import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    words = ["verify", "--checkpoint", str(VECTORS / "bundle-good.witnz.json"), "--policy", str(VECTORS / "policy.txt")]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    others = {f"witnz.cli.{name}" for name in COMMANDS} - {"witnz.cli.verify"}
+    unneeded = {"witnz.core.evm.receipt", "witnz.core.evm.transaction", "witnz.core.keyrange", "secrets"}
+    assert "witnz.verify.bundle" in loaded
+    assert loaded & (others | unneeded) == set()
 
 
 def test_completion_answers_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import sys
 from pathlib import Path
@@ -48,6 +47,8 @@ def write_output(name: str, data: bytes) -> None:
     if path.exists() and not path.is_file():  # a device or a FIFO: nothing to put in its place
         _write_into(path, data)
         return
+    import secrets  # brings random and hmac, and most commands write nothing
+
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with new.open("xb") as stream:

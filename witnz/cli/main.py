@@ -1,8 +1,8 @@
 """``witnz``: the command line.  :func:`main` runs one command and turns every outcome into an exit code (interface.md 2).
 
 What a command finds is its answer and its exit code; that it could not look is an error of :mod:`witnz.errors`, shown as one
-message with a hint.  Nothing heavy is imported before the command that needs it, and a command whose extra is not installed
-says which one: the base install verifies bundles.
+message with a hint.  Nothing heavy is imported before the command that needs it, nor are the other commands where the first
+word names one, and a command whose extra is not installed says which one: the base install verifies bundles.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], output: Output) -> int:
     try:
-        command = build()
+        command = build(words[0] if words else None)
         if os.environ.get(COMPLETION_VARIABLE):
             _complete()
         if not words:
@@ -171,8 +171,8 @@ def _missing_extra(error: ImportError) -> WitnzError:
 # -- the program --------------------------------------------------------------------------------------------------------------
 
 
-def build() -> Any:
-    """The program as a command of the parser."""
+def build(first: str | None = None) -> Any:
+    """The program as a command of the parser: with one command alone where ``first``, a first word, names it; else with all."""
     app = typer.Typer(
         cls=Group,
         name="witnz",
@@ -183,7 +183,7 @@ def build() -> Any:
         context_settings=dict(SETTINGS),
     )
     app.callback()(_program)
-    for name in COMMANDS:
+    for name in (first,) if first in COMMANDS else COMMANDS:
         import_module(f"witnz.cli.{name}").register(app)
     return typer.main.get_command(app)
 

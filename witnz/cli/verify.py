@@ -12,7 +12,6 @@ import typer
 
 from witnz.cli.command import LOOK, add_command
 from witnz.cli.invocation import invocation
-from witnz.core.keyrange import parse_sample
 from witnz.errors import UsageError
 
 
@@ -113,6 +112,8 @@ def verify(
         return verify_report(call, report, asked) if report is not None else verify_file(call, checkpoint or "", asked)
     how = "rolling" if rolling else ""
     if sample is not None:
+        from witnz.core.keyrange import parse_sample
+
         parse_sample(sample)
         how = sample
     if (sample is not None and rolling) or (how and (store or offline)):

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from witnz.core.evm.transaction import format_address
 from witnz.core.policy import Policy
 from witnz.errors import FormatError
 
@@ -139,6 +138,8 @@ class _Found:
         """What is wrong with a line, or None once it is taken."""
         match words:
             case ["account", chain, address]:
+                from witnz.core.evm.transaction import format_address  # slow to import, and most verifiers name no account
+
                 if not _is_chain(chain) or (parts := _ADDRESS.fullmatch(address)) is None:
                     return "expected account <chain id> <address of 40 hex digits>"
                 if parts[1] not in (parts[1].lower(), parts[1].upper(), format_address(bytes.fromhex(parts[1]))[2:]):

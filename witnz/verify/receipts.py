@@ -8,7 +8,8 @@
 
 A verifier is given a receipt whose grammar holds and whose digest and size are those of a checkpoint that passed, and answers
 with checks named after it: ok for what holds, fail for what contradicts, skip for what it cannot check and why.  It never
-raises, and needs the base install only; a library that an extra brings is imported inside, and its absence is a skip.
+raises, and needs the base install only; a library that an extra brings is imported inside, and its absence is a skip.  Inside,
+too, is imported what few bundles need: a verification is a whole process, and most of its time is starting.
 """
 
 from __future__ import annotations
@@ -19,10 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from witnz.core.checkpoint import checkpoint_digest
-from witnz.core.evm.receipt import EvmProof, check_evm_receipt
-from witnz.core.evm.transaction import format_address
 from witnz.core.note import Note, parse_note
-from witnz.core.opentimestamps import Attestation, heights, read_block_header, read_proof
 from witnz.core.policy import Policy, evaluate
 from witnz.core.receipt import Receipt
 from witnz.core.timestamp import format_time
@@ -30,8 +28,11 @@ from witnz.core.trust import Trust
 from witnz.core.verdict import Check, CheckStatus
 from witnz.errors import FormatError, ProofError
 
-if TYPE_CHECKING:  # certificates are slow to import, and few bundles hold one
+if TYPE_CHECKING:  # slow to import, and few bundles hold a receipt that needs them
     from cryptography import x509
+
+    from witnz.core.evm.receipt import EvmProof
+    from witnz.core.opentimestamps import Attestation
 
 OfflineVerifier = Callable[[Receipt, bytes, Trust, str], Sequence[Check]]
 """(receipt, digest of the checkpoint, trust, name of the check) -> at least one check, each named ``name`` or ``name.…``."""
@@ -89,6 +90,9 @@ def verify_s3(receipt: Receipt, digest: bytes, trust: Trust, name: str) -> list[
 
 def verify_evm(receipt: Receipt, digest: bytes, trust: Trust, name: str) -> list[Check]:
     """An ``evm`` receipt holds its own proof; whose the account is, and whether the block is the chain's, the verifier says."""
+    from witnz.core.evm.receipt import check_evm_receipt
+    from witnz.core.evm.transaction import format_address
+
     try:
         proof = check_evm_receipt(receipt.members)
     except ProofError as error:
@@ -102,6 +106,8 @@ def verify_evm(receipt: Receipt, digest: bytes, trust: Trust, name: str) -> list
 
 
 def _in_chain(proof: EvmProof, trust: Trust, name: str) -> Check:
+    from witnz.core.evm.transaction import format_address
+
     place = f"block {proof.block_number} of chain {proof.chain_id}"
     block_hash = trust.blocks.get((proof.chain_id, proof.block_number))
     if block_hash is not None and block_hash != proof.block_hash:
@@ -162,6 +168,8 @@ def _listed(texts: Sequence[str], authorities: frozenset[bytes]) -> list[x509.Ce
 
 def verify_opentimestamps(receipt: Receipt, digest: bytes, trust: Trust, name: str) -> list[Check]:
     """A proof leads to a Merkle root of Bitcoin, once a calendar has put it there; whose block that is, the verifier says."""
+    from witnz.core.opentimestamps import heights, read_proof
+
     proof, trusted = f"{name}.proof", f"{name}.trust"
     try:
         about, attestations = read_proof(b64decode(receipt.members["proof"]))
@@ -183,6 +191,8 @@ def verify_opentimestamps(receipt: Receipt, digest: bytes, trust: Trust, name: s
 
 
 def _in_bitcoin(attestation: Attestation, trust: Trust, name: str) -> Check:
+    from witnz.core.opentimestamps import read_block_header
+
     height = attestation.height or 0
     header = read_block_header(trust.bitcoin_blocks[height])
     if header.merkle_root != attestation.message:
