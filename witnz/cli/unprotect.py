@@ -166,10 +166,10 @@ def _unpublish(conn: Connection[Any], config: Config, names: Sequence[str], admi
 
 @contextmanager
 def _as_admin(url: str) -> Iterator[Connection[Any]]:
-    from witnz.postgres.session import connect
+    from witnz.postgres.session import WAITING_SILENCE_S, connect
 
     conninfo = admin_conninfo(url)
     if conninfo is None:
         raise UsageError("expected --admin-url")
-    with connect(conninfo, application_name="witnz unprotect") as conn:
+    with connect(conninfo, application_name="witnz unprotect", silence_s=WAITING_SILENCE_S) as conn:
         yield conn

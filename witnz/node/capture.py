@@ -45,6 +45,7 @@ from witnz.postgres import slot as slots
 from witnz.postgres.backoff import Backoff
 from witnz.postgres.pgoutput import Commit, Decoder, Event
 from witnz.postgres.session import FOREIGN, Conninfo, classify_error, connect
+from witnz.postgres.silence import Silence
 from witnz.postgres.sqlstate import IN_RECOVERY, PUBLICATION_MISSING
 from witnz.postgres.stream import Batch, ReplicationStream
 from witnz.postgres.xid import parse_snapshot
@@ -121,6 +122,7 @@ class Capture:
         self._stepping = False
         self._marks = Marks(conninfo, self._progress, self._ended)
         self._backoff, self._slow_backoff = Backoff(0.1, 10.0), Backoff(1.0, 15.0)
+        self._silence = Silence()
         self._void = False  # the recorder was abandoned, and the store could not be read for a new one
         self._reached = 0  # everything up to this LSN was received and is durable
         self._polled = 0.0
@@ -210,8 +212,9 @@ class Capture:
             self._poll(sql)
             acked = self._acked()
             stream = ReplicationStream(
-                self._conninfo, self._slot, self._publications, start_lsn=acked, server_version_num=sql.info.server_version
-            )
+                self._conninfo, self._slot, self._publications, start_lsn=acked,
+                server_version_num=sql.info.server_version, silence_factor=self._silence.factor,
+            )  # fmt: skip
             try:
                 self._check_owned(sql, acked)
                 self._backoff.reset()
@@ -222,6 +225,8 @@ class Capture:
                 self._loop(stream, sql)
             finally:
                 stream.close()
+                if stream.silent:
+                    self._silence.ended(stream.received_lsn)
 
     def _check_owned(self, sql: psycopg.Connection, acked: int) -> None:
         """Now that the slot is ours nobody else can move it: it must not confirm more than was acknowledged."""
@@ -290,6 +295,7 @@ class Capture:
             with self._db.write() as conn:
                 meta.save_value(conn, "acked", str(batch.wal_end))
             self._slow_backoff.reset()  # not sooner: a store that can be read may still refuse what comes
+            self._silence.passed()
             stream.ack(batch.wal_end, force=True)
             self._acked_at = now
 
@@ -299,6 +305,7 @@ class Capture:
         outcome = recorder.commit()
         self._committed_at = time.monotonic()
         self._slow_backoff.reset()
+        self._silence.passed()
         self._reached = max(self._reached, recorder.position)
         for nonce in outcome.marks:
             self._marks.recorded(nonce)

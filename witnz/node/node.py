@@ -66,7 +66,7 @@ from witnz.node.verification import Verification, Verified
 from witnz.node.watch import CatalogWatch
 from witnz.node.wishes import Wishes
 from witnz.postgres.publication import publication_names
-from witnz.postgres.session import FOREIGN, Conninfo, classify_error, connect
+from witnz.postgres.session import FOREIGN, SILENCE_S, Conninfo, classify_error, connect
 from witnz.store import meta
 from witnz.store.database import Database
 from witnz.store.datadir import DataDir, StoreLock
@@ -91,7 +91,7 @@ def now_us() -> int:
 class Node:
     """One node.  ``open`` takes the data directory's lock; ``start`` begins to work; ``stop`` drains and lets go.
 
-    ``watch_s``: between two looks of the catalog watch.
+    ``watch_s``: between two looks of the catalog watch; ``silence_s``: after which a silent database server counts as gone.
     """
 
     def __init__(
@@ -101,8 +101,10 @@ class Node:
         clock: Callable[[], int] = now_us,
         fellows: Fellows | None = None,
         watch_s: float = WATCH_S,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self.config, self.clock, self._fellows = config, clock, fellows
+        self.conninfo = replace(Conninfo.from_conninfo(config.database.conninfo()), silence_s=silence_s)
         self.chores, self.protection = Chores(self, watch_s), Protection(self)
         self.data = DataDir(config.data_dir)
         self.data.check()
@@ -127,7 +129,6 @@ class Node:
                 code="store.foreign",
             )
         self.keys: Keyring = load_keyring(self.data.keys_dir, config.cluster, config.node_id)
-        self.conninfo = Conninfo.from_conninfo(config.database.conninfo())
         self.metrics = Metrics()
         self.engine: Engine = self._fellows.engine if self._fellows is not None else LocalEngine(config.node_id)
         self.errands = Errands(inline=self._fellows is None)

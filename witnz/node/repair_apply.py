@@ -32,7 +32,7 @@ from witnz.errors import DatabaseUnreachable, FormatError, Inconclusive, KeyProb
 from witnz.node.repair_plan import RepairPlan, Statement
 from witnz.node.repair_sql import execute_all, quote, read_rows
 from witnz.postgres import catalog
-from witnz.postgres.session import PINNED, Connection, Conninfo, classify_error, connect
+from witnz.postgres.session import PINNED, WAITING_SILENCE_S, Connection, Conninfo, classify_error, connect
 from witnz.postgres.sqlstate import is_transient
 
 MESSAGES_SINCE: Final = 140000  # logical messages reach pgoutput from PostgreSQL 14 on
@@ -103,7 +103,7 @@ def apply_plan(
     if not plan.statements:
         return Applied(_intent(plan, NO_TRANSACTION, operator, signer, hint, by), NO_TRANSACTION, (), (), ())
     search_path = _search_path_of(admin)
-    with connect(admin, scan=True, application_name="witnz repair") as conn:
+    with connect(admin, scan=True, application_name="witnz repair", silence_s=WAITING_SILENCE_S) as conn:
         if conn.info.server_version < MESSAGES_SINCE:
             raise UsageError(
                 "PostgreSQL 13 sends no logical messages, so a repair could carry no intent and would be a violation itself",

@@ -30,7 +30,7 @@ from witnz.node.reporting import prepare_key
 from witnz.postgres import slot as slots
 from witnz.postgres.eligibility import raise_fatal, require_table, table_problems
 from witnz.postgres.publication import apply, differences, expected_publications, publication_sql, publication_state, repair_sql
-from witnz.postgres.session import Conninfo, Identity, classify_error, connect, server_identity
+from witnz.postgres.session import WAITING_SILENCE_S, Conninfo, Identity, classify_error, connect, server_identity
 from witnz.store import meta
 from witnz.store.database import Database
 from witnz.store.datadir import DataDir
@@ -77,7 +77,9 @@ def initialise(config: Config, *, admin: Conninfo | None, clock: Callable[[], in
         _make_store(config, data, identity, made, clock, operator)
         ensure_publication(conn, config, published, inserts, admin, made)
         if slots.slot_state(conn, config.slot_name) is None and _never_connected(data):
-            with connect(conninfo_of(config), replication=True, application_name="witnz init") as walsender:
+            with connect(
+                conninfo_of(config), replication=True, application_name="witnz init", silence_s=WAITING_SILENCE_S
+            ) as walsender:
                 slots.create_slot(walsender, config.slot_name, publication=config.publication)
             made.created.append(f"replication slot {config.slot_name}")
     return made
@@ -137,7 +139,7 @@ def ensure_publication(
     refusal = None
     if admin is not None:
         try:
-            with connect(admin, application_name="witnz init") as owner:
+            with connect(admin, application_name="witnz init", silence_s=WAITING_SILENCE_S) as owner:
                 made.created += apply(owner, config.publication, published, inserts_only_tables=inserts)
             return
         except psycopg.errors.InsufficientPrivilege as error:

@@ -24,7 +24,7 @@ from witnz.node.journal import Journal
 from witnz.node.restores import Restores
 from witnz.postgres import slot as slots
 from witnz.postgres.publication import publication_state
-from witnz.postgres.session import FOREIGN, Conninfo, Identity, connect, server_identity
+from witnz.postgres.session import FOREIGN, WAITING_SILENCE_S, Conninfo, Identity, connect, server_identity
 from witnz.postgres.slot import SlotState
 from witnz.postgres.sqlstate import IN_RECOVERY, PUBLICATION_MISSING
 from witnz.postgres.wal import checkpoint_lsn, insert_lsn, switch_lsn
@@ -268,7 +268,8 @@ class SourceGuard:
 
     def _create(self) -> int:
         """A new slot; the position from which on it keeps everything."""
-        with connect(self._conninfo, replication=True, application_name="witnz slot") as conn:
+        # it waits for every transaction that is writing
+        with connect(self._conninfo, replication=True, application_name="witnz slot", silence_s=WAITING_SILENCE_S) as conn:
             confirmed = slots.create_slot(conn, self._slot)
         log.info("replication slot was created", slot=self._slot, lsn=format_lsn(confirmed))
         return confirmed

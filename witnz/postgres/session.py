@@ -1,13 +1,17 @@
-"""Connections to PostgreSQL whose every setting that changes how a value is printed is pinned, and checked.
+"""Connections to PostgreSQL whose every setting that changes how a value is printed is pinned, and checked, and that end.
 
 A row line is what the server's output functions print (formats.md 1), so the stream and a scan give the same bytes only under
 the same settings.  Both ask for them with ``options=-c …`` at the start, which wins over ALTER ROLE and ALTER DATABASE, and
 read each one back: poolers drop ``options`` without a word, and PGTZ or PGDATESTYLE in the environment override it.
+
+A server that is gone behind something which still acknowledges TCP (a proxy, a load balancer, a NAT gateway) breaks no
+connection, so no request is waited for longer than the session's ``silence_s``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias
 
@@ -32,6 +36,11 @@ __all__ = [
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
+SILENCE_S: Final = 60.0
+"""So long a server may leave a request without a single byte of an answer; then it counts as gone.  As wal_sender_timeout."""
+WAITING_SILENCE_S: Final = 600.0
+"""The same where the answer may have to wait for other sessions: for their transactions to end, for their locks."""
+
 PINNED: Final[Mapping[str, str]] = {
     "client_encoding": "UTF8",
     "datestyle": "ISO, MDY",
@@ -48,7 +57,7 @@ PINNED: Final[Mapping[str, str]] = {
 SCAN_PINNED: Final[Mapping[str, str]] = {**PINNED, "row_security": "off", "synchronize_seqscans": "off"}
 """What a scan pins: also that no row is hidden from it (there is an error instead) and that rows come in physical order."""
 
-# A server that vanished without a FIN is noticed within this time, by the acknowledgements of our own status messages.
+# A machine that vanished without a FIN is noticed within this time, by the acknowledgements of our own messages.
 _KEEPALIVE: Final = {"keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3", "tcp_user_timeout": "40000"}
 FOREIGN: Final = "database.foreign"
 """The code of the error that says that another database answers than the recorded one, and nobody has accepted that yet."""
@@ -60,7 +69,8 @@ class Conninfo:
     """Where a database is and as whom to enter it.  Its repr, and what :meth:`describe` gives, never hold the password.
 
     ``host``: a name, an address or, with a slash in front, the directory of a Unix socket.  ``extra``: further libpq
-    parameters, as sorted pairs (``options`` among them stay in force next to the pinned ones, which win).
+    parameters, as sorted pairs (``options`` among them stay in force next to the pinned ones, which win).  ``silence_s``: how
+    long the server may say nothing that was asked for before it counts as gone.
     """
 
     host: str
@@ -71,6 +81,7 @@ class Conninfo:
     sslmode: str = "prefer"
     sslrootcert: str | None = None
     extra: tuple[tuple[str, str], ...] = ()
+    silence_s: float = SILENCE_S
 
     @classmethod
     def from_conninfo(cls, text: str) -> Self:
@@ -156,6 +167,35 @@ def pinned_options(settings: Mapping[str, str] = PINNED) -> str:
     return " ".join(f"-c {name}={value}" for name, value in escaped.items())
 
 
+class Session(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which no statement waits longer than ``silence_s`` for the server's next byte.
+
+    What takes longer is an OperationalError, as any loss of the connection, which is closed then.
+    """
+
+    silence_s: float | None = None
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **keywords: Any) -> Any:
+        return super().wait(gen if self.silence_s is None else self._bounded(gen, self.silence_s), *args, **keywords)
+
+    def _bounded(self, gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, Any, Any]:
+        """psycopg's own generator of socket waits, which yields what it waits for and is sent what is ready, 0 at intervals."""
+        try:
+            wanted = next(gen)
+            since = time.monotonic()
+            while True:
+                ready = yield wanted
+                if ready:
+                    since = time.monotonic()
+                elif time.monotonic() - since > silence_s:
+                    gen.close()
+                    self.close()
+                    raise psycopg.OperationalError(f"the server left a request without an answer for {silence_s:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            return done.value
+
+
 def connect(
     conninfo: Conninfo,
     *,
@@ -163,11 +203,12 @@ def connect(
     scan: bool = False,
     application_name: str = "witnz",
     connect_timeout_s: int = 10,
+    silence_s: float | None = None,
 ) -> Connection:
     """A connection in autocommit mode with :data:`PINNED` (or, for a ``scan``, :data:`SCAN_PINNED`) in force.
 
     ``replication``: a walsender of that database, for :mod:`witnz.postgres.stream` and slots; it takes SQL without parameters
-    as well.
+    as well.  ``silence_s``: instead of that of ``conninfo``, such as :data:`WAITING_SILENCE_S`.
 
     Raises DatabaseUnreachable when trying again may help, KeyProblem when the role may not replicate, ReplicationImpossible
     when the server turns us down, when a setting did not take, and for a SQL_ASCII database, whose text has no known encoding.
@@ -180,9 +221,10 @@ def connect(
     if replication:
         parameters["replication"] = "database"
     try:
-        connection: Connection = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+        connection = Session.connect(make_conninfo("", **parameters), autocommit=True)
     except psycopg.Error as error:
         raise classify_error(error, doing=f"connecting to {conninfo.describe()}") from error
+    connection.silence_s = conninfo.silence_s if silence_s is None else silence_s
     try:
         _check_settings(connection, settings)
     except BaseException:

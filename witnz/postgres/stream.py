@@ -9,7 +9,8 @@
 1.  A status goes out every ``status_interval_s``, whatever is arriving: a server that hears nothing for wal_sender_timeout ends
     the stream, and its own request for a reply may be queued behind megabytes that we have not read.  The timer runs while
     :meth:`ReplicationStream.read` runs; who does not call it for long calls :meth:`ReplicationStream.beat`.  It asks how far
-    the server has read: while that decodes what other tables wrote, it sends nothing of its own accord.
+    the server has read: while that decodes what other tables wrote, it sends nothing of its own accord.  A server that then
+    says nothing for ``silence_s`` is gone, although something on the way may still acknowledge TCP in its name.
 2.  Nothing is acknowledged beyond what was received: the server would believe it and skip what lies between, without a word.
 3.  ``wal_end`` of a batch is what an owner with nothing undurable may acknowledge, although no transaction of its tables ends
     there.  If nobody does, an idle slot retains WAL for ever and the server's fast shutdown never ends.
@@ -71,6 +72,7 @@ class ReplicationStream:
         server_version_num: int | None = None,
         application_name: str = "witnz stream",
         status_interval_s: float = 10.0,
+        silence_factor: int = 1,
         busy_timeout_s: float = 5.0,
         max_batch_bytes: int = 16 << 20,
     ) -> None:
@@ -78,7 +80,9 @@ class ReplicationStream:
 
         ``publications``: one name, or several; a table in any of them is streamed.
         ``server_version_num`` chooses the options, by default the server's word.  A slot whose last reader has not quite gone
-        is waited for, at most ``busy_timeout_s``.  A batch ends with the message that makes it larger than ``max_batch_bytes``
+        is waited for, at most ``busy_timeout_s``.  The limit of silence is that of ``conninfo``, or the server's own
+        wal_sender_timeout where that is longer (within a transaction that it has nothing of to send, it answers twice in that
+        time), times ``silence_factor``.  A batch ends with the message that makes it larger than ``max_batch_bytes``
         (one message may have up to 1 GB).
 
         Raises DatabaseUnreachable, SlotLost, KeyProblem or ReplicationImpossible.
@@ -91,7 +95,11 @@ class ReplicationStream:
         self.server_version_num = server_version_num or self._connection.info.server_version
         self.backend_pid = self._connection.info.backend_pid
         self._pgconn = self._connection.pgconn
-        self._status_interval_s = status_interval_s
+        self.silence_s = self._silence_of(conninfo) * silence_factor
+        self.silent = False
+        """Whether the stream ended because the server did not answer any more."""
+        self._asked_at: float | None = None  # when the server was first asked something that it has not answered
+        self._status_interval_s = min(status_interval_s, self.silence_s / 2)
         self._max_batch_bytes = max_batch_bytes
         self._poll = select.poll()
         self._doing = f"reading replication slot {slot}"
@@ -141,6 +149,15 @@ class ReplicationStream:
             raise ReplicationImpossible(
                 "the server did not begin to stream", hint="connect to PostgreSQL directly, not to a pooler"
             )
+
+    def _silence_of(self, conninfo: Conninfo) -> float:
+        query = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'"  # in ms, 0: none
+        try:
+            row = self._connection.execute(query).fetchone()
+        except psycopg.Error as error:
+            self._connection.close()
+            raise classify_error(error, doing="asking for wal_sender_timeout") from error
+        return max(conninfo.silence_s, int(row[0]) / 1000 if row else 0.0)
 
     def _start_error(self, error: psycopg.Error) -> WitnzError:
         """Whether the slot is gone for good is the server's word about the slot, not a sentence that may be translated."""
@@ -192,8 +209,10 @@ class ReplicationStream:
             room -= taken
             if len(payloads) > had:
                 wal_end, dry = None, False
+                self._asked_at = None
             if other is not None:
                 dry = False
+                self._asked_at = None
                 if other[0] != _KEEPALIVE or len(other) != _KEEPALIVE_FORM.size:
                     found = f"{chr(other[0])!r} of {len(other)} bytes"
                     self._error = FormatError(f"{self._doing}: expected a message w or k, found {found}")
@@ -205,9 +224,20 @@ class ReplicationStream:
             elif told <= 0:
                 if told < 0:
                     self._error = self._end_error()
+                else:
+                    self._check_silence()
                 break
         self._note_commit(payloads, first)
         return wal_end
+
+    def _check_silence(self) -> None:
+        """Called when the socket has just been found empty; who was away from it for long finds the answer there."""
+        if self._asked_at is not None and time.monotonic() - self._asked_at > self.silence_s:
+            self.silent = True
+            self._error = DatabaseUnreachable(
+                f"{self._doing}: the server did not answer for {self.silence_s:g} s",
+                hint="the connection still stands, but nothing comes through: look at what lies between, such as a proxy",
+            )
 
     def _note_commit(self, payloads: list[bytes], first: int) -> None:
         """How far the last transaction that ended among these reaches."""
@@ -286,6 +316,8 @@ class ReplicationStream:
         self._unflushed = self._pgconn.flush() != 0
         self._unsent_ack = False
         self._status_at = time.monotonic()
+        if ask and self._asked_at is None:
+            self._asked_at = self._status_at
 
     # -- ending ----
 
