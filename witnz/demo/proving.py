@@ -35,7 +35,12 @@ def export(play: Play) -> None:
     """The policy, a checkpoint bundle, and the bundle of one row."""
     play.begin("evidence", "Evidence that leaves the house")
     status = play.stage.client.status()
-    wait_for(lambda: play.stage.client.status()["checkpoint"]["at"] > status["at"], play.patience_s)
+
+    def final_since() -> bool:
+        newest = play.stage.client.status()["checkpoint"]
+        return bool(newest["final"] and newest["at"] > status["at"])
+
+    wait_for(final_since, play.patience_s)
     for scene, words in {
         "export.policy": ("keys", "policy", "-o", POLICY),
         "export.checkpoint": ("checkpoint", "export", "-o", CHECKPOINT),

@@ -1,9 +1,9 @@
 """Bundles of a store: what a checkpoint covers, and what was recorded of a row, for people who trust nobody here
 (formats.md 6).
 
-Everything is read from the store in one moment and needs no running node.  The note of a bundle is the newest checkpoint,
-or the one asked for; every record is proved under it, every entry under the seal that covers it, a row's hash under the
-state root of a verification that found nothing.
+Everything is read from the store in one moment and needs no running node.  The note of a bundle is the newest checkpoint that
+has its quorum, or the one asked for; every record is proved under it, every entry under the seal that covers it, a row's hash
+under the state root of a verification that found nothing.
 """
 
 from __future__ import annotations
@@ -212,9 +212,10 @@ class Evidence:
     # -- parts ----------------------------------------------------------------------------------------------------------------
 
     def _journal(self, conn: sqlite3.Connection, size: int | None) -> _Journal:
-        saved = checkpoints.latest(conn) if size is None else checkpoints.get(conn, size)
+        """The journal under the newest checkpoint that has its quorum, or under the one of this size, which may lack it."""
+        saved = checkpoints.latest(conn, final=True) if size is None else checkpoints.get(conn, size)
         if saved is None:
-            what = "no checkpoint" if size is None else f"no checkpoint of size {size}"
+            what = "no checkpoint that has its quorum" if size is None else f"no checkpoint of size {size}"
             raise UsageError(
                 f"there is {what} yet", hint="`witnz checkpoint list` shows those there are; one is made at each seal"
             )

@@ -61,7 +61,7 @@ def read_checkpoint(conn: sqlite3.Connection, state: JournalState, name: str) ->
     """The checkpoint of a log as the module says.  Raises UsageError (404) while there is none."""
     row = find_log(conn, state, name)
     if row is None:
-        newest = checkpoints.latest(conn)
+        newest = checkpoints.latest(conn, final=True) or checkpoints.latest(conn)
         if newest is None:
             raise not_found("there is no checkpoint yet", "one is made at each seal")
         return newest.note.encode()
