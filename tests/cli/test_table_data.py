@@ -98,7 +98,9 @@ def test_a_row_twice_is_tampering_and_a_cut_file_is_no_table_data(audit: Audit) 
     audit.site.cli.run(*words, "--table-data", f"audit_logs={path}").expect(2)
 
 
-def test_an_export_beside_a_running_node_is_of_a_verified_snapshot_whatever_is_written_meanwhile(audit: Audit) -> None:
+def test_an_export_beside_a_running_node_is_of_a_verified_snapshot_whatever_is_written_meanwhile(
+    audit: Audit, tmp_path: Path
+) -> None:
     """Every export, and what it wrote is the state of the verification that it names, with rows committed all the while."""
     stop, written = threading.Event(), []
 
@@ -113,7 +115,7 @@ def test_an_export_beside_a_running_node_is_of_a_verified_snapshot_whatever_is_w
         wait(lambda: len(written) > 3, "the writer to have begun")
         ids, counts = [], []
         for number in range(3):
-            before, path = len(written), audit.folder.parent / f"meanwhile{number}.tsv"
+            before, path = len(written), tmp_path / f"meanwhile{number}.tsv"
             document = audit.site.cli.run("table", "export", "audit_logs", "-o", path, "--json").expect(0).document
             assert len(written) > before
             ids.append(document["verify_id"])
@@ -126,12 +128,12 @@ def test_an_export_beside_a_running_node_is_of_a_verified_snapshot_whatever_is_w
     assert counts == sorted(set(counts))
 
 
-def test_rows_of_another_snapshot_are_inconclusive(audit: Audit) -> None:
-    older = audit.folder.parent / "older.tsv"
+def test_rows_of_another_snapshot_are_inconclusive(audit: Audit, tmp_path: Path) -> None:
+    older = tmp_path / "older.tsv"
     older.write_bytes(b"".join(audit.rows.read_bytes().splitlines(keepends=True)[:-1]))
     assert "another snapshot" in audit.verify(older, expect=4)
     audit.site.database.sql("INSERT INTO audit_logs SELECT max(id) + 1, 'later', 1 FROM audit_logs")
-    newer = audit.folder.parent / "newer.tsv"
+    newer = tmp_path / "newer.tsv"
     seq = audit.seq
     audit.site.cli.run("table", "export", "audit_logs", "-o", newer, "--verify-id", seq).expect(4)
     assert "newer or never recorded" in audit.verify(newer, expect=4)
