@@ -16,11 +16,14 @@ import pytest
 from tests.support.disk import reason_for_none, small_disk
 from tests.support.node import Protected, wait
 from tests.support.postgres import Database
+from witnz.core.record import parse_record
 from witnz.core.verdict import CheckStatus, Verdict
+from witnz.errors import ProofError
 from witnz.node.findings import FindingBook
 from witnz.node.selfaudit import SelfAudit
 from witnz.store import findings
 from witnz.store.database import Database as Store
+from witnz.verify.checkpoints import check_checkpoints
 from witnz.verify.store import StoreAudit, audit_store
 
 
@@ -152,6 +155,80 @@ def test_a_forged_checkpoint_is_refused(copy: Path) -> None:
     lines[-2] = lines[-2][:-6] + ("A" if lines[-2][-6] != "A" else "B") + lines[-2][-5:]
     edit(copy, "UPDATE checkpoints SET note = ? WHERE size = ?", "\n".join(lines), size)
     assert "checkpoints" in failed(audit_store(copy))
+
+
+NOTE = "mode = json_set(mode, '$.{}', json({}))"
+REGISTER = [
+    ("oid = oid + 1", "another OID than its table record"),
+    ("lsn = lsn + 8", "another LSN than its table record"),
+    ("snapshot = '900000:900000:'", "another snapshot than its table record"),
+    ("snapshot = NULL", "another snapshot than its table record"),
+    ("keyed = 1 - keyed", "contradicts itself on whether its rows have a key"),
+    ("""columns = replace(columns, '"typmod":-1', '"typmod":7')""", "describes other columns"),
+    ("schema_seq = 2", "describes other columns (entry 2)"),
+    ("origin = origin || '0'", "gives it the origin"),
+    ("status = 'ended'", "in the journal it is the current generation"),
+    ("status = 'pruned'", "in the journal it is the current generation"),
+    (NOTE.format("skip_until", "9000000000"), "other members gave its entries, and there never were any"),
+    (NOTE.format("settled_xid", "9000000000"), "other members gave its entries, and there never were any"),
+    (NOTE.format("excluded", "json_array(json_extract(columns, '$.columns[1].name'))"), "leaves out column"),
+    (NOTE.format("attnums", "'[1]'"), "numbers 1 columns, its first entry describes 2"),
+    (NOTE.format("attnums", "'[2, 1]'"), "not in the order in which a table has them"),
+    (NOTE.format("attnums", '\'["a", "b"]\''), "numbers of columns are none"),
+    (NOTE.format("root", "'\"public.other\"'"), "which the journal does not know"),
+    ("mode = 'x'", "do not read back"),
+]
+TABLES = ("public.audit", "public.price", "public.heap")
+
+
+@pytest.mark.parametrize("first", range(0, len(REGISTER), len(TABLES)))
+def test_each_column_of_the_register_that_was_edited_is_named(copy: Path, first: int) -> None:
+    edits = dict(zip(TABLES, REGISTER[first : first + len(TABLES)], strict=True))
+    for table, (change, _) in edits.items():
+        edit(copy, f"UPDATE logs SET {change} WHERE table_name = ?", table)
+    wrong = failed(audit_store(copy))
+    assert set(wrong) == {f"log {table}/1" for table in TABLES}
+    for table, (_, words) in edits.items():
+        assert words in wrong[f"log {table}/1"], wrong
+
+
+def test_a_log_that_was_taken_out_of_the_register_is_named(copy: Path) -> None:
+    edit(copy, "DELETE FROM logs WHERE table_name = ?", "public.audit")
+    assert failed(audit_store(copy)) == {
+        "register": "the log of public.audit, generation 1, is in the journal and not in the store"
+    }
+
+
+def test_a_generation_that_is_said_to_end_elsewhere_than_the_next_begins_is_named(tmp_path: Path, database: Database) -> None:
+    database.sql("CREATE TABLE audit (id bigint PRIMARY KEY, what text); INSERT INTO audit VALUES (1, 'one')")
+    node = Protected.start(tmp_path, database, [{"name": "audit", "mode": "append_only"}])
+    try:
+        database.sql("ALTER TABLE audit ADD COLUMN more text")
+        wait(lambda: [s.generation for s in node.node.states() if s.status == "active"] == [2], "the next generation")
+    finally:
+        node.stop()
+    path = tmp_path / "data" / "witnz.db"
+    assert failed(audit_store(path)) == {}
+    edit(path, "UPDATE logs SET final_lsn = final_lsn - 8 WHERE generation = 1")
+    assert "the generation that followed begins at" in failed(audit_store(path))["log public.audit/1"]
+
+
+KEPT = [
+    ("final = 0", "has its quorum, and the store says that it is not final"),
+    ("at = at - 86400000000", "before it was signed"),
+    ("at = at + 86400000000", "long after it was signed"),
+]
+
+
+def test_a_checkpoint_that_is_kept_as_another_than_it_is_is_named(copy: Path) -> None:
+    with sqlite3.connect(copy) as conn:
+        records = [parse_record(leaf) for (leaf,) in conn.execute("SELECT leaf FROM journal ORDER BY seq")]
+        assert "carry the log's signature" in check_checkpoints(conn, records)
+        for change, words in KEPT:
+            conn.execute(f"UPDATE checkpoints SET {change} WHERE size = (SELECT max(size) FROM checkpoints)")
+            with pytest.raises(ProofError, match=words):
+                check_checkpoints(conn, records)
+            conn.rollback()
 
 
 def test_a_hidden_finding_is_named(copy: Path) -> None:

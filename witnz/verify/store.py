@@ -3,9 +3,11 @@
 In this order, each part only believing what the parts before it established:
 
     journal      every record parses, is valid, and hashes into the chain, the tiles and every checkpoint's root
-    checkpoints  every note is signed by the log key and by the cosigner in force
+    checkpoints  every note is signed by the log key and by the cosigner in force, and kept as what it is
+                 (:mod:`witnz.verify.checkpoints`)
+    register     of every log, each column follows from the journal or the entries (:mod:`witnz.verify.register`)
     logs         every entry parses and hashes into the chain, the tiles and every seal's root and chain head; what an order
-                 had forgotten was to be forgotten (:mod:`witnz.verify.pruned`)
+                 had forgotten was to be forgotten (:mod:`witnz.verify.pruned`); no log of the journal is missing
     state        the accepted and applied state equal what the entries and the journal's decisions lead to
     findings     what the journal says was found and decided is what the store shows
 
@@ -18,19 +20,16 @@ import base64
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.entry import chain_hash, content_hash, first_parent, parse_entry
 from witnz.core.journal import JournalState
-from witnz.core.journal_facts import LogHead, TableRecord
+from witnz.core.journal_facts import LogHead
 from witnz.core.lsn import parse_lsn
 from witnz.core.note import parse_note
-from witnz.core.periods import periods_of
-from witnz.core.policy import evaluate, parse_policy
 from witnz.core.record import Record, parse_record
-from witnz.core.rowline import secret_commitment
 from witnz.core.tiles import TILE, FullTile, Tree
 from witnz.core.verdict import Check, CheckStatus, Verdict
 from witnz.errors import FormatError, ProofError, StoreCorrupt, StoreError, StoreFull, StoreLocked
@@ -38,7 +37,9 @@ from witnz.store import checkpoints, entries, findings, granted, live, logs, met
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
+from witnz.verify.checkpoints import check_checkpoints
 from witnz.verify.pruned import check_forgotten, check_pruned
+from witnz.verify.register import Described, check_described, check_followed, check_register, record_of
 from witnz.verify.replay import BATCH, Decisions, Intents, Replay, batches, decisions_of, held_entries
 
 JOURNAL_LOG = 0
@@ -99,6 +100,7 @@ class _Audit:
             elif self._check(f"log {label}", lambda row=row: self._log(row)):  # type: ignore[misc]
                 made = decisions.get((row.table, row.generation), Decisions())
                 self._check(f"state {label}", lambda row=row, made=made: self._state(row, made))  # type: ignore[misc]
+        self._check("register", self._missing)
         self._check("findings", self._findings)
 
     def _check(self, name: str, look: Callable[[], str]) -> bool:
@@ -152,47 +154,24 @@ class _Audit:
         return f"{len(self.records)} records are valid and hash into chain, tiles and {len(notes)} checkpoints"
 
     def _checkpoints(self) -> str:
-        periods = periods_of(self.records)
-        notes = checkpoints.list_checkpoints(self.conn, limit=1 << 30)
-        own, newest = meta.load_value(self.conn, "node"), 0
-        for saved in notes:
-            policy = parse_policy(periods.at(saved.size).policy(retired=False))
-            result = evaluate(policy, parse_note(saved.note))
-            unfinished = not saved.final and result.log_ok and not result.bad  # of several nodes, too few had cosigned it
-            if not result.accepted and not unfinished:
-                raise _Wrong(f"the checkpoint of size {saved.size} is not signed as it must be: {result.detail}")
-            if own in result.cosigned_by:
-                newest = max(newest, saved.size)
-        cosigned = checkpoints.load_cosigned(self.conn)
-        if newest and (cosigned is None or cosigned.size < newest):
-            raise _Wrong(f"the cosigner's memory is older than the checkpoint of size {newest} that it signed")
-        if cosigned is not None:
-            said = parse_checkpoint(parse_note(cosigned.note).text)
-            if (said.size, said.root) != (cosigned.size, cosigned.root):
-                raise _Wrong(
-                    f"the cosigner's memory says size {cosigned.size}, and the note that it keeps another size or root"
-                )
-        return f"{len(notes)} checkpoints carry the log's signature and their quorum"
+        return check_checkpoints(self.conn, self.records)
 
     # -- logs -----------------------------------------------------------------------------------------------------------------
 
     def _log(self, row: LogRow) -> str:
-        record = next((r for r in self.records if _is_table(r, row)), None)
-        if record is None and row.status != "provisional":
-            raise _Wrong("no table record of the journal adopted it")
+        self._register(row)
         told = "" if row.secret else f"; {check_forgotten(self.state, row)}"
-        if record is not None and row.secret and record.body["secret_sha256"] != secret_commitment(row.secret):
-            raise _Wrong("its secret is not the one that its table record commits to")
-        if record is not None and list(row.key_columns) != record.body["keys"]["columns"]:
-            raise _Wrong("the register names other key columns than its table record")
+        described = Described()
         seals = {size: (root, chain) for size, root, chain in self._seals(row)}
         tree, chain, done = Tree(), first_parent(row.origin), 0
         for lines in batches(entries.entries(self.conn, row.id), TILE):
             contents = []
             for line in lines:
                 done += 1
-                if parse_entry(line).seq != done:
+                entry = parse_entry(line)
+                if entry.seq != done:
                     raise _Wrong(f"entry {done} says that it is another one")
+                described.take(entry)
                 content = content_hash(line)
                 contents.append(content)
                 chain = chain_hash(chain, content)
@@ -209,9 +188,27 @@ class _Audit:
         beyond = [size for size in seals if size > done]
         if beyond:
             raise _Wrong(f"a seal covers {max(beyond)} entries, and only {done} are left")
+        if row.status != "fetching":
+            check_described(row, described)
         return f"{done} entries hash into chain, tiles and {len(seals)} seals{told}"
 
+    def _register(self, row: LogRow) -> None:
+        reached = max(meta.load_number(self.conn, name) or 0 for name in ("acked", "position"))
+        record = record_of(self.records, row)
+        check_register(row, record, self.state, meta.load_value(self.conn, "cluster") or "", reached)
+        check_followed(row, record_of(self.records, replace(row, generation=row.generation + 1)))
+
+    def _missing(self) -> str:
+        """Of several nodes, one that has just learnt of a generation may still have to fetch it from the others."""
+        there = {_name(row) for row in logs.list_logs(self.conn)}
+        named = {(r.body["table"], r.body["generation"]) for r in self.records if r.type == "table"}
+        missing = sorted(named - there) if len(self.state.members) == 1 else []
+        if missing:
+            raise _Wrong("the log of {}, generation {}, is in the journal and not in the store".format(*missing[0]))
+        return f"{len(there)} logs"
+
     def _pruned(self, row: LogRow) -> str:
+        self._register(row)
         linked = (r for r in self.records if r.type == "table" and (r.body["table"], r.body["generation"] - 1) == _name(row))
         ends = [LogHead.from_body(r.body["previous"]) for r in linked if r.body["previous"] is not None]
         return check_pruned(self.conn, self.state, row, [*self._seals(row), *((e.size, e.root, e.chain) for e in ends)])
@@ -254,8 +251,8 @@ class _Audit:
     # -- state ----------------------------------------------------------------------------------------------------------------
 
     def _state(self, row: LogRow, made: Decisions) -> str:
-        rules = next((r for r in self.records if _is_table(r, row)), None)
-        if rules is None:
+        record = record_of(self.records, row)
+        if record is None:
             return "not adopted yet, so nothing is accepted"
         nonces = dict(self.conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
         with tempfile.TemporaryDirectory(dir=self.spill_dir) as folder:
@@ -266,8 +263,7 @@ class _Audit:
                     keyed=row.keyed, key_columns=row.key_columns, chain=row.chain,
                 )  # fmt: skip
                 out.execute("UPDATE logs SET size = ? WHERE id = ?", (row.size, log))
-                judged = TableRecord.from_record(rules).rules
-                replay = Replay(out, log, row.table, judged, Intents(self.state, nonces), made, keyed=row.keyed)
+                replay = Replay(out, log, row.table, record.rules, Intents(self.state, nonces), made, keyed=row.keyed)
                 replay.run(held_entries(self.conn, row, self.state))
                 return self._compare(row, out, log)
 
@@ -320,10 +316,6 @@ class _Audit:
 
 def _name(row: LogRow) -> tuple[str, int]:
     return row.table, row.generation
-
-
-def _is_table(record: Record, row: LogRow) -> bool:
-    return record.type == "table" and (record.body["table"], record.body["generation"]) == _name(row)
 
 
 def _granted(conn: sqlite3.Connection, log: int) -> list[tuple[int, bytes]]:
