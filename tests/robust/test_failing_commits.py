@@ -6,67 +6,125 @@ records of the journal, checkpoints, the cosigner's memory, findings and the mar
 
 from __future__ import annotations
 
-import sqlite3
+import json
+import random
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.alerts import CLUSTER, NODE, finding
+from tests.support.faulty_commits import faulty_commits
+from tests.support.faulty_files import FAILED, KINDS
 from tests.support.node import Protected, wait
 from tests.support.postgres import Database
+from tests.support.receiver import answer, receiver
 from tests.support.recorded import audit_problems
+from witnz.alert.service import AlertService
+from witnz.alert.sinks import WebhookSink
+from witnz.cli.access import idle_node
+from witnz.config import Secret
+from witnz.core.checkpoint import parse_checkpoint
+from witnz.core.note import parse_note
+from witnz.core.verdict import CheckStatus
+from witnz.errors import StoreFull
+from witnz.node.node import Node
+from witnz.store import checkpoints, outbox
+from witnz.store.database import Database as Store
 
 TABLE = "public.ledger"
 EVERY = 3
 
 
-class FaultyWriter:
-    """The store's writing connection, of which one commit in ``EVERY`` fails while ``kind`` says how."""
-
-    def __init__(self, real: sqlite3.Connection) -> None:
-        self._real, self.kind, self.commits, self.failed = real, "", 0, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        if statement != "COMMIT" or not self.kind:
-            return self._real.execute(statement, *values)
-        self.commits += 1
-        if self.commits % EVERY:
-            return self._real.execute(statement)
-        self.failed += 1
-        if self.kind == "failed but persisted":
-            self._real.execute(statement)
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-        raise error
-
-
-@pytest.mark.parametrize("kind", ["failed", "failed but persisted"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_commits_that_fail_lose_and_double_nothing(database: Database, tmp_path: Path, kind: str) -> None:
     database.sql(f"CREATE TABLE {TABLE} (id bigint PRIMARY KEY, note text); INSERT INTO {TABLE} VALUES (0, 'first')")
-    protected = Protected.start(tmp_path, database, [{"name": TABLE, "mode": "append_only"}])
-    faulty = FaultyWriter(protected.node.db._writer)  # type: ignore[arg-type]
-    protected.node.db._writer = faulty  # type: ignore[assignment]
-    try:
-        faulty.kind = kind
-        for first in (1, 101, 201):
-            database.sql(f"INSERT INTO {TABLE} SELECT g, 'row' FROM generate_series({first}, {first + 99}) g")
-        database.sql(f"UPDATE {TABLE} SET note = 'forged' WHERE id = 7")
-        protected.wait_for("violation.update", "7")
-        wait(lambda: faulty.failed >= 4, "commits that failed")
-        faulty.kind = ""
-        wait(lambda: protected.node.capture.last_error is None, "the stream again")
-        wait(lambda: protected.node.state(TABLE).head.size == 1 + 1 + 300 + 1, "every change")
-        protected.caught_up()
-        protected.node.seal_now()
-        assert protected.node.state(TABLE).head.size == 303
-        assert [(f.cls, f.key) for f in protected.findings()] == [("violation.update", "7")]
-        assert audit_problems(protected) == []
-        protected.restart()
-        assert protected.node.state(TABLE).head.size == 303
-        assert [(f.cls, f.key) for f in protected.findings()] == [("violation.update", "7")]
-    finally:
-        faulty.kind = ""
-        protected.stop()
+    with receiver(answer(200)) as hook:
+        protected = Protected.start(
+            tmp_path, database, [{"name": TABLE, "mode": "append_only"}],
+            anchors=[{"type": "basic", "directory": str(tmp_path / "copies"), "every": "1h"}],
+            alerts={"enabled": True, "webhooks": [{"url": hook.url}]},
+        )  # fmt: skip
+        node = protected.node
+        try:
+            with faulty_commits(node.db, lambda n: n % EVERY == 0, kind) as faulty:
+                for first in (1, 101, 201):
+                    database.sql(f"INSERT INTO {TABLE} SELECT g, 'row' FROM generate_series({first}, {first + 99}) g")
+                database.sql(f"UPDATE {TABLE} SET note = 'forged' WHERE id = 7")
+                violation = protected.wait_for("violation.update", "7")
+                node.anchoring.now([], 1.0)
+                wait(lambda: faulty.failed >= 8, "commits that failed")
+                faulty.kind = ""
+            wait(lambda: node.capture.last_error is None, "the stream again")
+            wait(lambda: node.state(TABLE).head.size == 1 + 1 + 300 + 1, "every change")
+            protected.caught_up()
+            node.seal_now()
+            (lane,) = node.anchoring.lanes.values()
+            wait(lambda: node.anchoring.now([], 5.0)[0]["status"] in ("published", "unchanged"), "a publication")
+            assert all(
+                look.check.status is CheckStatus.OK
+                for each in lane.receipts()
+                for look in lane.anchor.look(lane.receipt_of(each))
+            )
+            receipts = Counter((each.type, each.digest) for each in lane.receipts())
+            assert receipts and set(receipts.values()) == {1}
+            wait(lambda: hook.received, "the alert")
+
+            def as_it_was() -> None:
+                assert protected.node.state(TABLE).head.size == 303
+                assert [(f.cls, f.key) for f in protected.findings()] == [("violation.update", "7")]
+
+            as_it_was()
+            assert audit_problems(protected) == []
+            protected.stop()
+            with idle_node(protected.config) as idle:
+                _fail_each_commit_of_a_checkpoint(idle, kind)
+            protected.resume()
+            as_it_was()
+            told = [json.loads(each.body)["finding"]["id"] for each in hook.received]
+            assert told == [violation.id]
+        finally:
+            protected.stop()
+
+
+def _fail_each_commit_of_a_checkpoint(node: Node, kind: str) -> None:
+    """The cosigner's memory, then the checkpoint: after each fault the next one is signed as if nothing had been."""
+    for nth in (1, 2):
+        node.note_operator("drill", f"commit {nth}")
+        with faulty_commits(node.db, lambda n, nth=nth: n == nth, kind) as faulty, pytest.raises(StoreFull):  # type: ignore[misc]
+            node.cosigner.checkpoint()
+        assert (faulty.commits, faulty.failed) == (nth, 1)
+        node.cosigner.checkpoint()
+        with node.db.read() as conn:
+            final, memory = checkpoints.latest(conn, final=True), checkpoints.load_cosigned(conn)
+        assert final is not None and memory is not None
+        assert final.size == memory.size == node.journal.size
+        assert parse_checkpoint(parse_note(final.note).text).root == memory.root
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mark_of_delivery_that_fails_neither_loses_an_alert_nor_sends_it_twice(tmp_path: Path, kind: str) -> None:
+    with Store.create(tmp_path / "witnz.db") as db, receiver(answer(200)) as hook:
+        alerts = AlertService(
+            db, [WebhookSink("hook", Secret(hook.url), timeout_s=60.0)], cluster=CLUSTER, node=NODE, chance=random.Random(1)
+        )
+        alerts.deliver_due()  # what a start has to write is written
+        for number, nth in enumerate((1, 2, 3), 1):
+            found = finding(number)
+            with faulty_commits(db, lambda n, nth=nth: n == nth, kind) as faulty:  # type: ignore[misc]
+                for _ in range(2):  # queued, and queued again where it is not known whether it was
+                    try:
+                        with db.write() as conn:
+                            alerts.enqueue(conn, found)
+                        break
+                    except StoreFull:
+                        assert faulty.failed == 1
+                for _ in range(3):
+                    alerts.deliver_due()
+            alerts.deliver_due()
+            told = [json.loads(each.body)["finding"]["id"] for each in hook.received]
+            assert told.count(found.id) == 1
+            with db.read() as conn:
+                assert outbox.counts(conn) == {"pending": 0, "delivered": number, "dead": 0}
+        assert (kind == FAILED) or faulty.commits >= 2

@@ -25,6 +25,7 @@ from witnz.core.note import format_note, parse_note
 from witnz.core.receipt import Receipt, parse_receipt
 from witnz.core.verdict import Check, CheckStatus
 from witnz.errors import AnchorError, AnchorRefused, AnchorUnreachable, FormatError
+from witnz.store.datadir import sync_directory
 
 SIZE_DIGITS: Final = 16
 LATEST: Final = "latest"
@@ -199,11 +200,15 @@ def _bundle_head(path: Path) -> str | None:
 def _write(path: Path, data: bytes) -> None:
     """Durably, and under the name only when complete."""
     new = path.with_name(f".{path.name}.new")
-    with new.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(path)
+    try:
+        with new.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 class BasicBackend:

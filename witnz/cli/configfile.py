@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from witnz.errors import ConfigError, StoreFull
+from witnz.store.datadir import sync_directory
 
 if TYPE_CHECKING:
     from witnz.config import Config
@@ -215,6 +216,7 @@ def replace_file(path: Path, text: str) -> None:
             with suppress(PermissionError):  # only root gives files away
                 os.chown(new, status.st_uid, status.st_gid)
         new.replace(target)
+        sync_directory(target.parent)
     except OSError as error:
         raise _cannot_write(path, error) from None
     finally:

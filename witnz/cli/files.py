@@ -49,6 +49,8 @@ def write_output(name: str, data: bytes) -> None:
         return
     import secrets  # brings random and hmac, and most commands write nothing
 
+    from witnz.store.datadir import sync_directory
+
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with new.open("xb") as stream:
@@ -56,6 +58,7 @@ def write_output(name: str, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         new.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         raise _cannot_write(name, error) from None
     finally:

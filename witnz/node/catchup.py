@@ -47,6 +47,7 @@ from witnz.postgres import catalog
 from witnz.store import entries, erasures, images, importing, logs, meta
 from witnz.store import journal as stored
 from witnz.store.database import Database
+from witnz.store.datadir import save_file
 from witnz.store.logs import LogRow
 
 log = structlog.get_logger(__name__)
@@ -292,10 +293,7 @@ class CatchUp:
             row = logs.find_log(conn, diverged.table, diverged.generation)
             if row is None:
                 raise StoreError(f"there is no log of {diverged.table}, generation {diverged.generation}")
-            with path.open("wb") as stream:
-                path.chmod(0o600)
-                for line in entries.entries(conn, row.id, diverged.blocks * TILE + 1):
-                    stream.write(line + b"\n")
+            save_file(path, (line + b"\n" for line in entries.entries(conn, row.id, diverged.blocks * TILE + 1)))
         with self._home.db.write() as conn:
             importing.truncate_log(conn, row.id, diverged.blocks)
         log.error("diverging entries were set aside", table=diverged.table, file=str(path), entries=row.size)

@@ -34,6 +34,7 @@ from witnz.node.findings import FindingBook
 from witnz.node.journal import Journal
 from witnz.store import checkpoints, meta
 from witnz.store.database import Database
+from witnz.store.datadir import save_file
 
 if TYPE_CHECKING:
     from witnz.cluster.peers import Peers
@@ -227,7 +228,7 @@ class Gossip:
             self._evidence.mkdir(mode=0o700, exist_ok=True)
             path = self._evidence / name
             if not path.exists():
-                path.write_text(json.dumps(proof, indent=1) + "\n")
+                save_file(path, [json.dumps(proof, indent=1).encode() + b"\n"])
         root = parse_checkpoint(fork.note.text).root
         with self._db.write() as conn:
             opened = self._book.open(

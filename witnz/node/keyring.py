@@ -15,6 +15,7 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,15 +73,16 @@ class KeptSigner:
         return [load_key_file(path) for path in (self._path, self.next_path) if path.exists()]
 
     def promote(self, public: bytes) -> bool:
-        """Sign with the waiting key if that is the one of ``public``; False if it is not, or none waits."""
-        if not self.next_path.exists():
+        """Sign with the waiting key if that is the one of ``public``; False if it is not, none waits, or the disk refuses."""
+        if self.next_path.exists() and _load(self.next_path, self.name).public == public:
+            with suppress(OSError):  # what became of it, the file says
+                self.next_path.replace(self._path)
+        in_place = _load(self._path, self.name)
+        if in_place.public != public:
             return False
-        waiting = _load(self.next_path, self.name)
-        if waiting.public != public:
-            return False
-        self.next_path.replace(self._path)
-        sync_directory(self._path.parent)
-        self._signer = waiting
+        self._signer = in_place
+        with suppress(OSError):  # where the power takes the new name back, the next start gives it again
+            sync_directory(self._path.parent)
         return True
 
 

@@ -38,6 +38,7 @@ from witnz.node.voting import Refused, TooFewVotes
 from witnz.postgres.session import Identity
 from witnz.store import findings, journal, logs, meta, undo
 from witnz.store.database import Database
+from witnz.store.datadir import save_file
 from witnz.store.logs import LogRow
 from witnz.verify.live import MAX_DIFFERENCES
 from witnz.verify.replay import held_size
@@ -230,9 +231,7 @@ class Restores:
             return
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock() / 1_000_000))
         path = self._evidence_dir / f"{stamp}-{row.table}-{row.generation}-beyond-{extent.kept}.tsv"
-        with path.open("wb") as stream:
-            path.chmod(0o600)
-            stream.writelines(line + b"\n" for line in beyond(conn, row, extent))
+        save_file(path, (line + b"\n" for line in beyond(conn, row, extent)))  # durable before they leave the log
         log.warning("entries of a course of history that was left were set aside", table=row.table, file=str(path))
 
     # -- the record -----------------------------------------------------------------------------------------------------------

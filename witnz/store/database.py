@@ -67,8 +67,11 @@ class Database:
                 schema.migrate(connection)
             finally:
                 connection.close()
-            new.replace(path)
-            sync_directory(path.parent)
+            try:
+                new.replace(path)
+                sync_directory(path.parent)
+            except OSError as error:
+                raise StoreFull(f"store {path} cannot be made: {error.strerror}") from error
         return cls.open(path)
 
     @classmethod

@@ -3,7 +3,7 @@
     <data_dir>/            0700
         witnz.db           0600   the store (:mod:`witnz.store.database`), with its -wal and -shm beside it
         keys/              0700   one key a file, 0600
-        evidence/          0700   what was set aside: divergent tails, entries beyond an epoch
+        evidence/          0700   what was set aside: divergent tails, entries beyond an epoch, forks
         lock               0600   flock'ed by the one process that may write; holds its process id
         witnz.sock                the node's Unix socket
 
@@ -18,7 +18,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +210,19 @@ def save_key_file(path: Path, text: str, *, replace: bool = False) -> None:
         sync_directory(path.parent)
     except FileExistsError:
         raise KeyProblem(f"key file {path} exists already", hint="a key is not overwritten; move the old file away") from None
+    except OSError as error:
+        _refuse(error, path)
+
+
+def save_file(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file, 0600, whole and durable or not at all, in the place of what stood there.  Raises StoreFull."""
+    try:
+        with _new_file(path) as (stream, new):
+            stream.writelines(chunks)
+            stream.flush()
+            os.fsync(stream.fileno())
+            new.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         _refuse(error, path)
 
