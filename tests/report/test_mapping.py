@@ -7,7 +7,8 @@ from importlib import resources
 
 import pytest
 
-from witnz.errors import UsageError
+from witnz.errors import FormatError, UsageError
+from witnz.report import mapping
 from witnz.report.mapping import STANDARDS, artefacts, checks, load_standard
 from witnz.report.populations import COUNTED
 from witnz.report.wording import load_words
@@ -69,3 +70,9 @@ def test_the_lists_of_limits_are_as_long_in_both_languages() -> None:
 
     words = load_words("ja").texts
     assert (len(words["limits"]), len(words["exclusion_list"])) == (len(LIMITS), len(EXCLUSIONS))
+
+
+def test_a_text_that_a_comma_cut_is_refused() -> None:
+    """In YAML ``{en: not seen (reading, for instance)}`` is a text and another member."""
+    with pytest.raises(FormatError, match="no language but"):
+        mapping._text({"en": "not seen (reading", "for instance)": None}, "mapping x")

@@ -22,6 +22,7 @@ from witnz.errors import Inconclusive, UsageError
 from witnz.node.reporting import ask_authority
 from witnz.report import pdf_style
 from witnz.report.pdf_sign import NO_ANSWER
+from witnz.report.wording import load_words
 
 needs_poppler = pytest.mark.skipif(shutil.which("pdfsig") is None, reason="poppler-utils (pdfsig, pdftotext) is not installed")
 needs_font = pytest.mark.skipif(pdf_style.japanese_font() is None, reason="no Japanese font; `make test` installs one")
@@ -93,6 +94,22 @@ def test_page_one_shows_the_fingerprints_and_every_page_its_number(package: Path
 
 
 @needs_poppler
+@pytest.mark.parametrize(("name", "lang"), [("package", "en"), ("japanese", "ja")])
+def test_every_section_says_what_it_does_not_show_and_none_shows_json(
+    name: str, lang: str, request: pytest.FixtureRequest
+) -> None:
+    package, words = request.getfixturevalue(name), load_words(lang)
+    text = subprocess.run(
+        ["pdftotext", "-layout", package / "report.pdf", "-"], capture_output=True, text=True, check=True
+    ).stdout
+    sections = words.texts["sections"].keys() - {"limits"}
+    assert words.texts["not_shown"].keys() == sections
+    assert text.count(words("not_shown_word")) == len(sections)
+    assert "{" not in text
+    assert "findings.ack" in text and "bob" in text
+
+
+@needs_poppler
 @needs_font
 def test_a_japanese_report_embeds_its_font(japanese: Path) -> None:
     fonts = subprocess.run(["pdffonts", japanese / "report.pdf"], capture_output=True, text=True, check=True).stdout
@@ -100,6 +117,7 @@ def test_a_japanese_report_embeds_its_font(japanese: Path) -> None:
     assert embedded
     assert all(line.split()[-5:-2] == ["yes", "yes", "yes"] for line in embedded)
     text = subprocess.run(["pdftotext", japanese / "report.pdf", "-"], capture_output=True, text=True, check=True).stdout
+    text = "".join(text.split())  # a cell breaks Japanese anywhere
     for shown in ("証跡報告書", "例外事項", "経営者の言明", "本書が証明しないこと", "電子"):
         assert shown in text
 

@@ -14,10 +14,10 @@ from hashlib import sha256
 from tests.support.bundle_cases import CASES, case, edit
 from tests.support.bundle_maker import ROWS, SEAL_8, UPDATED, VERIFY_4, PaperBundle
 from tests.support.journal_cases import key_under
-from tests.support.journal_maker import CLUSTER, SECRET, PaperCluster, b64, root_of_rows, state_of
+from tests.support.journal_maker import CLUSTER, SECRET, PaperCluster, b64, root_of_rows, signer, state_of
 from witnz.core.bundle import RowState
-from witnz.core.keys import ED25519, key_id
-from witnz.core.note import format_note, parse_note
+from witnz.core.keys import ED25519, format_verifier_key, key_id, verifier_key
+from witnz.core.note import format_note, parse_note, sign_note
 from witnz.core.rowline import row_hash
 from witnz.core.state import BUCKETS, EMPTY_BUCKET, StateTree, bucket_hash, bucket_of
 
@@ -71,6 +71,20 @@ def checkpoint_signature_with_the_group_order_added(paper: PaperBundle) -> bytes
     s = int.from_bytes(first.signature[32:], "little") + _GROUP_ORDER
     other = replace(first, signature=first.signature[:32] + s.to_bytes(32, "little"))
     return paper.build(checkpoint=format_note(replace(note, signatures=(other, *note.signatures[1:]))))
+
+
+OTHER_LOG = signer("vectors.example/other")
+TWO_LOGS = PaperCluster().policy.replace(
+    "\nwitness", f"\nlog {format_verifier_key(verifier_key(OTHER_LOG.name, ED25519, OTHER_LOG.public))}\nwitness", 1
+)
+"""The policy of somebody who verifies evidence of two logs, cosigned by the same witnesses."""
+
+
+@case(3, "no signature of the log")
+def checkpoint_signed_by_another_log_only(paper: PaperBundle) -> bytes:
+    note = parse_note(paper.cluster.note())
+    other = sign_note(note.text, [OTHER_LOG]).signatures
+    return paper.build(checkpoint=format_note(replace(note, signatures=(*other, *note.signatures[1:]))))
 
 
 # -- policies -----------------------------------------------------------------------------------------------------------------

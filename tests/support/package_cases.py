@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent.parent / "vectors/packages"
-POLICIES = {"good": "policy.txt", "foreign": "policy-foreign.txt"}
+POLICIES = {"good": "policy.txt", "foreign": "policy-foreign.txt", "two-logs": "policy-two-logs.txt"}
 
 Files = dict[str, bytes]
 

@@ -32,6 +32,10 @@ def bundles() -> tuple[dict[str, bytes], dict[str, int]]:
     files["bundles/policy-foreign.txt"] = foreign_policy(paper.cluster).encode()
     codes["bundles/good.witnz.json without a policy"] = 4
     codes["bundles/good.witnz.json with bundles/policy-foreign.txt"] = 3
+    files["bundles/policy-two-logs.txt"] = bundle_lies.TWO_LOGS.encode()
+    codes["bundles/good.witnz.json with bundles/policy-two-logs.txt"] = 0
+    only_another = "bundles/checkpoint-signed-by-another-log-only_fail.witnz.json"
+    codes[f"{only_another} with bundles/policy-two-logs.txt"] = 3  # that log is trusted, and for its own checkpoints only
     return files, codes
 
 

@@ -4,7 +4,8 @@
 of every other what differs from it, and what a verifier must answer.  The report key is a new one at each run (ECDSA
 signatures differ anyway), so the files are committed as they are and no test makes them again.
 
-    {name: {"code": 0 | 2 | 3 | 4, "policy": "none" | "foreign", where it is not the good one, "anchors": [types asked for],
+    {name: {"code": 0 | 2 | 3 | 4, "anchors": [types asked for],
+            "policy": "none" | "foreign" | "two-logs", where it is not the good one,
             "files": {name: null: left out | {"text"} | {"base64"} | {"edits": [[position, bytes left out, "text"]]}}}}
 
 Texts stand for bytes, a character each (Latin-1).
@@ -16,22 +17,34 @@ import json
 import shutil
 import tempfile
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
+from tests.support.bundle_lies import OTHER_LOG
 from tests.support.evidence import HOUR_US, PaperStore, make_package, policy_of, request
 from tests.support.journal_maker import PaperCluster
 from tests.vectors.generate import foreign_policy
+from witnz.core.bundle import build_bundle
 from witnz.core.canonical import canonical
-from witnz.report import package, statement
+from witnz.core.checkpoint import Checkpoint, cosign, format_checkpoint
+from witnz.core.keys import ED25519, format_verifier_key, verifier_key
+from witnz.core.merkle import root_of
+from witnz.core.note import format_note, sign_note
+from witnz.core.record import format_record, record_leaf_hash
+from witnz.report import bundles, package, statement
 from witnz.report.mapping import load_standard
 from witnz.report.package import Built
 from witnz.report.pdf import Fingerprints, make_pdf
 from witnz.report.pdf_sign import attach, sign_pdf
+from witnz.store import journal
 
 HERE = Path(__file__).parent / "packages"
 STANDARD = "cfr11"
@@ -61,10 +74,10 @@ class Maker:
     built: Built
     good: Files
 
-    def signed(self, spoil: Callable[[Files], None], *, pdf: bool = False, **about: Any) -> Files:
+    def signed(self, spoil: Callable[[Files], None], *, pdf: bool = False, by: OtherKey | None = None, **about: Any) -> Files:
         """The good files after ``spoil``, with all digests and signatures made again; ``about``: members of the signed summary.
 
-        ``pdf``: report.pdf is made anew too, with the evidence as it is now attached.
+        ``pdf``: report.pdf is made anew too, with the evidence as it is now attached.  ``by``: signed by that key instead.
         """
         files = dict(self.good)
         spoil(files)
@@ -79,20 +92,40 @@ class Maker:
         data = files["evidence.json"]
         subjects = statement.digests(folder, files)
         told = self.good_summary() | {"evidence_sha256": sha256(data).hexdigest(), "files": len(subjects)} | about
-        sealed = statement.sign(statement.statement(subjects, statement.REPORT_TYPE, told), self.store.key)
+        sealed = statement.sign(statement.statement(subjects, statement.REPORT_TYPE, told), by or self.store.key)  # type: ignore[arg-type]
         (folder / "report.json").write_bytes(sealed)
         built = replace(self.built, package=folder, digest=sha256(sealed).hexdigest())
         self.store.at += 1_000_000
         body = {name: told[name] for name in ("standard", "from", "to")} | {"sha256": built.digest}
+        if by is None:
+            keys = [next(one.seq or 0 for one in self.store.cluster.records if one.type == "key")]
+        else:
+            keys = [] if by.late else [self.put(by.public_der)]
         record = self.store.add("report", body)
-        self._finish(built, record.seq or 0)
+        keys += [self.put(by.public_der)] if by is not None and by.late else []
+        keys += [self.put(by.public_der, "remove")] if by is not None and by.removed else []
+        note = self.store.checkpoint()
+        with self.store.db.read() as conn:
+            package.finish(conn, self.store.cluster.state, built, note, (*keys, record.seq or 0), self.store.at)
         return read(folder)
 
-    def _finish(self, built: Built, seq: int) -> None:
-        note = self.store.checkpoint()
-        key_seq = next(one.seq for one in self.store.cluster.records if one.type == "key")
+    def put(self, public: bytes, action: str = "add") -> int:
+        """The number of one more ``key`` record."""
+        body = {"action": action, "kind": "report", "name": "other", "key": b64encode(public).decode(), "from_lsn": "0/0"}
+        return self.force("key", body)
+
+    def force(self, record_type: str, body: Mapping[str, Any], **keywords: Any) -> int:
+        """The number of one more record, though the rules of the journal may refuse it: a lying quorum signs what it likes."""
+        record = self.store.cluster.force(record_type, body, at=self.store.at, **keywords)
+        with self.store.db.write() as conn:
+            journal.append_record(conn, self.store.head, format_record(record))
+        return record.seq or 0
+
+    def shown(self, *seqs: int) -> bytes:
+        """A bundle of these records, under a checkpoint of now."""
+        note, policy = self.store.checkpoint(), policy_of(self.store)
         with self.store.db.read() as conn:
-            package.finish(conn, self.store.cluster.state, built, note, (key_seq or 0, seq), self.store.at)
+            return bundles.Prover(conn, note, policy, self.store.at).build(seqs)
 
     def _pdf(self, data: bytes) -> bytes:
         key = self.store.key
@@ -104,6 +137,82 @@ class Maker:
         envelope = statement.parse_envelope(self.good["report.json"])
         summary: dict[str, Any] = json.loads(envelope.payload)["predicate"]
         return summary
+
+
+@dataclass
+class OtherKey:
+    """A report key that no verifier may take.  ``late``: journalled behind the report; ``removed``: and removed again."""
+
+    public_der: bytes
+    sign: Callable[[bytes], bytes]
+    late: bool = False
+    removed: bool = False
+
+    @property
+    def key_id(self) -> str:
+        return sha256(self.public_der).hexdigest()
+
+
+_SHA256 = ec.ECDSA(hashes.SHA256())
+
+
+def _der(public: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -> bytes:
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def own_key(**how: bool) -> OtherKey:
+    """A good key, journalled in a wrong way."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    return OtherKey(_der(private.public_key()), lambda message: private.sign(message, _SHA256), **how)
+
+
+def key_beside_its_curve() -> OtherKey:
+    private = ec.generate_private_key(ec.SECP256R1())
+    public = _der(private.public_key())
+    return OtherKey(public[:-1] + bytes([public[-1] ^ 1]), lambda message: private.sign(message, _SHA256))
+
+
+def key_of_another_curve() -> OtherKey:
+    private = ec.generate_private_key(ec.SECP256K1())
+    return OtherKey(_der(private.public_key()), lambda message: private.sign(message, _SHA256))
+
+
+def key_of_another_kind() -> OtherKey:
+    private = ed25519.Ed25519PrivateKey.generate()
+    return OtherKey(_der(private.public_key()), private.sign)
+
+
+def key_in_another_spelling() -> OtherKey:
+    """A good key as a compressed point: the same key under another digest, so there would be two names for it."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    point = private.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    public = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
+    assert load_der_public_key(public) == private.public_key()
+    return OtherKey(public, lambda message: private.sign(message, _SHA256))
+
+
+KEYS: Mapping[str, Callable[[], OtherKey]] = {
+    "signed-by-a-key-that-was-removed": lambda: own_key(removed=True),
+    "signed-and-journalled-before-its-key": lambda: own_key(late=True),
+    "signed-by-a-key-beside-its-curve": key_beside_its_curve,
+    "signed-by-a-key-of-another-curve": key_of_another_curve,
+    "signed-by-a-key-of-another-kind": key_of_another_kind,
+    "signed-by-a-key-in-another-spelling": key_in_another_spelling,
+}
+"""Keys with which somebody could sign."""
+
+
+def bundle_of_another_log(store: PaperStore) -> bytes:
+    """Good under a policy of two logs, and nothing of this report's journal."""
+    cluster = PaperCluster(2)
+    record = cluster.make("operator", {"action": "said", "detail": "elsewhere"})
+    text = format_checkpoint(Checkpoint(OTHER_LOG.name, 1, root_of([record_leaf_hash(record)])))
+    cosigned = [cosign(text, cluster.cosigner(node), store.at // 1_000_000) for node in cluster.nodes]
+    note = format_note(sign_note(text, [OTHER_LOG]).with_signatures(*cosigned))
+    return build_bundle(
+        checkpoint=note, records=[(record, [])], policy=policy_of(store), created=store.at, tool="witnz vectors",
+        rows=[], tables=[], consistency=[], anchors=[],
+    )  # fmt: skip
 
 
 def read(folder: Path) -> Files:
@@ -220,7 +329,7 @@ def said(change: Callable[[dict[str, Any]], None]) -> Callable[[bytes], bytes]:
     return spoil
 
 
-PERIOD, OWN, SEALS = "bundles/period.witnz.json", "bundles/report.witnz.json", "bundles/seals.witnz.json"
+PERIOD, OWN, MORE = "bundles/period.witnz.json", "bundles/report.witnz.json", "bundles/more.witnz.json"
 DEEP = b'{"payload":' + b"[" * 40 + b"]" * 40 + b',"payloadType":"application/vnd.in-toto+json","signatures":[]}\n'
 
 STRANGER: Mapping[str, tuple[int, Callable[[Files], None]]] = {
@@ -311,6 +420,15 @@ def _difference(name: str, before: bytes | None, after: bytes) -> dict[str, Any]
     return {"edits": edits} if before is not None and size < len(new) else {"text": new}
 
 
+def more_bundles(maker: Maker) -> Iterator[tuple[str, bytes]]:
+    """Bundles that are good by themselves, and none of this report's business or against it; made one after the other."""
+    yield "signed-with-a-bundle-of-another-log", bundle_of_another_log(maker.store)
+    public = b64decode(next(one.body["key"] for one in maker.store.cluster.records if one.type == "key"))
+    yield "signed-with-a-bundle-that-shows-the-removal-of-the-key", maker.shown(1, maker.put(public, "remove"))
+    stray = maker.force("operator", {"action": "said", "detail": "elsewhere"}, cluster="f" * 32)
+    yield "signed-with-records-of-another-cluster", maker.shown(stray)
+
+
 def main() -> None:
     package.VERIFIERS = ()  # type: ignore[misc]
     store = quiet()
@@ -322,10 +440,13 @@ def main() -> None:
     shutil.copytree(folder, HERE / "good")
     (HERE / "policy.txt").write_text(policy_of(store))
     (HERE / "policy-foreign.txt").write_text(foreign_policy(PaperCluster(2)))
+    other = format_verifier_key(verifier_key(OTHER_LOG.name, ED25519, OTHER_LOG.public))
+    (HERE / "policy-two-logs.txt").write_text(f"log {other}\n{policy_of(store)}")
     cases: dict[str, Any] = {
         "good": {"code": 0, "files": {}},
         "good-without-a-policy": {"code": 4, "policy": "none", "files": {}},
         "good-under-the-policy-of-others": {"code": 3, "policy": "foreign", "files": {}},
+        "good-under-a-policy-of-two-logs": {"code": 0, "policy": "two-logs", "files": {}},
         "good-with-an-anchor-that-is-not-checked": {"code": 4, "anchors": ["s3"], "files": {}},
         "good-with-an-anchor-that-is-not-there": {"code": 4, "anchors": ["evm"], "files": {}},
     }
@@ -338,6 +459,10 @@ def main() -> None:
     for name, (spoil, about) in LIAR.items():
         code = 4 if "gap" in name else 3
         cases[name] = {"code": code, "files": differences(good, maker.signed(spoil, **about))}
+    for name, key in KEYS.items():
+        cases[name] = {"code": 3, "files": differences(good, maker.signed(without(), by=key()))}
+    for name, bundle in more_bundles(maker):
+        cases[name] = {"code": 3, "policy": "two-logs", "files": differences(good, maker.signed(put(MORE, bundle)))}
     lines = [f"{json.dumps(name)}: {json.dumps(case, separators=(',', ':'))}" for name, case in sorted(cases.items())]
     (HERE / "cases.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(sum(path.stat().st_size for path in HERE.rglob("*") if path.is_file()), "bytes", len(cases), "cases")

@@ -54,7 +54,7 @@ def differing(expected: dict[str, standalone.Answer], found: dict[str, standalon
 def test_witnz_gives_every_package_its_exit_code(expected: dict[str, standalone.Answer]) -> None:
     assert {name: code for name, (code, _, _) in expected.items()} == {name: case.code for name, case in CASES.items()}
     codes = [case.code for case in CASES.values()]
-    assert codes.count(0) == 1
+    assert codes.count(0) == 2
     assert min(codes.count(code) for code in (2, 3, 4)) >= 3
 
 
@@ -77,8 +77,8 @@ def test_each_signed_lie_fails_where_its_name_says(expected: dict[str, standalon
         "signed-evidence-of-another-standard": "report.evidence",
         "signed-evidence-of-another-period": "report.evidence",
         "signed-evidence-of-another-cluster": "report.evidence",
-        "signed-report-of-another-cluster": "report.record",
-        "signed-report-of-another-name": "report.record",
+        "signed-report-of-another-cluster": "report.log",
+        "signed-report-of-another-name": "report.log",
         "signed-evidence-of-another-digest": "report.evidence",
         "signed-closing-checkpoint-of-another-size": "report.period",
         "signed-closing-checkpoint-of-another-root": "report.period",
@@ -88,6 +88,15 @@ def test_each_signed_lie_fails_where_its_name_says(expected: dict[str, standalon
         "signed-without-the-pdf": "report.pdf",
         "signed-without-the-period-bundle": "report.period",
         "signed-gap-that-is-open": "report.coverage",
+        "signed-by-a-key-that-was-removed": "report.key",
+        "signed-and-journalled-before-its-key": "report.record",
+        "signed-by-a-key-beside-its-curve": "report.signature",
+        "signed-by-a-key-of-another-curve": "report.signature",
+        "signed-by-a-key-of-another-kind": "report.signature",
+        "signed-by-a-key-in-another-spelling": "report.signature",
+        "signed-with-a-bundle-of-another-log": "report.log",
+        "signed-with-a-bundle-that-shows-the-removal-of-the-key": "report.key",
+        "signed-with-records-of-another-cluster": "report.log",
     }
     assert where.keys() == {name for name in CASES if name.startswith("signed-")}
     spoilt = {name: [check for status, check in expected[name][1] if status in ("fail", "skip")] for name in where}
@@ -105,8 +114,8 @@ def test_a_folder_gives_the_same_exit_codes_on_the_command_line(tmp_path: Path) 
             assert done.returncode == CASES[name].code, (command, done.stdout, done.stderr)
 
 
-def test_all_vectors_of_packages_are_smaller_than_300_kb() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 300_000
+def test_all_vectors_of_packages_are_smaller_than_400_kb() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 400_000
 
 
 def test_the_page_takes_the_anchors_that_somebody_insists_on(page: VerifierPage) -> None:

@@ -58,7 +58,7 @@ def in_language(text: Text, lang: str) -> str:
 def artefacts() -> Mapping[str, Artefact]:
     """Every artefact by its short name."""
     return {
-        name: Artefact(name, _text(value, name), value["section"], tuple(value["populations"]))
+        name: Artefact(name, _text({one: value[one] for one in LANGUAGES}, name), value["section"], tuple(value["populations"]))
         for name, value in _load("artefacts")["artefacts"].items()
     }
 
@@ -95,8 +95,8 @@ def _control(value: Mapping[str, Any], standard: str) -> Control:
 
 def _text(value: Mapping[str, Any], where: str) -> Text:
     found = {language: str(value[language]) for language in LANGUAGES if language in value}
-    if not found.get("en"):
-        raise FormatError(f"{where}: expected a text in English")
+    if not found.get("en") or len(found) < len(value):  # a comma in a text that is not quoted ends it
+        raise FormatError(f"{where}: expected a text in English, and in no language but {' and '.join(LANGUAGES)}")
     return found
 
 

@@ -53,6 +53,8 @@ _ABOUT: Final[Mapping[str, str]] = {
     "verify.py": "a verifier in one file, for Python without anything installed",
     "verify.html": "a verifier in one page, for a browser without a network",
     bundles.PERIOD: "the closing checkpoint with tables, seals, earlier checkpoints and receipts",
+    bundles.SEALS: "every seal of the period, and those that say how large the logs were before it",
+    bundles.CHECKPOINTS: "every final checkpoint of the period but the closing one",
 }
 
 STAMPED, NOT_STAMPED = "by the configured authority", "none: no rfc3161 authority is configured"

@@ -16,7 +16,7 @@ from typing import Any, Final
 from witnz.core.timestamp import parse_time
 from witnz.report.mapping import Standard, in_language
 from witnz.report.pdf_charts import OPS, VERDICTS, bars, coverage_chart
-from witnz.report.pdf_sections import Page, sections
+from witnz.report.pdf_sections import Page, continuity_text, minute, sections
 from witnz.report.pdf_style import ACCENT, BAD, GOOD, GREY, MARGIN_MM, RULE, WIDTH_MM, Style, make_style
 from witnz.report.wording import Words, load_words
 
@@ -122,12 +122,12 @@ def _front(page: Page, fingerprints: Fingerprints) -> list[Any]:
         style.plain(words("subtitle"), 10, color=GREY, spaceAfter=8),
     ]
     rows = [
-        [words("period"), words("period_value", **{"from": _minute(about["from"]), "to": _minute(about["to"])})],
+        [words("period"), words("period_value", **{"from": minute(about["from"]), "to": minute(about["to"])})],
         [words("cluster"), f"{evidence['cluster']['name']}  ({evidence['cluster']['id']})"],
-        [words("created"), f"{_minute(about['created'])} UTC"],
+        [words("created"), f"{minute(about['created'])} UTC"],
         [words("tool"), about["tool"]],
         [words("coverage"), words(f"coverage_{evidence['conclusion']['coverage'].replace(' ', '_')}")],
-        [words("continuity"), _continuity(words, evidence["continuity"])],
+        [words("continuity"), continuity_text(words, evidence["continuity"])],
     ]
     story += [style.table((), rows, (22, 78), 9), Spacer(1, 4 * mm), _verdict(words, style, evidence["conclusion"])]
     story += [style.plain(words("not_an_opinion"), 8.5, color=GREY, spaceBefore=5)]
@@ -194,16 +194,6 @@ def _qr(text: str, side_mm: float) -> Any:
     drawing.hAlign = "CENTER"
     drawing.add(widget)
     return drawing
-
-
-def _continuity(words: Words, continuity: Mapping[str, Any]) -> str:
-    previous = continuity["previous"] or {"to": "", "seq": ""}
-    return words(f"continuity_{continuity['status']}", previous=f"#{previous['seq']}", end=_minute(previous["to"]))
-
-
-def _minute(text: str) -> str:
-    """A time without its microseconds; seconds only where there are some."""
-    return text[:16].replace("T", " ") if text[16:].startswith(":00.0") else text[:19].replace("T", " ")
 
 
 # -- charts -------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
-"""The numbered sections of the report: a heading, a sentence on what it is, tables that name the list with all of it."""
+"""The numbered sections of the report: a heading, a sentence on what it is, one on what it does not show, and tables that
+name the list with all of it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +16,7 @@ MAX_ROWS: Final = 40
 """Rows of one table; the list in the package has all."""
 
 LEAST_ROOM_MM: Final = 42
-ROOM_MM: Final = {"assertion": 95, "limits": 60, "independence": 80}
+ROOM_MM: Final = {"assertion": 95, "limits": 60, "independence": 80, "software": 75}
 """What a section needs on the page where it begins."""
 
 Cells = Sequence[Any]
@@ -57,7 +59,7 @@ class Page:
         return self.style.table((), [[name, value] for name, value in pairs], (34, 66), 8)
 
     def bullets(self, texts: Iterable[str]) -> list[Any]:
-        return [self.style.plain(f"•  {text}", 8.5, leftIndent=10, firstLineIndent=-10, spaceAfter=2) for text in texts]
+        return [self.style.bullet(text, 8.5) for text in texts]
 
     def seconds(self, value: int | None) -> str:
         return self.words("unknown") if value is None else self.words("seconds", n=f"{value:,}")
@@ -73,7 +75,11 @@ def sections(page: Page) -> list[Any]:
         heading = page.style.heading(f"{number}. {page.words(f'sections.{name}')}")
         heading.witnz_section = name
         room = ROOM_MM.get(name, LEAST_ROOM_MM)
-        story += [CondPageBreak(room * mm), heading, page.style.plain(_intro(page, name), 8.5, spaceAfter=4), *make(page)]
+        story += [CondPageBreak(room * mm), heading, page.style.plain(_intro(page, name), 8.5, spaceAfter=1.5)]
+        if name in page.words.texts["not_shown"]:
+            said = f"{page.words('not_shown_word')} {page.words(f'not_shown.{name}')}"
+            story.append(page.style.plain(said, 7.6, color="#5a6270", spaceAfter=4))
+        story += make(page)
     return story
 
 
@@ -88,9 +94,38 @@ def _when(text: str | None) -> str:
 
 
 def _exceptions(page: Page) -> list[Any]:
-    items = page.evidence["exceptions"]
-    rows = [[item["count"], page.words.exception(item["kind"], item["text"]), item["detail"][:600]] for item in items]
+    rows = [
+        [item["count"], page.words.exception(item["kind"], item["text"]), _detail(page, item)]
+        for item in page.evidence["exceptions"]
+    ]
     return [page.style.table(page.head("count", "kind", "detail"), rows, (9, 45, 46))]
+
+
+def _detail(page: Page, item: Mapping[str, Any]) -> str:
+    """What is said of an exception; in the language of the page where it is witnz that says it."""
+    if item["kind"] == "period.uncovered":
+        return _uncovered(page)
+    if item["kind"] == "continuity":
+        return continuity_text(page.words, page.evidence["continuity"])
+    return str(item["detail"])[:600]
+
+
+def _uncovered(page: Page) -> str:
+    spans = page.evidence["coverage"]["uncovered"]
+    return "; ".join(
+        f"{_when(span['from'])} – {_when(span['to'])}: {page.words('uncovered.' + span['kind'])}" for span in spans
+    )
+
+
+def continuity_text(words: Words, continuity: Mapping[str, Any]) -> str:
+    """How the period fits to that of the report before it."""
+    previous = continuity["previous"] or {"to": "", "seq": ""}
+    return words(f"continuity_{continuity['status']}", previous=f"#{previous['seq']}", end=minute(previous["to"]))
+
+
+def minute(text: str) -> str:
+    """A time without its microseconds; seconds only where there are some."""
+    return text[:16].replace("T", " ") if text[16:].startswith(":00.0") else text[:19].replace("T", " ")
 
 
 def _scope(page: Page) -> list[Any]:
@@ -115,7 +150,7 @@ def _checkpoints(page: Page) -> list[Any]:
         (words("row.first"), _when(found["first_at"])),
         (words("row.newest"), _when(found["last_at"])),
         (words("row.longest"), page.seconds(found["longest_interval_s"])),
-        (words("row.by"), ", ".join(found["cosigned_by"])),
+        (words("row.cosigned"), ", ".join(found["cosigned_by"])),
     ]
     said = page.style.plain(words("all_in", file="populations/checkpoints.csv"), 7.4, color="#5a6270")
     return [page.facts(pairs), said]
@@ -124,14 +159,11 @@ def _checkpoints(page: Page) -> list[Any]:
 def _coverage(page: Page) -> list[Any]:
     found, words = page.evidence["coverage"], page.words
     ops = ", ".join(f"{words(f'op.{op}')} {number:,}" for op, number in found["entries_by_op"].items())
-    spans = [
-        f"{_when(span['from'])} – {_when(span['to'])}: {words('uncovered.' + span['kind'])}" for span in found["uncovered"]
-    ]
     pairs = [
-        (words("legend_covered"), f"{found['seals']['count']:,}"),
+        (words("row.seals"), f"{found['seals']['count']:,}"),
         (words("row.longest"), page.seconds(found["seals"]["longest_interval_s"])),
         (words("row.entries"), f"{found['entries']:,} ({ops})" if ops else "0"),
-        (words("coverage"), "; ".join(spans) or words("coverage_whole")),
+        (words("coverage"), _uncovered(page) or words("coverage_whole")),
     ]
     rows = [
         [
@@ -208,7 +240,7 @@ def _keys(page: Page) -> list[Any]:
         ]
         for one in page.evidence["keys"]
     ]
-    return page.table(("type", "name", "fingerprint", "since", "until", "by"), rows, (8, 16, 45, 12, 8, 11), "keys")
+    return page.table(("type", "name", "fingerprint", "in_force", "until", "put_by"), rows, (8, 15, 46, 11, 9, 11), "keys")
 
 
 def _configuration(page: Page) -> list[Any]:
@@ -220,11 +252,29 @@ def _configuration(page: Page) -> list[Any]:
 
 
 def _operator_actions(page: Page) -> list[Any]:
-    rows = [
-        [_when(one["at"]), one["node"], one["action"], one["detail"][:300]]
-        for one in page.evidence["operator_actions"]["items"]
-    ]
-    return page.table(("at", "node", "action", "detail"), rows, (17, 11, 18, 54), "operator_actions")
+    rows = []
+    for one in page.evidence["operator_actions"]["items"]:
+        who, what = _told(one["detail"])
+        rows.append([_when(one["at"]), one["node"], one["action"], who, what])
+    return page.table(("at", "node", "action", "asked_by", "detail"), rows, (17, 11, 17, 17, 38), "operator_actions")
+
+
+def _told(detail: str) -> tuple[str, str]:
+    """Who asked, and the rest of what a node wrote down as JSON, in words; long digests are cut, the list has all of them."""
+    try:
+        told = json.loads(detail)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        return "–", detail[:300]
+    who = f"{told.pop('by', '–')}"
+    told.pop("uid", None)  # stands in ``by``
+    parts = []
+    for name, value in told.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+        parts.append(f"{name.replace('_', ' ')}: {text}")
+    return who[:120], "; ".join(parts)[:300]
 
 
 def _authorised(page: Page) -> list[Any]:
@@ -268,7 +318,7 @@ def _drills(page: Page) -> list[Any]:
         [_when(one["at"]), one["attack"][:200], page.seconds(one["detected_s"]), one["result"][:300]]
         for one in page.evidence["drills"]
     ]
-    return page.table(("at", "what", "ack", "result"), rows, (17, 35, 13, 35), "drills")
+    return page.table(("at", "what", "detected", "result"), rows, (17, 35, 13, 35), "drills")
 
 
 def _software(page: Page) -> list[Any]:
@@ -276,7 +326,7 @@ def _software(page: Page) -> list[Any]:
     rows: list[Cells] = [["witnz", found["witnz"]], ["Python", found["python"]]]
     rows += [[name, version or "–"] for name, version in found["libraries"].items()]
     digest = page.facts([("SHA-256", page.style.mono(found["source_sha256"]))])
-    return [page.style.table(page.head("library", "version"), rows, (50, 50)), digest]
+    return [digest, page.gap(), page.style.table(page.head("library", "version"), rows, (50, 50))]
 
 
 def _controls(page: Page) -> list[Any]:

@@ -59,20 +59,26 @@ class Style:
 
         color = HexColor(extra.pop("color", "#1b1f24"))
         options: dict[str, Any] = {"fontName": self.body, "fontSize": size, "leading": size * 1.42, "textColor": color}
-        if self.cjk:
-            options["wordWrap"] = "CJK"
-        return Paragraph(markup, ParagraphStyle("witnz", **(options | extra)))
+        if self.cjk:  # a character that may not begin a line hangs over its end: leave it room within the cell
+            options |= {"wordWrap": "CJK", "rightIndent": size}
+        bullet = extra.pop("bulletText", None)
+        return Paragraph(markup, ParagraphStyle("witnz", **(options | extra)), bulletText=bullet)
 
     def plain(self, value: object, size: float = 9, **extra: Any) -> Any:
         """A paragraph of text."""
         return self.paragraph(self.text(value), size, **extra)
+
+    def bullet(self, value: object, size: float) -> Any:
+        """An item of a list."""
+        style = {"leftIndent": 10, "bulletIndent": 2, "bulletFontName": self.body, "bulletFontSize": size}
+        return self.plain(value, size, bulletText="•", spaceAfter=2, **style)
 
     def mono(self, value: object, size: float = 7.2) -> Any:
         """Hashes and keys: a fixed width, broken anywhere so that nothing runs out of its cell."""
         plain = "" if value is None else str(value)
         if not plain.isascii():
             return self.plain(plain, size, wordWrap="CJK")
-        return self.paragraph(escape(plain), size, fontName=MONO, wordWrap="CJK", leading=size * 1.3)
+        return self.paragraph(escape(plain), size, fontName=MONO, wordWrap="CJK", rightIndent=0, leading=size * 1.3)
 
     def heading(self, value: str, level: int = 1) -> Any:
         """A heading that stays with what follows it."""
@@ -119,7 +125,8 @@ class Style:
             value = "✓" if value else "–"
         if isinstance(value, int):
             return self.plain(f"{value:,}", size, alignment=2)
-        return self.plain(value, size, **({"wordWrap": "CJK"} if self.cjk or _unbroken(str(value)) else {}))
+        words = not _unbroken(str(value)) and (str(value).isascii() or not self.cjk)  # lines end between words
+        return self.plain(value, size, **({"wordWrap": None, "rightIndent": 0} if words else {"wordWrap": "CJK"}))
 
 
 def make_style(lang: str) -> Style:

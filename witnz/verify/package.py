@@ -2,9 +2,11 @@
 
     report.sums        SHA256SUMS lists exactly the files that are there
     report.files       the files are those that report.json signs, and no other is there
-    report.key         the key that signed stands in the journal, under the checkpoint of bundles/report.witnz.json
+    report.log         every bundle is of the journal that report.json names, whatever other logs the policy trusts
+    report.key         the key that signed stands in the journal, under the checkpoint of bundles/report.witnz.json, and no
+                       bundle shows that it was removed
     report.signature   DSSE, ECDSA P-256 with SHA-256, by that key
-    report.record      the journal holds the digest of report.json, for this standard and period
+    report.record      the journal holds the digest of report.json, for this standard and period, behind the key
     report.evidence    evidence.json is of this report and of these files
     report.period      its opening and closing checkpoints are those of bundles/period.witnz.json
     report.coverage    no gap is open (else INCONCLUSIVE)
@@ -176,7 +178,8 @@ def verify_package(
     checks = [
         _check_sums(files, digests),
         _check_files(envelope, digests),
-        *_check_signature(envelope, key, bundles[OWN]),
+        _check_log(envelope, bundles),
+        *_check_signature(envelope, key, bundles),
         _check_record(envelope, key, bundles[OWN], digests[REPORT]),
         _check_evidence(envelope, evidence, digests),
         _check_period(evidence["predicate"], bundles.get(PERIOD)),
@@ -262,12 +265,24 @@ def _is_report_key(record: Record) -> bool:
     return record.type == "key" and bool(record.body["kind"] == "report")
 
 
-def _check_signature(envelope: Envelope, key: Record | None, own: Bundle) -> list[Check]:
+def _check_log(envelope: Envelope, bundles: Mapping[str, Bundle]) -> Check:
+    """A policy may trust several logs; a proof under another of them says nothing about this report's journal."""
+    about, name = envelope.about, "report.log"
+    for file, bundle in bundles.items():
+        if bundle.head.checkpoint.origin != about["cluster"]:
+            return fail(name, f"{file} is of the log {bundle.head.checkpoint.origin}, the report of {about['cluster']}")
+        if any(proven.record.cluster != about["cluster_id"] for proven in bundle.records):
+            return fail(name, f"{file} has records of another cluster than the report's, {about['cluster_id']}")
+    return ok(name, f"all {len(bundles)} bundles are of the log {about['cluster']}")
+
+
+def _check_signature(envelope: Envelope, key: Record | None, bundles: Mapping[str, Bundle]) -> list[Check]:
     """The key is in force, and it signed."""
     if key is None:
         no_key = fail("report.key", f"no journal record shown here names the report key {envelope.key_id}")
         return [no_key, fail("report.signature", "there is no key to check the signature with")]
-    removed = any(_is_report_key(proven.record) and proven.record.body["action"] == "remove" for proven in own.records)
+    shown = [proven.record for bundle in bundles.values() for proven in bundle.records if _is_report_key(proven.record)]
+    removed = any(one.body["key"] == key.body["key"] and one.body["action"] == "remove" for one in shown)
     named = f"report key {envelope.key_id}, record {key.seq} of the journal"
     status = fail("report.key", f"{named}, was removed") if removed else ok("report.key", named)
     payload_type = PAYLOAD_TYPE.encode()
@@ -278,15 +293,17 @@ def _check_signature(envelope: Envelope, key: Record | None, own: Bundle) -> lis
 
 
 def _is_signed(public: bytes, signature: bytes, message: bytes) -> bool:
-    """ECDSA P-256 with SHA-256 by a DER SubjectPublicKeyInfo; False for any other key."""
+    """ECDSA P-256 with SHA-256 by a DER SubjectPublicKeyInfo in its one spelling; False for any other key."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
     try:
         key = load_der_public_key(public)
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            return False
+        if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != public:  # a compressed point, a longer length
             return False
         key.verify(signature, message, ec.ECDSA(SHA256()))
     except (ValueError, InvalidSignature):
@@ -302,8 +319,6 @@ def _check_record(envelope: Envelope, key: Record | None, own: Bundle, digest: s
         return fail(name, "no journal record shown here holds the digest of report.json for its standard and period")
     if key is not None and (record.seq or 0) <= (key.seq or 0):
         return fail(name, f"record {record.seq} of the report stands before its key's")
-    if (record.cluster, own.head.checkpoint.origin) != (about["cluster_id"], about["cluster"]):
-        return fail(name, f"the report says that it is of {about['cluster']}, its journal is {own.head.checkpoint.origin}'s")
     return ok(name, f"record {record.seq} of the journal holds the digest of report.json")
 
 

@@ -415,21 +415,23 @@ class Bundle:  # A bundle whose grammar holds; what it claims is unchecked until
         need(value.get("sha256") == sha256(rest.encode()).hexdigest(), "bundle: sha256")
         fits("bundle", value)
         self.note, self.claimed = Note(value["checkpoint"]), Policy(value["policy"].encode())
-        self.origin, self.size, self.root = self.note.checkpoint()
         for kind, name in (("shown", "records"), ("row", "rows"), ("older", "consistency")):
             for item in value[name]: fits(kind, item)
         self.records = [check_record(item["record"]) for item in value["records"]]
         need(all((one["line"] is None) == (one["blind"] is None) for one in value["rows"]), "rows: line and blind together:")
         need(all(is_row_line(one["line"] or "") for one in value["rows"]), "rows: a row line")
         self.rows = [(row, Entry(row["schema"]), Entry(row["entry"])) for row in value["rows"]]
-        self.older = [(Note(one["checkpoint"]), *Note(one["checkpoint"]).checkpoint(), raw(one["proof"])) for one in value["consistency"]]
+        self.older = [(Note(one["checkpoint"]), raw(one["proof"])) for one in value["consistency"]]
+        self.heads = [note.checkpoint() for note in (self.note, *[older for older, _ in self.older])]
+        self.origin, self.size, self.root = self.heads[0]
         for receipt in value["anchors"]: check_receipt(receipt)
+        self.clusters = {record["cluster"] for record in self.records}
         self.tables = {log_of(one["body"]): one["body"] for one in reversed(self.records) if one["type"] == "table"}
     def check(self, policy):  # Rules 2 to 8 of the format, in their order
         checks, good = [*under("checkpoint.", judge(policy, self.note)), *self.check_records()], {self.note.digest: self.size}
         for index, row in enumerate(self.rows): checks += under(f"rows[{index}].", self.check_row(*row))
         for index, table in enumerate(self.value["tables"]): checks += under(f"tables[{index}].", self.check_table(table))
-        for index, (note, origin, size, root, proof) in enumerate(self.older):
+        for index, ((note, proof), (origin, size, root)) in enumerate(zip(self.older, self.heads[1:])):
             empty = (size, root, proof) == (0, sha256(b"").digest(), [])
             fine = origin == self.origin and (empty or roots_with(size, self.size, root, proof) == (root, self.root))
             found = [*judge(policy, note), (fine, "proof", f"size {size} is {'' if fine else 'not '}a prefix of {self.size}")]
@@ -441,10 +443,9 @@ class Bundle:  # A bundle whose grammar holds; what it claims is unchecked until
         wrong = []
         for index, (record, item) in enumerate(zip(self.records, self.value["records"])):
             root, kind = root_with(record["seq"] - 1, self.size, leaf_hash(canonical(record).encode()), raw(item["proof"])), record["type"]
-            foreign = kind == "genesis" and record["body"]["cluster"] != self.origin
             if root != self.root: wrong.append((False, f"records[{index}]", f"the {kind} record is not in the checkpoint's tree"))
-            if foreign: wrong.append((False, f"records[{index}]", "a genesis of another log"))
-        if len({record["cluster"] for record in self.records}) > 1: wrong.append((False, "records.cluster", "records of several clusters"))
+            if kind == "genesis" and record["body"]["cluster"] != self.origin: wrong.append((False, f"records[{index}]", "of another log"))
+        if len(self.clusters) > 1: wrong.append((False, "records.cluster", "records of several clusters"))
         return wrong or [("ok" if self.records else "skip", "records", f"{len(self.records)} records are in the tree of size {self.size}")]
     def body(self, position, kind, log):  # That of the record at a position, if of this kind and, but for seals, of this log
         record = self.records[position] if position < len(self.records) else {"type": "none"}
@@ -531,26 +532,25 @@ def check_package(files, bundles):  # The signed list of a package's files, by a
     present = {name: digest for name, digest in digests.items() if name not in UNSIGNED}
     odd = sorted(name for name in {*signed, *present} if signed.get(name) != present.get(name))
     yield not odd, "files", f"{len(signed)} files are those signed; others: {odd[:5]}"
-    keys = [one for one in own.records if one["type"] == "key" and one["body"]["kind"] == "report"]
-    key = next((one for one in keys if sha256(unb64(one["body"]["key"])).hexdigest() == signature["keyid"]), None)
-    good = key is not None and all(one["body"]["action"] == "add" for one in keys)
-    yield good, "key", f"report key {signature['keyid']} stands in the journal"
+    odd = sorted(name for name, one in bundles.items() if one.origin != about["cluster"] or one.clusters - {about["cluster_id"]})
+    yield not odd, "log", f"{len(bundles)} bundles are of the report's journal; others: {odd[:5]}"
+    keys = [one for bundle in (own, *bundles.values()) for one in bundle.records if one["type"] == "key"
+            and one["body"]["kind"] == "report" and sha256(unb64(one["body"]["key"])).hexdigest() == signature["keyid"]]
+    key = next((one for one in keys if one in own.records), None)
+    yield key is not None and all(one["body"]["action"] == "add" for one in keys), "key", f"{signature['keyid']} stands in the journal"
     message = f"DSSEv1 {len(envelope['payloadType'])} {envelope['payloadType']} {len(payload)} ".encode() + payload
-    good = key is not None and p256_signed(unb64(key["body"]["key"]), unb64(signature["sig"]), message)
-    yield good, "signature", "report.json is signed by that key (ECDSA P-256)"
+    signed_by_it = key is not None and p256_signed(unb64(key["body"]["key"]), unb64(signature["sig"]), message)
+    yield signed_by_it, "signature", "report.json is signed by that key (ECDSA P-256)"
     said = {**{name: about[name] for name in ("standard", "from", "to")}, "sha256": digests["report.json"]}
     after = [one for one in own.records if one["type"] == "report" and one["body"] == said and (not key or one["seq"] > key["seq"])]
-    ours = [(one["cluster"], own.origin) for one in after[:1]] == [(about["cluster_id"], about["cluster"])]
-    yield ours, "record", "the journal holds the digest of report.json"
+    yield bool(after), "record", "the journal holds the digest of report.json"
     fine = all(part(inner, "report", name) == about[name] for name in ("standard", "from", "to")) and about["files"] == len(signed)
     fine = fine and (about["evidence_sha256"], about["cluster_id"]) == (digests["evidence.json"], part(inner, "cluster", "id"))
     yield fine and listed.items() <= signed.items(), "evidence", "evidence.json is of this report and of these files"
-    main = bundles.get(PERIOD)
-    heads = [(size, base64.b64encode(root).decode()) for _, _, size, root, _ in main.older] if main else []
+    heads = [(size, base64.b64encode(root).decode()) for _, size, root in (bundles[PERIOD].heads if PERIOD in bundles else [])]
     ends = [(part(inner, "period", end, "size"), part(inner, "period", end, "root")) for end in ("opening", "closing")]
-    fine = main and ends[1] == (main.size, base64.b64encode(main.root).decode())
-    fine = fine and (part(inner, "period", "opening") is None and "opening" in inner["period"] or ends[0] in heads)
-    yield bool(fine), "period", f"opening and closing checkpoint are those of {PERIOD}"
+    fine = ends[1] in heads[:1] and (inner["period"].get("opening", "") is None or ends[0] in heads[1:])
+    yield fine, "period", f"opening and closing checkpoint are those of {PERIOD}"
     gaps = part(inner, "coverage", "open_gaps")
     yield "ok" if gaps == [] else "skip", "coverage", f"tables with an open gap: {gaps}"
     yield "n/a", "figures", "the figures of evidence.json against the records: by witnz verify --report"
