@@ -80,7 +80,7 @@ TWO_LOGS = PaperCluster().policy.replace(
 """The policy of somebody who verifies evidence of two logs, cosigned by the same witnesses."""
 
 
-@case(3, "no signature of the log")
+@case(3, "no signature by a log of the policy with the origin")
 def checkpoint_signed_by_another_log_only(paper: PaperBundle) -> bytes:
     note = parse_note(paper.cluster.note())
     other = sign_note(note.text, [OTHER_LOG]).signatures

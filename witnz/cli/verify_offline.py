@@ -168,8 +168,8 @@ def verify_report(call: Invocation, name: str, asked: Asked) -> int:
 def read_package(folder: Path) -> dict[str, bytes]:
     """The files of a package by their names relative to its folder.
 
-    Raises FormatError for more files or bytes than a package has and for anything but files and folders; UsageError for what
-    cannot be read.
+    Raises FormatError for more files or bytes than a package has, for anything but files and folders and for names that are no
+    UTF-8; UsageError for what cannot be read.
     """
     from witnz.verify.package import MAX_FILES, MAX_PACKAGE_BYTES
 
@@ -177,6 +177,8 @@ def read_package(folder: Path) -> dict[str, bytes]:
     total = 0
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
+        if name.encode("utf-8", "replace").decode() != name:  # other bytes come as lone surrogates
+            raise FormatError(f"package: expected names of files in UTF-8, found {name!a}")
         try:
             total += path.stat().st_size
             if len(files) >= MAX_FILES or total > MAX_PACKAGE_BYTES:

@@ -34,7 +34,7 @@ def depth(value):
 def parse_json(data, what, most=MAX_BYTES, end="\n"):  # The value of a canonical document, ``end`` after it, 32 brackets deep at most
     hooks = {"object_pairs_hook": members, **dict.fromkeys(("parse_int", "parse_float", "parse_constant"), number)}
     try:
-        value = json.loads(data if len(data) <= most else b"", **hooks)
+        value = json.loads(data if len(data) <= most else need(False, f"{what}: {len(data)} bytes, at most {most},"), **hooks)
         need((canonical(value) + end).encode() == data and depth(value) <= 32, f"{what}: canonical JSON")
     except (ValueError, RecursionError) as error: raise Refused(f"{what}: {str(error)[:80]}") from None
     need(not re.search(rb"(?<!\\)(\\\\)*\\u0000", data), f"{what}: U+0000")
@@ -408,8 +408,8 @@ def found_nothing(body):
     return (body["verdict"], body["state_found"], body["unresolved"], body["findings"]) == ("VERIFIED", body["state_expected"], 0, [])
 
 class Bundle:  # A bundle whose grammar holds; what it claims is unchecked until :meth:`check`
-    def __init__(self, data):
-        value = self.value = parse_json(data, "bundle")
+    def __init__(self, data, name):
+        value = self.value = parse_json(data, name or "bundle")
         need(isinstance(value, dict) and value.get("format") == "witnz-bundle/1", "bundle: the format")
         rest = canonical({name: item for name, item in value.items() if name != "sha256"})
         need(value.get("sha256") == sha256(rest.encode()).hexdigest(), "bundle: sha256")
@@ -564,7 +564,7 @@ def judged(checks):
 def verify_files(given, policy, required, tell):  # The bytes of a bundle; or the files of a package by name
     need(isinstance(given, bytes) or {"report.json", "evidence.json", OWN} <= given.keys(), "package")
     files = {"": given} if isinstance(given, bytes) else given
-    bundles = {name: Bundle(data) for name, data in sorted(files.items()) if name == "" or name.endswith(".witnz.json")}
+    bundles = {name: Bundle(data, name) for name, data in sorted(files.items()) if name == "" or name.endswith(".witnz.json")}
     checks = [] if "" in files else under("report.", check_package(files, bundles))
     for name, bundle in bundles.items(): checks += under(name and f"{name}: ", bundle.check(policy))
     checks = [({True: "ok", False: "fail"}.get(status, status), name, why) for status, name, why in checks]
@@ -575,7 +575,7 @@ def verify_files(given, policy, required, tell):  # The bytes of a bundle; or th
         checks.append(("skip" if asked <= bad else "ok", f"require.{kind}", "asked for: a receipt that is checked in full here"))
     for check in checks: tell(*check)
 def read(path):
-    if not path.is_dir(): return path.read_bytes()
+    if not path.is_dir(): return path.open("rb").read(MAX_BYTES + 1)
     found = sorted(one for one in path.rglob("*") if one.is_symlink() or not one.is_dir())
     need(all(one.is_file() and not one.is_symlink() for one in found), "package: files and folders")
     need(len(found) <= 10_000 and sum(one.stat().st_size for one in found) <= 1 << 30, "package: 10,000 files, 1 GiB:")
@@ -590,7 +590,7 @@ def main():
     try:
         policy = Policy(asked.policy.read_bytes()) if asked.policy else None
         verify_files(read(asked.path), policy, asked.require_anchor, lambda *check: checks.append(check))
-    except (Refused, OSError) as error: sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
+    except (Refused, OSError, UnicodeError) as error: sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
     verdict, lines = judged(checks), [f"  {WORDS[status]:12}{name}: {why}" for status, name, why in checks]
     if asked.json: lines = [json.dumps({"verdict": verdict, "checks": [dict(zip(("status", "name", "detail"), one)) for one in checks]})]
     print("\n".join([verdict] * (not asked.json) + [line if line.isprintable() else ascii(line) for line in lines]))
