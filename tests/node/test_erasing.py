@@ -162,6 +162,26 @@ def test_an_order_covers_one_row_once_and_not_what_is_put_in_its_place(clean: Cl
     assert audit_problems(clean.protected) == []
 
 
+def test_of_a_row_that_goes_comes_back_and_goes_in_one_transaction_the_order_covers_the_first_delete(clean: Cleaner) -> None:
+    table = clean.protect("at_once", PEOPLE, Rules("append_only"))
+    clean.order(table, ["5"])
+    clean.database.sql(
+        f"BEGIN; DELETE FROM {table} WHERE id = 5; INSERT INTO {table} VALUES (5, 'put in its place', 'x');"
+        f" DELETE FROM {table} WHERE id = 5; COMMIT"
+    )
+    found = clean.protected.wait_for("violation.delete", "5", table=table)
+    assert found.entry_seq == 24  # the schema, 20 rows, the ordered delete, the insert, and this one
+    clean.protected.caught_up()
+    assert [(f.cls, f.entry_seq) for f in clean.protected.findings(table, state=None)] == [("violation.delete", 24)]
+    verified = clean.protected.verify(table)
+    assert verified.verdict is Verdict.TAMPERED and verified.to_json()["erased_rows"] == 1
+    clean.protected.approve(found)
+    clean.await_erased(table, 1)
+    clean.protected.assert_verified(table)
+    assert b"5" not in {entry.key for entry in recorded(clean.protected, table)}
+    assert audit_problems(clean.protected) == []
+
+
 def test_a_key_that_moves_or_a_table_that_is_emptied_is_no_ordered_erasure(clean: Cleaner) -> None:
     table = clean.protect("moved", PEOPLE, Rules("append_only"))
     clean.order(table, ["3"])
