@@ -9,8 +9,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -35,38 +33,35 @@ for _name in [name for name in os.environ if name.startswith("PG")]:
 hypothesis.settings.register_profile("witnz", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("witnz")
 
-# pytest-timeout interrupts a test once; whoever then hangs in its own clean-up would hold up the whole run.
+# pytest-timeout interrupts a test once; whoever then hangs in its own clean-up, or holds the interpreter's lock, would hold up
+# the whole run.  This timer is a thread of C: it shows all stacks and ends the process whatever the interpreter does.
 GRACE_S = 180
-_deadlines: dict[str, float] = {}  # of the test that runs now, by its name
+_report = pytest.StashKey[int]()
 
 
-def _end_when_stuck(report: int) -> None:
-    while True:
-        time.sleep(5)
-        for name in [name for name, deadline in list(_deadlines.items()) if time.monotonic() > deadline]:
-            os.write(report, f"\n{name} did not end, its clean-up neither; it stands here:\n".encode())
-            faulthandler.dump_traceback(report)
-            os._exit(70)
-
-
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     assert sys.__stderr__ is not None
-    threading.Thread(target=_end_when_stuck, args=(os.dup(sys.__stderr__.fileno()),), daemon=True, name="stuck").start()
+    session.config.stash[_report] = os.dup(sys.__stderr__.fileno())  # while tests run, pytest has put a file of its own there
+
+
+def _end_unless_over_within(seconds: float, config: pytest.Config) -> None:
+    faulthandler.dump_traceback_later(seconds, exit=True, file=config.stash[_report])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     marker = item.get_closest_marker("timeout")
     limit_s = float(marker.args[0] if marker else item.config.getini("timeout"))
-    _deadlines[item.nodeid] = time.monotonic() + limit_s + GRACE_S
+    _end_unless_over_within(2 * limit_s + GRACE_S, item.config)  # twice: it may be run again
     try:
         return (yield)
     finally:
-        del _deadlines[item.nodeid]
+        faulthandler.cancel_dump_traceback_later()
 
 
-def pytest_sessionfinish() -> None:
-    _deadlines["the end of the run"] = time.monotonic() + GRACE_S  # threads that somebody forgot keep a process alive
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker waits for the others
+        _end_unless_over_within(GRACE_S, session.config)  # threads that somebody forgot keep a process alive
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
+from tests.support.narrow import NarrowProxy
 from tests.support.pgoutput import conninfo_of
 from tests.support.postgres import Database, create_database, prepare_server
 from witnz.core.lsn import parse_lsn
@@ -21,6 +23,8 @@ from witnz.postgres.pgoutput import Commit, Decoder, Event, LogicalMessage, Rows
 from witnz.postgres.session import Conninfo, connect
 from witnz.postgres.slot import emit_marker, slot_state
 from witnz.postgres.stream import Batch, ReplicationStream
+
+COPY_DONE = b"c\x00\x00\x00\x04"
 
 
 @contextmanager
@@ -189,6 +193,22 @@ def test_nothing_is_acknowledged_beyond_what_was_received(fresh: Database) -> No
         assert wait_for(lambda: confirmed(fresh) == received)
         stream.ack(commit.end_lsn - 8, force=True)
         assert stream.acked_lsn == received
+
+
+def test_a_server_that_falls_silent_at_the_end_holds_nobody_up(fresh: Database) -> None:
+    """The end of the copy comes, and what belongs behind it does not; the proxy's threads need the interpreter meanwhile."""
+    conninfo = prepare(fresh)
+    with NarrowProxy((conninfo.host, conninfo.port)) as proxy:
+        stream = ReplicationStream(replace(conninfo, port=proxy.port), "s", "p", start_lsn=0)
+        fresh.sql("INSERT INTO t VALUES (1, 'a')")
+        assert read_until_commit(stream)
+        proxy.silent_after = COPY_DONE
+        closing = threading.Thread(target=stream.close)
+        closing.start()
+        end_threads(closing)
+        assert not closing.is_alive()
+    with ReplicationStream(conninfo, "s", "p", start_lsn=0, busy_timeout_s=60) as stream:
+        assert read_until_commit(stream), "nothing was acknowledged"
 
 
 def test_rows_of_a_transaction_that_has_not_ended_are_not_received_yet(fresh: Database) -> None:

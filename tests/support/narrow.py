@@ -1,4 +1,7 @@
-"""A TCP proxy that can be made narrow: what the server sends passes in small pieces with a pause between them."""
+"""A TCP proxy that can be made narrow: what the server sends passes in small pieces with a pause between them.
+
+Or it falls silent: behind certain bytes nothing more of that connection's answers passes, and the connection stands.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,14 @@ WHOLE_BYTES = 1 << 20
 
 
 class NarrowProxy:
-    """Forwards ``127.0.0.1:port`` to ``target``; while ``pause_s`` is set, 16 KiB at a time of each connection's answers."""
+    """Forwards ``127.0.0.1:port`` to ``target``; while ``pause_s`` is set, 16 KiB at a time of each connection's answers.
+
+    ``silent_after``: the bytes behind which an answer ends.
+    """
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.pause_s = 0.0
+        self.silent_after = b""
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -46,6 +53,10 @@ class NarrowProxy:
     def _forward(self, source: socket.socket, sink: socket.socket, narrow: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(PIECE_BYTES if narrow and self.pause_s else WHOLE_BYTES):
+                if narrow and self.silent_after and self.silent_after in data:
+                    sink.sendall(data[: data.index(self.silent_after) + len(self.silent_after)])
+                    self._closing.wait()
+                    break
                 sink.sendall(data)
                 if narrow and self.pause_s:
                     self._closing.wait(self.pause_s)

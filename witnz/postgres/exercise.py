@@ -81,7 +81,10 @@ def _await(replication: Connection, wanted: bytes, deadline: float) -> None:
             poller.poll(_POLL_S * 1000)
             pgconn.consume_input()
         else:
-            result = pgconn.get_result()
+            while pgconn.is_busy() and time.monotonic() < deadline:
+                poller.poll(_POLL_S * 1000)
+                pgconn.consume_input()
+            result = None if pgconn.is_busy() else pgconn.get_result()
             why = "no reason given" if result is None else result.get_error_message().strip()
             raise ReplicationImpossible(f"the stream ended: {why}", hint="look at the server's log")
     raise DatabaseUnreachable(

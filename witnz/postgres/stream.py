@@ -262,7 +262,9 @@ class ReplicationStream:
             self._unflushed = self._pgconn.flush() != 0
 
     def _end_error(self) -> WitnzError:
-        result = self._pgconn.get_result()
+        result = None
+        with contextlib.suppress(psycopg.OperationalError):
+            result = self._result(time.monotonic() + _CLOSE_S)
         if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
             return DatabaseUnreachable(f"{self._doing}: the server ended the stream, as it does when it shuts down")
         sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE)
@@ -341,8 +343,20 @@ class ReplicationStream:
             if size == 0:
                 self._wait(deadline - time.monotonic())
                 self._pgconn.consume_input()
-        while size < 0 and self._pgconn.get_result() is not None:
+        while size < 0 and self._result(deadline) is not None:
             pass  # the end of the copy, and of the command
+
+    def _result(self, deadline: float) -> pq.abc.PGresult | None:
+        """The next result, None behind the last one.  Raises OperationalError where it does not come in time.
+
+        PQgetResult itself would wait without an end, and with the interpreter's lock held: the whole process would stand.
+        """
+        while self._pgconn.is_busy():
+            if time.monotonic() > deadline:
+                raise psycopg.OperationalError("the server does not say how the stream ended")
+            self._wait(deadline - time.monotonic())
+            self._pgconn.consume_input()
+        return self._pgconn.get_result()
 
 
 def _quote(name: str) -> str:
