@@ -11,8 +11,9 @@ FAST = [
     Extension(
         "witnz.core._fast",
         ["witnz/core/_fast.pyx"],
-        depends=["witnz/core/_sha256_lanes.h"],
+        depends=["witnz/core/_sha256_lanes.h", "witnz/core/_sha256_kernel.h", "witnz/core/_packed_hashes.h"],
         include_dirs=["witnz/core"],
+        extra_compile_args=["-O2"],  # with -O3 GCC spills more of the lanes to memory
         libraries=["dl"],
         optional=True,
     ),

@@ -74,14 +74,15 @@ def verify(bench: Bench) -> Figure:
     """P2: rows/s of a full verification, against psql's COPY to nowhere; the median of three pairs."""
     setting, node, _ = bench.filled()
     rows = bench.rows
-    ratios, mine, peer = [], [], []
+    ratios, mine, peer, cpu = [], [], [], []
     for _ in range(3):
         started = time.monotonic()
         setting.server.run("psql", setting.dsn(), "-q", "-c", "COPY t TO STDOUT", "-o", "/dev/null")
         peer.append(time.monotonic() - started)
-        started = time.monotonic()
+        started, before = time.monotonic(), _cpu_s()
         verified = node.verify_table("public.t")
         mine.append(time.monotonic() - started)
+        cpu.append(_cpu_s() - before)
         if verified.verdict != "VERIFIED" or verified.result.rows != rows:
             raise AssertionError(f"expected {rows} rows VERIFIED, found {verified.to_json()}")
         ratios.append(peer[-1] / mine[-1])
@@ -89,8 +90,15 @@ def verify(bench: Bench) -> Figure:
     return figure | {
         "peer_rows_per_s": round(rows / statistics.median(peer)),
         "ratio": round(statistics.median(ratios), 3),
+        "cpu_us_per_row": round(statistics.median(cpu) / rows * 1e6, 2),
         "implementation": IMPLEMENTATION,
     }
+
+
+def _cpu_s() -> float:
+    """Seconds of CPU that this process and those that it started and that have ended have taken."""
+    taken = os.times()
+    return taken.user + taken.system + taken.children_user + taken.children_system
 
 
 def size(bench: Bench) -> Figure:

@@ -37,13 +37,14 @@ _REMARKS: Final = """
 `pg_recvlogical` and `psql` throw away what they read: they show the server's own speed. A node takes every row apart, hashes
 it (SHA-256 five times: blind, row, leaf, tree, chain, the last in strict sequence) and writes it to its store, synchronised:
 entry, hash, tree, live key. The compiled functions (decision [0007](decisions/0007-compiled-twins.md)) work on blocks of rows;
-what is left to the interpreter is some microseconds a row. A verification hashes every row twice, in a process of its own, and
-compares with the state in the store, which it reads and sorts as well, once the scan has ended: only then it knows which
-transactions the scan saw. On two cores the server, the node and its hashing process share two.
+what is left to the interpreter is some microseconds a row.
 
-The server's COPY alone costs one to two microseconds a row; a verification about four in the node and two in its hashing
-process. That is why P2 stays below its bound on two cores, whatever the hashing costs: splitting rows, handing them over and
-sorting both sides are still the interpreter's.
+A verification takes blocks of rows from libpq, hashes every row twice, 8 or 16 rows at a time in vector registers, while the
+server sends the next ones, and keeps the hashes as bytes: no row and no hash is an object of Python's (decision
+[0018](decisions/0018-verification-without-objects.md)). That costs about a microsecond a row, less than the server's COPY. What
+is left comes after the scan: the state in the store is read and sorted, and both sides compared, since only then it is known
+which transactions the scan saw. Without a C compiler at install the plain functions do the same, in two processes, at about
+four times the cost.
 """.strip()
 
 

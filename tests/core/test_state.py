@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from witnz.core.hashing import pack_partitions
+from witnz.core.hashing import bucket_hashes, pack_partitions, sort_packed
 from witnz.core.merkle import leaf_hash, root_of, verify_inclusion
 from witnz.core.state import (
     BUCKETS,
     DEPTH,
     EMPTY_BUCKET,
     EMPTY_STATE_ROOT,
+    SPARSE_SHARE,
     StateTree,
     bucket_hash,
-    bucket_hashes_of_sorted,
     bucket_of,
     build_state_tree,
     differing_buckets,
@@ -74,17 +74,15 @@ def test_the_root_is_the_rfc_6962_root_over_the_bucket_hashes() -> None:
 @given(st.integers(0, 255), st.lists(CLOSE_HASHES, max_size=30))
 def test_a_partition_gives_the_bucket_hashes_of_the_definition(first_byte: int, hashes: list[bytes]) -> None:
     partition = sorted(bytes([first_byte]) + row_hash[1:] for row_hash in hashes)
-    found = bucket_hashes_of_sorted(first_byte, partition)
+    found = split_hashes(bucket_hashes(b"".join(partition)))
     assert found == [bucket_hash([row for row in partition if row[1] == second_byte]) for second_byte in range(256)]
 
 
 def test_packed_partitions_one_after_another_give_all_bucket_hashes() -> None:
     buffers = [bytearray() for _ in range(256)]
-    pack_partitions(ROWS, buffers)
-    buckets = []
-    for first_byte, buffer in enumerate(buffers):
-        buckets += bucket_hashes_of_sorted(first_byte, sorted(split_hashes(buffer)))
-    assert buckets == obvious_bucket_hashes(ROWS)
+    pack_partitions(b"".join(ROWS), buffers)
+    buckets = b"".join([bucket_hashes(sort_packed(buffer)) for buffer in buffers])
+    assert split_hashes(buckets) == obvious_bucket_hashes(ROWS)
 
 
 def test_order_does_not_matter_and_every_row_does() -> None:
@@ -154,18 +152,18 @@ def test_a_proof_that_does_not_fit_is_refused() -> None:
 def test_a_root_over_members_out_of_order_proves_nothing() -> None:
     members = [bytes(31) + b"\1", bytes(32)]
     for order, proved in ((sorted(members), True), (members, False)):
-        tree = StateTree([bucket_hash(order)] + [EMPTY_BUCKET] * (BUCKETS - 1))
+        tree = StateTree(bucket_hash(order) + EMPTY_BUCKET * (BUCKETS - 1))
         assert verify_bucket(0, order, tree.proof(0), tree.root()) is proved
 
 
 def test_a_root_built_for_the_purpose_proves_nothing_either() -> None:
     """Whoever makes up the root as well still cannot give a proof another shape or a member another bucket."""
     foreign = bytes([0, 5]) + bytes(30)
-    tree = StateTree([bucket_hash([foreign])] + [EMPTY_BUCKET] * (BUCKETS - 1))
+    tree = StateTree(bucket_hash([foreign]) + EMPTY_BUCKET * (BUCKETS - 1))
     assert not verify_bucket(0, [foreign], tree.proof(0), tree.root())
-    short = StateTree([bucket_hash([bytes(31)])] + [EMPTY_BUCKET] * (BUCKETS - 1))
+    short = StateTree(bucket_hash([bytes(31)]) + EMPTY_BUCKET * (BUCKETS - 1))
     assert not verify_bucket(0, [bytes(31)], short.proof(0), short.root())
-    empty = StateTree([EMPTY_BUCKET] * BUCKETS)
+    empty = StateTree(EMPTY_BUCKET * BUCKETS)
     proof = empty.proof(0)
     assert verify_bucket(BUCKETS - 1, [], proof, EMPTY_STATE_ROOT)
     assert not verify_bucket(-1, [], proof, EMPTY_STATE_ROOT)
@@ -187,8 +185,8 @@ def test_the_prefix_walk_names_exactly_the_buckets_that_differ(changed: list[int
 
 
 def test_all_buckets_may_differ() -> None:
-    full = StateTree([hashlib.sha256(b"%d" % b).digest() for b in range(BUCKETS)])
-    assert differing_buckets(full, StateTree([EMPTY_BUCKET] * BUCKETS)) == list(range(BUCKETS))
+    full = StateTree(b"".join([hashlib.sha256(b"%d" % b).digest() for b in range(BUCKETS)]))
+    assert differing_buckets(full, StateTree(EMPTY_BUCKET * BUCKETS)) == list(range(BUCKETS))
 
 
 def test_the_nodes_of_the_tree_are_roots_of_their_halves() -> None:
@@ -202,7 +200,17 @@ def test_the_nodes_of_the_tree_are_roots_of_their_halves() -> None:
 @pytest.mark.parametrize("count", [0, 1, BUCKETS - 1, BUCKETS + 1])
 def test_a_tree_over_another_number_of_buckets_is_refused(count: int) -> None:
     with pytest.raises(FormatError, match="65536 bucket hashes"):
-        StateTree([EMPTY_BUCKET] * count)
+        StateTree(EMPTY_BUCKET * count)
+
+
+@pytest.mark.parametrize("filled", [BUCKETS // SPARSE_SHARE - 1, BUCKETS // SPARSE_SHARE, BUCKETS - 1])
+def test_a_tree_is_the_same_whether_its_empty_parts_are_looked_at_or_not(filled: int) -> None:
+    buckets = [EMPTY_BUCKET] * BUCKETS
+    for bucket in DRAW.sample(range(BUCKETS), filled):
+        buckets[bucket] = hashlib.sha256(b"%d" % bucket).digest()
+    tree = StateTree(b"".join(buckets))
+    assert tree.root() == root_of([leaf_hash(bucket) for bucket in buckets])
+    assert tree._levels == StateTree._dense(b"".join(buckets)) == StateTree._sparse(b"".join(buckets))
 
 
 @pytest.mark.parametrize("bucket", [-1, BUCKETS])

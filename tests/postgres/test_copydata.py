@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -13,7 +15,12 @@ from psycopg import pq
 from tests.support.postgres import Database
 from witnz.postgres import copydata
 
-COPIED = [copydata.copied_plainly, pytest.param(copydata.copied, id="chosen")]
+COPIED = [
+    copydata.copied_plainly,
+    pytest.param(copydata.copied, id="chosen"),
+    pytest.param(partial(copydata.drained_plainly, wait_ms=1000), id="drained_plainly"),
+    pytest.param(partial(copydata.drained, wait_ms=1000), id="drained, chosen"),
+]
 RECEIVED = [copydata.received_plainly, pytest.param(copydata.received, id="chosen")]
 ROWS = r"SELECT g, repeat(E'a\t\n\\', g % 40), NULL FROM generate_series(1, 5000) g"
 
@@ -100,3 +107,18 @@ def test_the_messages_of_a_stream_come_without_headers_up_to_the_first_that_is_n
     assert others == [b"k and no more\n", header[:-1].encode() + b"\n"]
     assert payloads == [b"%04d\n" % number for number in range(200) if number not in (100, 150)]
     assert taken == sum(len(payload) + 25 for payload in payloads)
+
+
+@pytest.mark.parametrize("drained", [copydata.drained_plainly, pytest.param(copydata.drained, id="chosen")])
+def test_what_comes_within_the_time_one_waits_is_in_one_piece_and_silence_is_told(database: Database, drained: Any) -> None:
+    pgconn = copying(database, ROWS)
+    data, told = drained(pgconn, 1 << 30, 60_000)
+    assert told == -1
+    assert data == whole(copydata.copied_plainly, copying(database, ROWS), 1 << 20)[0]
+    slow = copying(database, "SELECT g FROM generate_series(1, 99999) g WHERE g < 99999 OR pg_sleep(60) IS NOT NULL")
+    started = time.monotonic()
+    data, told = drained(slow, 1 << 30, 50)
+    assert told == 0
+    assert data.startswith(b"1\n2\n")
+    assert time.monotonic() - started < 50
+    slow.get_cancel().cancel()

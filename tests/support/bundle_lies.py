@@ -41,7 +41,7 @@ def _bucket(members: Sequence[bytes]) -> bytes:
     number = bucket_of(row_hash(SECRET, ROWS[1]))
     buckets = [EMPTY_BUCKET] * BUCKETS
     buckets[number] = bucket_hash(members)
-    tree = StateTree(buckets)
+    tree = StateTree(b"".join(buckets))
     root = b64(tree.root())
     lying = PaperBundle(state_found=root, state_expected=root)
     state = RowState(VERIFY_4, tuple(members), tuple(tree.proof(number)))

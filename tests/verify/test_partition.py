@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from witnz.core.hashing import row_hashes
-from witnz.core.state import EMPTY_STATE_ROOT, state_root
-from witnz.errors import Inconclusive
+from witnz.core.hashing import packed_row_hashes
+from witnz.core.rowline import row_hash
+from witnz.core.state import EMPTY_STATE_ROOT, split_hashes, state_root
+from witnz.errors import FormatError, Inconclusive
 from witnz.verify.hash_process import HashProcess
-from witnz.verify.partition import PARTITIONS, Partitions, state_trees
+from witnz.verify.partition import PARTITIONS, PIECE_BYTES, Partitions, state_tree, state_trees
 
 SECRET = bytes(range(32))
 # Few first bytes and few tails, so that buckets collide and hashes repeat.
@@ -30,12 +31,12 @@ BATCHES = st.lists(st.lists(HASHES, max_size=12), max_size=12)
 def filled(spill_dir: Path, batches: list[list[bytes]], max_held: int) -> Partitions:
     made = Partitions(spill_dir, max_held)
     for batch in batches:
-        made.add(batch)
+        made.add_all(batch)
     return made
 
 
 def all_of(partitions: Partitions) -> list[list[bytes]]:
-    return [partitions.sorted(partition) for partition in range(PARTITIONS)]
+    return [split_hashes(partitions.sorted(partition)) for partition in range(PARTITIONS)]
 
 
 @given(BATCHES, st.integers(0, 20))
@@ -63,9 +64,11 @@ def test_two_multisets_have_one_root_exactly_if_they_are_equal(
     left, right = filled(folder, one, 3), filled(folder, other, 3)
     first, second = ([row for batch in batches for row in batch] for batches in (one, other))
     trees = state_trees(left, right)
+    alone = state_tree(left).root()
     left.close()
     right.close()
     assert [tree.root() for tree in trees] == [state_root(first), state_root(second)]
+    assert alone == trees[0].root()
     assert (trees[0].root() == trees[1].root()) == (Counter(first) == Counter(second))
 
 
@@ -79,18 +82,33 @@ def test_the_spill_file_has_no_name_and_is_gone_with_its_multiset(tmp_path: Path
     """Nothing is left behind even by a kill -9."""
     made = filled(tmp_path, [[os.urandom(32) for _ in range(100)] for _ in range(10)], 50)
     assert list(tmp_path.iterdir()) == []
-    assert made._file is not None and made._held == 0
+    assert made._file is not None
     made.close()
 
 
 def test_at_most_so_many_hashes_are_held(tmp_path: Path) -> None:
     made = Partitions(tmp_path, max_held=1000)
     for _ in range(100):
-        made.add([os.urandom(32) for _ in range(250)])
-        assert sum(map(len, made._lists)) <= 1250
+        made.add(os.urandom(32 * 250))
+        assert sum(map(len, made._buffers)) + made._waiting_bytes <= 32 * 2250
     assert made.rows == sum(len(part) for part in all_of(made)) == 25_000
     assert all(row[0] == partition for partition, rows in enumerate(all_of(made)) for row in rows)
     made.close()
+
+
+def test_bytes_that_are_no_hashes_are_refused_before_anything_is_added(tmp_path: Path) -> None:
+    made = Partitions(tmp_path)
+    with pytest.raises(FormatError, match="multiple of 32"):
+        made.add(bytes(33))
+    assert (made.rows, all_of(made)) == (0, [[]] * PARTITIONS)
+
+
+def test_more_can_be_added_after_a_partition_was_read(tmp_path: Path) -> None:
+    made = Partitions(tmp_path)
+    made.add(bytes(PIECE_BYTES))
+    assert len(made.sorted(0)) == PIECE_BYTES
+    made.add(bytes(32))
+    assert len(made.sorted(0)) == PIECE_BYTES + 32
 
 
 # -- hashed on another core -----------------------------------------------------------------------------------------------
@@ -111,11 +129,16 @@ def test_another_process_gives_the_hashes_that_this_one_would(tmp_path: Path, ba
     far, near = HashProcess(SECRET, tmp_path), Partitions(tmp_path)
     try:
         for batch in batches:
-            far.add_lines(batch)
-            near.add([row for row in row_hashes(SECRET, batch) if row is not None])
+            lines = b"".join([line + b"\n" for line in batch])
+            far.add_lines(lines)
+            near.add(packed_row_hashes(SECRET, lines))
         far.finish()
+        found = [split_hashes(far.sorted(partition)) for partition in range(PARTITIONS)]
         assert far.rows == near.rows
-        assert [far.sorted(partition) for partition in range(PARTITIONS)] == all_of(near)
+        assert found == all_of(near)
+        assert sorted(row for part in found for row in part) == sorted(
+            row_hash(SECRET, line) for batch in batches for line in batch
+        )
     finally:
         far.close()
         near.close()
@@ -123,12 +146,12 @@ def test_another_process_gives_the_hashes_that_this_one_would(tmp_path: Path, ba
 
 def test_a_hashing_process_that_dies_is_a_scan_that_could_not_finish(tmp_path: Path) -> None:
     far = HashProcess(SECRET, tmp_path)
-    far.add_lines([b"1"])
+    far.add_lines(b"1\n")
     far._process.kill()
     far._process.wait()
     with pytest.raises(Inconclusive, match="ended early"):
         for _ in range(100):
-            far.add_lines([b"x" * 100_000])
+            far.add_lines(b"x" * 100_000 + b"\n")
         far.finish()
         far.sorted(0)
     far.close()

@@ -88,7 +88,7 @@ def export(
         ):
             if shared is not None:
                 accept(scan, looked.token)
-            rows, root = _write(scan.lines(), output, log.secret)
+            rows, root = _write(scan.blocks(), output, log.secret)
         if changed := scan.changed_during():
             raise Inconclusive(f"the definition of {name} changed during the scan ({', '.join(changed)}); export it again")
     with open_store(config) as db, db.read() as conn:
@@ -184,19 +184,19 @@ def _verifications(conn: sqlite3.Connection, log: LogRow, verify_id: int | None)
     yield from found
 
 
-def _write(batches: Iterator[list[bytes]], output: Path, secret: bytes) -> tuple[int, bytes]:
+def _write(blocks: Iterator[bytes], output: Path, secret: bytes) -> tuple[int, bytes]:
     """Write the lines to a new file; how many, and their state root."""
     from witnz.core import hashing
-    from witnz.verify.partition import Partitions, state_trees
+    from witnz.verify.partition import Partitions, state_tree
 
-    hashes, nothing = Partitions(output.parent), Partitions(output.parent)
+    hashes = Partitions(output.parent)
     try:
         with output.open("xb") as stream:
             output.chmod(0o600)
-            for lines in batches:
-                stream.write(b"".join([line + b"\n" for line in lines]))
-                hashes.add([row for row in hashing.row_hashes(secret, lines) if row is not None])
-        return hashes.rows, state_trees(nothing, hashes)[1].root()
+            for lines in blocks:
+                stream.write(lines)
+                hashes.add(hashing.packed_row_hashes(secret, lines))
+        return hashes.rows, state_tree(hashes).root()
     except FileExistsError:
         raise UsageError(f"{output} exists already", hint="name a new file; nothing is overwritten") from None
     except OSError as error:

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
 """The functions of :mod:`witnz.core._pure` in C: same signatures, same results, tested against it.
 
-Independent short messages are hashed eight at a time (``_sha256_lanes.h``) with the interpreter's lock released, so that a scan
+Independent short messages are hashed eight or sixteen at a time (``_sha256_lanes.h``) with the interpreter's lock released, so that a scan
 and the capture can use two cores.  Long messages, and the chain, go through the SHA-256 of the OpenSSL that Python's own hashlib
 is linked with, by its block interface (``SHA256_Init``, ``SHA256_Update``, ``SHA256_Final``; openssl.org/docs, SHA256_Init(3)).
 Where that can not be found, importing this module raises ImportError and the plain one is used.
@@ -11,7 +11,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyBy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy, memset
 
 import _hashlib
 
@@ -23,7 +23,8 @@ cdef extern from "dlfcn.h" nogil:
 
 cdef extern from "_sha256_lanes.h" nogil:
     enum:
-        LANES
+        MOST_LANES
+        LANE_BLOCKS
         LANE_MAX_BYTES
     ctypedef struct message_t:
         const uint8_t *prefix
@@ -31,8 +32,15 @@ cdef extern from "_sha256_lanes.h" nogil:
         size_t prefix_size
         size_t body_size
         uint8_t *out
-    ctypedef void (*lanes_function)(const message_t *, int) noexcept nogil
-    lanes_function choose_lanes()
+    ctypedef void (*lanes_function)(const message_t *, int, int) noexcept nogil
+    ctypedef struct hasher_t:
+        int lanes
+        lanes_function hash
+        const char *name
+    hasher_t choose_hasher(int)
+
+cdef extern from "_packed_hashes.h" nogil:
+    int sort_hashes(uint8_t *hashes, size_t count)
 
 cdef struct Context:  # SHA256_CTX of openssl/sha.h is 112 bytes
     unsigned char state[256]
@@ -44,6 +52,8 @@ ctypedef int (*final_t)(unsigned char *, Context *) noexcept nogil
 cdef init_t sha_init
 cdef update_t sha_update
 cdef final_t sha_final
+cdef enum:
+    PIECE = 256  # messages that are handed on at a time
 cdef const char *HEX = b"0123456789abcdef"
 
 
@@ -75,25 +85,46 @@ cdef inline void _hash(const void *first, size_t first_size, const void *second,
     sha_final(out, &context)
 
 
-cdef lanes_function hash_lanes = choose_lanes()
+cdef hasher_t hasher = choose_hasher(MOST_LANES)
 
 
-cdef void _hash_all(message_t *messages, Py_ssize_t count) noexcept nogil:
-    """Hash them all, short ones in lanes."""
-    cdef message_t together[LANES]
-    cdef int used = 0
+def use_lanes(int most):
+    """Hash at most so many messages at a time; the name of what is used then.  For tests: nothing else depends on it."""
+    global hasher
+    hasher = choose_hasher(most)
+    return hasher.name.decode()
+
+
+cdef void _hash_long(const message_t *message, int twice) noexcept nogil:
+    cdef unsigned char blind[32]
+    _hash(message.prefix, message.prefix_size, message.body, message.body_size, message.out)
+    if twice:
+        memcpy(blind, message.out, 32)
+        _hash(blind, 32, message.body, message.body_size, message.out)
+
+
+cdef void _hash_all(const message_t *messages, Py_ssize_t count, int twice = 0) noexcept nogil:
+    """Hash them all, short ones in lanes, each beside others of as many blocks; ``twice``: see ``lanes_function``."""
+    cdef message_t together[LANE_BLOCKS + 1][MOST_LANES]
+    cdef int used[LANE_BLOCKS + 1]
+    cdef size_t size
     cdef Py_ssize_t i
+    cdef int blocks
+    memset(used, 0, sizeof(used))
     for i in range(count):
-        if messages[i].prefix_size + messages[i].body_size > LANE_MAX_BYTES:
-            _hash(messages[i].prefix, messages[i].prefix_size, messages[i].body, messages[i].body_size, messages[i].out)
+        size = messages[i].prefix_size + messages[i].body_size
+        if size > LANE_MAX_BYTES:
+            _hash_long(&messages[i], twice)
             continue
-        together[used] = messages[i]
-        used += 1
-        if used == LANES:
-            hash_lanes(together, used)
-            used = 0
-    if used:
-        hash_lanes(together, used)
+        blocks = <int>((size + 72) // 64)
+        together[blocks][used[blocks]] = messages[i]
+        used[blocks] += 1
+        if used[blocks] == hasher.lanes:
+            hasher.hash(together[blocks], hasher.lanes, twice)
+            used[blocks] = 0
+    for blocks in range(1, LANE_BLOCKS + 1):
+        if used[blocks]:
+            hasher.hash(together[blocks], used[blocks], twice)
 
 
 cdef message_t *_messages(Py_ssize_t count) except NULL:
@@ -143,11 +174,7 @@ def row_hashes(bytes secret not None, lines not None):
             messages[count].out = <uint8_t *>PyBytes_AS_STRING(row)
             count += 1
         with nogil:
-            _hash_all(messages, count)  # the blinds, each where its row's hash will be
-            for i in range(count):
-                messages[i].prefix = messages[i].out
-                messages[i].prefix_size = 32
-            _hash_all(messages, count)
+            _hash_all(messages, count, 1)
     finally:
         free(messages)
     return found
@@ -260,23 +287,144 @@ def subtree_root(hashes not None):
                     messages[i].prefix_size = 1
                     messages[i].body = nodes + 64 * i
                     messages[i].body_size = 64
-                    messages[i].out = nodes + 32 * i  # written when all eight of its lanes were laid out, none before
+                    messages[i].out = nodes + 32 * i  # written when all of its lanes were laid out, none before
                 _hash_all(messages, count)
     finally:
         free(messages)
     return PyBytes_FromStringAndSize(<char *>nodes, 32)
 
 
-def pack_partitions(hashes not None, list buffers not None):
+def packed_row_hashes(bytes secret not None, bytes lines not None):
+    """See :func:`witnz.core._pure.packed_row_hashes`."""
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(lines)
+    cdef const uint8_t *end = at + PyBytes_GET_SIZE(lines)
+    cdef const uint8_t *newline
+    cdef message_t together[PIECE]
+    cdef Py_ssize_t count = lines.count(b"\n"), used
+    cdef const uint8_t *prefix = <const uint8_t *>PyBytes_AS_STRING(secret)
+    cdef Py_ssize_t prefix_size = PyBytes_GET_SIZE(secret)
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, 32 * count)
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(found)
+    if at < end and (end - 1)[0] != 10:
+        raise ValueError("expected row lines with a newline behind each")
+    if prefix_size != 32:
+        raise ValueError(f"expected a secret of 32 bytes, found {prefix_size}")
+    with nogil:
+        while at < end:
+            used = 0
+            while used < PIECE and at < end:
+                newline = <const uint8_t *>memchr(at, 10, end - at)
+                together[used] = message_t(prefix, at, prefix_size, newline - at, out)
+                at, out, used = newline + 1, out + 32, used + 1
+            _hash_all(together, used, 1)
+    return found
+
+
+def hash_slices(bytes prefix not None, bytes packed not None, Py_ssize_t width):
+    """See :func:`witnz.core._pure.hash_slices`."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(packed), count, used
+    if width < 1 or size % width:
+        raise ValueError(f"expected slices of {width} bytes, found {size} bytes")
+    count = size // width
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, 32 * count)
+    cdef const uint8_t *start = <const uint8_t *>PyBytes_AS_STRING(prefix)
+    cdef Py_ssize_t start_size = PyBytes_GET_SIZE(prefix)
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(packed)
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(found)
+    cdef message_t together[PIECE]
+    with nogil:
+        while count:
+            used = 0
+            while used < PIECE and count:
+                together[used] = message_t(start, at, start_size, width, out)
+                at, out, used, count = at + width, out + 32, used + 1, count - 1
+            _hash_all(together, used)
+    return found
+
+
+def pack_partitions(bytes packed not None, list buffers not None):
     """See :func:`witnz.core._pure.pack_partitions`."""
-    cdef const unsigned char *row
-    cdef Py_ssize_t size
+    cdef Py_ssize_t count = _count(packed), i
+    cdef const uint8_t *rows = <const uint8_t *>PyBytes_AS_STRING(packed)
+    cdef Py_ssize_t sizes[256]
+    cdef uint8_t *ends[256]
     cdef bytearray buffer
+    cdef int first_byte
     if len(buffers) != 256:
         raise ValueError(f"expected 256 buffers, found {len(buffers)}")
-    for hashed in hashes:
-        row = _digest(hashed)
-        buffer = <bytearray?>buffers[row[0]]
-        size = PyByteArray_GET_SIZE(buffer)
-        PyByteArray_Resize(buffer, size + 32)
-        memcpy(PyByteArray_AS_STRING(buffer) + size, row, 32)
+    memset(sizes, 0, sizeof(sizes))
+    for i in range(count):
+        sizes[rows[32 * i]] += 32
+    for first_byte in range(256):
+        if sizes[first_byte]:
+            buffer = <bytearray?>buffers[first_byte]
+            PyByteArray_Resize(buffer, PyByteArray_GET_SIZE(buffer) + sizes[first_byte])
+            ends[first_byte] = <uint8_t *>PyByteArray_AS_STRING(buffer) + PyByteArray_GET_SIZE(buffer) - sizes[first_byte]
+    for i in range(count):
+        memcpy(ends[rows[32 * i]], rows + 32 * i, 32)
+        ends[rows[32 * i]] += 32
+
+
+def sort_packed(packed not None):
+    """See :func:`witnz.core._pure.sort_packed`."""
+    cdef const uint8_t[::1] given = packed
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, given.shape[0])
+    cdef Py_ssize_t count = _count(found)
+    cdef uint8_t *rows = <uint8_t *>PyBytes_AS_STRING(found)
+    cdef int failed = 0
+    if count:
+        memcpy(rows, &given[0], 32 * count)
+        with nogil:
+            failed = sort_hashes(rows, count)
+    if failed:
+        raise MemoryError
+    return found
+
+
+def bucket_hashes(bytes packed not None):
+    """See :func:`witnz.core._pure.bucket_hashes`."""
+    cdef Py_ssize_t count = _count(packed), i = 0, last = 0
+    cdef const uint8_t *rows = <const uint8_t *>PyBytes_AS_STRING(packed)
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, 32 * 256)
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(found)
+    cdef uint8_t prefixes[256][9]
+    cdef message_t messages[256]
+    cdef int bucket, byte
+    with nogil:
+        for bucket in range(256):
+            last = i
+            while i < count and rows[32 * i + 1] == bucket:
+                i += 1
+            prefixes[bucket][0] = 2
+            for byte in range(8):
+                prefixes[bucket][8 - byte] = <uint8_t>(<unsigned long long>(i - last) >> (8 * byte) & 255)
+            messages[bucket] = message_t(&prefixes[bucket][0], rows + 32 * last, 9, 32 * (i - last), out + 32 * bucket)
+        if i == count:
+            _hash_all(messages, 256)
+    if i < count:
+        raise ValueError("expected hashes in ascending order of their second bytes")
+    return found
+
+
+def pick_slices(bytes packed not None, flags not None):
+    """See :func:`witnz.core._pure.pick_slices`."""
+    cdef const uint8_t[::1] chosen = flags
+    cdef Py_ssize_t count = _count(packed), i, picked = 0
+    if chosen.shape[0] != count:
+        raise ValueError(f"expected {count} flags, found {chosen.shape[0]}")
+    for i in range(count):
+        picked += chosen[i] != 0
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, 32 * picked)
+    cdef char *out = PyBytes_AS_STRING(found)
+    for i in range(count):
+        if chosen[i]:
+            memcpy(out, PyBytes_AS_STRING(packed) + 32 * i, 32)
+            out += 32
+    return found
+
+
+cdef Py_ssize_t _count(bytes packed) except -1:
+    """How many hashes these are."""
+    if PyBytes_GET_SIZE(packed) % 32:
+        raise ValueError(f"packed hashes: expected a multiple of 32 bytes, found {PyBytes_GET_SIZE(packed)}")
+    return PyBytes_GET_SIZE(packed) // 32

@@ -14,6 +14,8 @@ from __future__ import annotations
 from binascii import hexlify
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import compress
+from struct import iter_unpack
 
 
 def row_hashes(secret: bytes, lines: Sequence[bytes | None]) -> list[bytes | None]:
@@ -61,7 +63,78 @@ def subtree_root(hashes: Sequence[bytes]) -> bytes:
     return level[0]
 
 
-def pack_partitions(hashes: Sequence[bytes], buffers: list[bytearray]) -> None:
+# -- hashes that stand one after another, 32 bytes each ---------------------------------------------------------------------
+
+
+def packed_row_hashes(secret: bytes, lines: bytes) -> bytes:
+    """The row hash of each row line; the lines have a newline behind each, and none inside.
+
+    Raises ValueError where the last newline is missing, and for a secret that is not 32 bytes.
+    """
+    given = lines.split(b"\n")
+    if given.pop():
+        raise ValueError("expected row lines with a newline behind each")
+    if len(secret) != 32:
+        raise ValueError(f"expected a secret of 32 bytes, found {len(secret)}")
+    return b"".join([sha256(sha256(secret + line).digest() + line).digest() for line in given])
+
+
+def hash_slices(prefix: bytes, packed: bytes, width: int) -> bytes:
+    """SHA256(prefix || slice) of each ``width`` bytes; ValueError where they do not come out even."""
+    if width < 1 or len(packed) % width:
+        raise ValueError(f"expected slices of {width} bytes, found {len(packed)} bytes")
+    return b"".join([sha256(prefix + piece).digest() for (piece,) in iter_unpack(f"{width}s", packed)])
+
+
+def pack_partitions(packed: bytes, buffers: list[bytearray]) -> None:
     """Append each hash to the one of 256 ``buffers`` that its first byte names."""
-    for row in hashes:
+    if len(buffers) != 256:
+        raise ValueError(f"expected 256 buffers, found {len(buffers)}")
+    for row in _split(packed):
         buffers[row[0]] += row
+
+
+def sort_packed(packed: bytes | bytearray) -> bytes:
+    """The same hashes in ascending order."""
+    return b"".join(sorted(_split(packed)))
+
+
+def bucket_hashes(packed: bytes) -> bytes:
+    """The 256 bucket hashes (formats.md 3, state root) of one partition: of ascending hashes that begin with one byte.
+
+    The concatenation over the partitions 0 to 255 is what :class:`witnz.core.state.StateTree` takes.  Raises ValueError where
+    second bytes do not ascend.
+    """
+    _check_even(packed)
+    buckets = [_EMPTY_BUCKET] * 256
+    seconds = packed[1::32]
+    start = 0
+    while start < len(seconds):
+        second = seconds[start]
+        end = start + seconds.count(second, start)
+        if seconds[end - 1] != second or (start and seconds[start - 1] > second):
+            raise ValueError("expected hashes in ascending order of their second bytes")
+        buckets[second] = sha256(b"\2" + (end - start).to_bytes(8, "big") + packed[32 * start : 32 * end]).digest()
+        start = end
+    return b"".join(buckets)
+
+
+def pick_slices(packed: bytes, flags: bytes | bytearray) -> bytes:
+    """The hashes whose flag, one byte each, is not 0; ValueError for another number of flags."""
+    rows = _split(packed)
+    if len(flags) != len(rows):
+        raise ValueError(f"expected {len(rows)} flags, found {len(flags)}")
+    return b"".join(compress(rows, flags))
+
+
+def _split(packed: bytes | bytearray) -> list[bytes]:
+    _check_even(packed)
+    return [row for (row,) in iter_unpack("32s", packed)]
+
+
+def _check_even(packed: bytes | bytearray) -> None:
+    if len(packed) % 32:
+        raise ValueError(f"packed hashes: expected a multiple of 32 bytes, found {len(packed)}")
+
+
+_EMPTY_BUCKET = sha256(b"\2" + bytes(8)).digest()

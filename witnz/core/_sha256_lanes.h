@@ -1,8 +1,9 @@
-/* SHA-256 (FIPS 180-4, section 6.2) of many short messages, eight at a time: one lane of a vector register each.
+/* SHA-256 (FIPS 180-4, section 6.2) of many short messages at a time: one lane of a vector register each.
  *
  * A row, an entry and a tree node are one to a few blocks, independent of each other, and there are millions of them.  Written
- * with the vector types of GCC and Clang, so the compiler makes AVX2, SSE2 or NEON of it; on x86-64 both of the first two are
- * compiled and the processor is asked.  Chains, which depend on each other, and long messages are left to OpenSSL.
+ * with the vector types of GCC and Clang (_sha256_kernel.h), for eight lanes, of which the compiler makes AVX2, SSE2 or NEON,
+ * and for sixteen, AVX-512; on x86-64 the processor is asked which it has.  Chains, which depend on each other, and long
+ * messages are left to OpenSSL.
  */
 #ifndef WITNZ_SHA256_LANES_H
 #define WITNZ_SHA256_LANES_H
@@ -11,11 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 8
+#define MOST_LANES 16
 #define LANE_BLOCKS 16 /* the longest message in a lane, in blocks of 64 bytes */
 #define LANE_MAX_BYTES (LANE_BLOCKS * 64 - 9) /* less the padding: 0x80 and the length */
-
-typedef uint32_t lanes_t __attribute__((vector_size(4 * LANES)));
 
 /* SHA256(prefix || body) goes to out, 32 bytes. */
 typedef struct {
@@ -33,79 +32,83 @@ static const uint32_t ROUND[64] = {
     0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f,
     0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-static inline uint32_t big_endian(const uint8_t *at) {
-    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
-
 #define ROTR(x, n) (((x) >> (n)) | ((x) << (32 - (n))))
+#define UNROLLED _Pragma("GCC unroll 64")
 #define ALWAYS static inline __attribute__((always_inline))
 
-/* One block of every lane. */
-ALWAYS void compress(lanes_t *state, uint8_t (*blocks)[LANE_BLOCKS * 64], size_t at) {
-    lanes_t w[16], a = state[0], b = state[1], c = state[2], d = state[3];
-    lanes_t e = state[4], f = state[5], g = state[6], h = state[7];
-    for (int t = 0; t < 16; t++)
-        for (int lane = 0; lane < LANES; lane++) w[t][lane] = big_endian(blocks[lane] + at + 4 * t);
-    for (int t = 0; t < 64; t++) {
-        if (t >= 16) {
-            lanes_t early = w[(t + 1) & 15], late = w[(t + 14) & 15];
-            w[t & 15] += (ROTR(early, 7) ^ ROTR(early, 18) ^ (early >> 3)) + w[(t + 9) & 15] +
-                         (ROTR(late, 17) ^ ROTR(late, 19) ^ (late >> 10));
-        }
-        lanes_t one = h + (ROTR(e, 6) ^ ROTR(e, 11) ^ ROTR(e, 25)) + ((e & f) ^ (~e & g)) + ROUND[t] + w[t & 15];
-        lanes_t two = (ROTR(a, 2) ^ ROTR(a, 13) ^ ROTR(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
-        h = g, g = f, f = e, e = d + one, d = c, c = b, b = a, a = one + two;
-    }
-    state[0] += a, state[1] += b, state[2] += c, state[3] += d;
-    state[4] += e, state[5] += f, state[6] += g, state[7] += h;
+/* The words of `a` (0 to LANES - 1) and `b` (from LANES on) that `which` names. */
+#if defined(__clang__)
+#define PICKED(a, b, which) \
+    ({ \
+        __typeof__(a) picked_; \
+        UNROLLED for (int i_ = 0; i_ < LANES; i_++) picked_[i_] = (which)[i_] < LANES ? (a)[(which)[i_]] : (b)[(which)[i_] - LANES]; \
+        picked_; \
+    })
+#else
+#define PICKED(a, b, which) __builtin_shuffle(a, b, which)
+#endif
+
+ALWAYS void put_big_endian(uint8_t *at, uint32_t word) {
+    for (int byte = 0; byte < 4; byte++) at[byte] = (uint8_t)(word >> (24 - 8 * byte));
 }
 
 /* The message with its padding; how many blocks that is. */
-static size_t lay_out(uint8_t *blocks, const message_t *message) {
+static inline size_t lay_out(uint8_t *blocks, const message_t *message) {
     size_t size = message->prefix_size + message->body_size, count = (size + 9 + 63) / 64;
     memcpy(blocks, message->prefix, message->prefix_size);
     memcpy(blocks + message->prefix_size, message->body, message->body_size);
     memset(blocks + size, 0, count * 64 - size);
     blocks[size] = 0x80;
-    for (int i = 0; i < 8; i++) blocks[count * 64 - 1 - i] = (uint8_t)((uint64_t)size * 8 >> 8 * i);
+    put_big_endian(blocks + count * 64 - 8, (uint32_t)((uint64_t)size >> 29));
+    put_big_endian(blocks + count * 64 - 4, (uint32_t)(size << 3));
     return count;
 }
 
-/* Up to LANES messages, each of at most LANE_MAX_BYTES. */
-ALWAYS void hash_lanes(const message_t *messages, int used) {
-    uint8_t blocks[LANES][LANE_BLOCKS * 64];
-    size_t counts[LANES], most = 0;
-    lanes_t state[8];
-    for (int lane = 0; lane < LANES; lane++) {
-        counts[lane] = lay_out(blocks[lane], &messages[lane < used ? lane : 0]);
-        if (counts[lane] > most) most = counts[lane];
-    }
-    for (int i = 0; i < 8; i++)
-        for (int lane = 0; lane < LANES; lane++) state[i][lane] = FIRST[i];
-    for (size_t block = 0; block < most; block++) {
-        compress(state, blocks, block * 64); /* of a lane that is through this reads what is left there, and nobody asks */
-        for (int lane = 0; lane < used; lane++)
-            if (block + 1 == counts[lane])
-                for (int i = 0; i < 8; i++)
-                    for (int byte = 0; byte < 4; byte++)
-                        messages[lane].out[4 * i + byte] = (uint8_t)(state[i][lane] >> (24 - 8 * byte));
-    }
+#define LANES 8
+#define NAMED(name) name##_8
+#include "_sha256_kernel.h"
+#undef LANES
+#undef NAMED
+
+/* A function takes up to `lanes` messages, each of at most LANE_MAX_BYTES.  With `twice`, what it writes is
+ * SHA256(SHA256(prefix || body) || body): the prefixes have 32 bytes then. */
+typedef void (*lanes_function)(const message_t *, int used, int twice);
+
+typedef struct {
+    int lanes;
+    lanes_function hash;
+    const char *name;
+} hasher_t;
+
+static void hash_plain(const message_t *messages, int used, int twice) { hash_lanes_8(messages, used, twice); }
+
+#if defined(__x86_64__)
+#define LANES 16
+#define NAMED(name) name##_16
+#include "_sha256_kernel.h"
+#undef LANES
+#undef NAMED
+
+__attribute__((target("avx2"))) static void hash_avx2(const message_t *messages, int used, int twice) {
+    hash_lanes_8(messages, used, twice);
 }
 
-static void hash_lanes_plain(const message_t *messages, int used) { hash_lanes(messages, used); }
-
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void hash_lanes_avx2(const message_t *messages, int used) { hash_lanes(messages, used); }
+__attribute__((target("avx512f,avx512bw"))) static void hash_avx512(const message_t *messages, int used, int twice) {
+    hash_lanes_16(messages, used, twice);
+}
 #endif
 
-typedef void (*lanes_function)(const message_t *, int);
-
-static lanes_function choose_lanes(void) {
+/* The widest that this processor has, of at most so many lanes. */
+static hasher_t choose_hasher(int most_lanes) {
+    hasher_t plain = {8, hash_plain, "plain"};
 #if defined(__x86_64__)
+    hasher_t wide = {8, hash_avx2, "avx2"}, widest = {16, hash_avx512, "avx512"};
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) return hash_lanes_avx2;
+    if (most_lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) return widest;
+    if (most_lanes >= 8 && __builtin_cpu_supports("avx2")) return wide;
 #endif
-    return hash_lanes_plain;
+    (void)most_lanes;
+    return plain;
 }
 
 #endif

@@ -7,20 +7,49 @@ installed with a C compiler; both give the same bytes (``tests/core/test_pure.py
 from __future__ import annotations
 
 try:
-    from witnz.core._fast import chain_hashes, entry_lines, leaf_hashes, pack_partitions, row_hashes, subtree_root
+    from witnz.core._fast import (
+        bucket_hashes,
+        chain_hashes,
+        entry_lines,
+        hash_slices,
+        leaf_hashes,
+        pack_partitions,
+        packed_row_hashes,
+        pick_slices,
+        row_hashes,
+        sort_packed,
+        subtree_root,
+    )
 
     IMPLEMENTATION = "compiled"
 except ImportError:
-    from witnz.core._pure import chain_hashes, entry_lines, leaf_hashes, pack_partitions, row_hashes, subtree_root
+    from witnz.core._pure import (
+        bucket_hashes,
+        chain_hashes,
+        entry_lines,
+        hash_slices,
+        leaf_hashes,
+        pack_partitions,
+        packed_row_hashes,
+        pick_slices,
+        row_hashes,
+        sort_packed,
+        subtree_root,
+    )
 
     IMPLEMENTATION = "pure"
 
 __all__ = [
     "IMPLEMENTATION",
+    "bucket_hashes",
     "chain_hashes",
     "entry_lines",
+    "hash_slices",
     "leaf_hashes",
     "pack_partitions",
+    "packed_row_hashes",
+    "pick_slices",
     "row_hashes",
+    "sort_packed",
     "subtree_root",
 ]

@@ -10,18 +10,18 @@ they differ by comparing subtrees from the root down.  All hashes are 32 raw byt
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from itertools import pairwise
 from struct import iter_unpack
 from typing import Final
 
+from witnz.core import hashing
 from witnz.errors import FormatError
 
+HASH: Final = 32
 BUCKETS: Final = 65_536
 DEPTH: Final = 16
-SPARSE_SHARE: Final = 32  # a tree of which fewer than one bucket in so many has rows is built from those
+SPARSE_SHARE: Final = 8  # a tree of which fewer than one bucket in so many has rows is built from those
 EMPTY_BUCKET: Final = sha256(b"\2" + bytes(8)).digest()
 
 
@@ -54,23 +54,6 @@ def split_hashes(packed: bytes | bytearray) -> list[bytes]:
     return [row_hash for (row_hash,) in iter_unpack("32s", packed)]
 
 
-def bucket_hashes_of_sorted(first_byte: int, hashes: Sequence[bytes]) -> list[bytes]:
-    """The 256 bucket hashes of one partition: of ascending row hashes that all begin with ``first_byte``.
-
-    The concatenation over the first bytes 0 to 255 is what :class:`StateTree` takes.
-    """
-    packed = b"".join(hashes)
-    buckets = [EMPTY_BUCKET] * 256
-    start = 0
-    while start < len(hashes):
-        second_byte = hashes[start][1]
-        # The bytes after the prefix are left out, so the prefix sorts before every hash that begins with it.
-        end = len(hashes) if second_byte == 255 else bisect_left(hashes, bytes((first_byte, second_byte + 1)), start)
-        buckets[second_byte] = sha256(b"\2" + (end - start).to_bytes(8, "big") + packed[32 * start : 32 * end]).digest()
-        start = end
-    return buckets
-
-
 def state_root(hashes: Iterable[bytes]) -> bytes:
     """The state root of any number of row hashes in any order, all in memory."""
     return build_state_tree(hashes).root()
@@ -78,56 +61,49 @@ def state_root(hashes: Iterable[bytes]) -> bytes:
 
 def build_state_tree(hashes: Iterable[bytes]) -> StateTree:
     """The tree of any number of row hashes in any order, all in memory."""
-    partitions: list[list[bytes]] = [[] for _ in range(256)]
-    for row_hash in hashes:
-        partitions[row_hash[0]].append(row_hash)
-    buckets: list[bytes] = []
-    for first_byte, partition in enumerate(partitions):
-        partition.sort()
-        buckets += bucket_hashes_of_sorted(first_byte, partition)
-    return StateTree(buckets)
+    partitions = [bytearray() for _ in range(256)]
+    hashing.pack_partitions(b"".join(hashes), partitions)
+    return StateTree(b"".join([hashing.bucket_hashes(hashing.sort_packed(partition)) for partition in partitions]))
 
 
 class StateTree:
     """The whole tree over 65,536 bucket hashes, 4 MiB; immutable once built.
 
-    Raises :class:`FormatError` for another number of bucket hashes.
+    ``bucket_hashes``: 32 bytes each, one after another.  Raises :class:`FormatError` for another number of them.
     """
 
     __slots__ = ("_levels",)
 
-    def __init__(self, bucket_hashes: Sequence[bytes]) -> None:
-        if len(bucket_hashes) != BUCKETS:
-            raise FormatError(f"state tree: expected {BUCKETS} bucket hashes, found {len(bucket_hashes)}")
-        filled = [index for index, bucket in enumerate(bucket_hashes) if bucket != EMPTY_BUCKET]
-        build = self._sparse if len(filled) * SPARSE_SHARE < BUCKETS else self._dense
-        self._levels = build(bucket_hashes, filled)
+    def __init__(self, bucket_hashes: bytes) -> None:
+        if len(bucket_hashes) != HASH * BUCKETS:
+            raise FormatError(f"state tree: expected {BUCKETS} bucket hashes, found {len(bucket_hashes) / HASH:g}")
+        empty = bucket_hashes.count(EMPTY_BUCKET)
+        self._levels = (self._sparse if (BUCKETS - empty) * SPARSE_SHARE < BUCKETS else self._dense)(bucket_hashes)
 
     @staticmethod
-    def _dense(bucket_hashes: Sequence[bytes], filled: Sequence[int]) -> list[bytes]:
-        """Every node is looked at."""
-        empty = _EMPTY[0]
-        level = b"".join([empty if b == EMPTY_BUCKET else sha256(b"\0" + b).digest() for b in bucket_hashes])
-        levels = [level]
-        for below, above in pairwise(_EMPTY):
-            pair_of_empty = below * 2
-            pairs = iter_unpack("64s", level)
-            level = b"".join([above if pair == pair_of_empty else sha256(b"\1" + pair).digest() for (pair,) in pairs])
-            levels.append(level)
+    def _dense(bucket_hashes: bytes) -> list[bytes]:
+        """Every node is hashed."""
+        levels = [hashing.hash_slices(b"\0", bucket_hashes, HASH)]
+        for _ in range(DEPTH):
+            levels.append(hashing.hash_slices(b"\1", levels[-1], 2 * HASH))
         return levels
 
     @staticmethod
-    def _sparse(bucket_hashes: Sequence[bytes], filled: Sequence[int]) -> list[bytes]:
+    def _sparse(bucket_hashes: bytes) -> list[bytes]:
         """Only the nodes above the buckets that are not empty, by far the most tables' case, are hashed."""
-        level = bytearray(_EMPTY[0] * BUCKETS)
-        for index in filled:
-            level[32 * index : 32 * index + 32] = sha256(b"\0" + bucket_hashes[index]).digest()
-        levels = [bytes(level)]
-        for depth in range(1, DEPTH + 1):
-            filled = sorted({index >> 1 for index in filled})
-            below, level = levels[-1], bytearray(_EMPTY[depth] * (BUCKETS >> depth))
-            for index in filled:
-                level[32 * index : 32 * index + 32] = sha256(b"\1" + below[64 * index : 64 * index + 64]).digest()
+        filled = [index for index, bucket in enumerate(split_hashes(bucket_hashes)) if bucket != EMPTY_BUCKET]
+        levels: list[bytes] = []
+        below, width, prefix = bucket_hashes, HASH, b"\0"
+        for depth in range(DEPTH + 1):
+            if depth:
+                filled = sorted({index >> 1 for index in filled})
+                below, width, prefix = levels[-1], 2 * HASH, b"\1"
+            hashed = hashing.hash_slices(
+                prefix, b"".join([below[width * index : width * (index + 1)] for index in filled]), width
+            )
+            level = bytearray(_EMPTY[depth] * (BUCKETS >> depth))
+            for at, index in enumerate(filled):
+                level[HASH * index : HASH * (index + 1)] = hashed[HASH * at : HASH * (at + 1)]
             levels.append(bytes(level))
         return levels
 

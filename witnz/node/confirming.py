@@ -37,7 +37,7 @@ from witnz.store import logs, meta
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
 from witnz.verify.expected import ExpectedState
-from witnz.verify.partition import Partitions, state_trees
+from witnz.verify.partition import state_tree
 
 if TYPE_CHECKING:
     from witnz.cluster.peers import Peers
@@ -197,13 +197,10 @@ class Confirming:
                 conn, row.id, body["size"], parse_snapshot(body["snapshot"]), keyed=row.keyed, key_range=_range(row, body)
             )
             hashes = expected.hashes(self._spill_dir)
-            nothing = Partitions(self._spill_dir)
             try:
-                left, _ = state_trees(hashes, nothing)
-                root = base64.b64encode(left.root()).decode()
+                root = base64.b64encode(state_tree(hashes).root()).decode()
             finally:
                 hashes.close()
-                nothing.close()
         if self._following.done > body["journal_size"] and self._accepted_since(body):
             raise Refused("later", "an acceptance has changed the state meanwhile")
         if root != body["state_expected"] or expected.unresolved != body["unresolved"]:

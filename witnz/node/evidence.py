@@ -27,14 +27,14 @@ from witnz.core.periods import KEY_RECORDS, periods_of
 from witnz.core.receipt import Receipt, parse_receipt
 from witnz.core.record import Record, parse_record
 from witnz.core.rowline import escape, row_blind
-from witnz.core.state import bucket_of
+from witnz.core.state import bucket_of, split_hashes
 from witnz.core.tiles import consistency_proof, inclusion_proof
 from witnz.errors import Inconclusive, StoreCorrupt, StoreFull, UsageError
 from witnz.store import checkpoints, entries, export, logs, verified_states
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.verify.expected import saved_state
-from witnz.verify.partition import Partitions, state_trees
+from witnz.verify.partition import Partitions, state_tree
 
 BUNDLE_FILE: Final = "bundle.witnz.json"
 """Of an auditor package."""
@@ -285,8 +285,8 @@ class Evidence:
         try:
             for block in saved_state(conn, log, saved):
                 hashes.add(block)
-            members = tuple(member for member in hashes.sorted(row_hash[0]) if bucket_of(member) == bucket)
-            tree, _ = state_trees(hashes, hashes)
+            members = tuple(member for member in split_hashes(hashes.sorted(row_hash[0])) if bucket_of(member) == bucket)
+            tree = state_tree(hashes)
         finally:
             hashes.close()
         if base64.b64encode(tree.root()).decode() != verify.body["state_expected"] or row_hash not in members:

@@ -38,6 +38,9 @@ class RootScan:
     def lines(self, batch: int = 4096) -> Iterator[list[bytes]]:
         return iter(())
 
+    def blocks(self) -> Iterator[bytes]:
+        return iter(())
+
     def changed_during(self) -> tuple[str, ...]:
         return ()
 

@@ -22,6 +22,7 @@ from typing import Final
 from witnz.core import hashing
 from witnz.core.keyplan import KeyPlan, key_text
 from witnz.core.rowline import escape
+from witnz.core.state import split_hashes
 from witnz.errors import WitnzError
 from witnz.node.rootscan import RootScan
 from witnz.node.table_state import TableState
@@ -175,7 +176,7 @@ class _Keyless(_Comparison):
         super().__init__(state, expected, shapes)
         self._recorded = expected.hashes(db.path.parent)
         self._found = Partitions(db.path.parent)
-        self._found.add(gone)
+        self._found.add_all(gone)
         self.unresolved = expected.unresolved
         self._newer: Counter[bytes] = Counter()
         if len(shapes) > 1:
@@ -201,14 +202,14 @@ class _Keyless(_Comparison):
                     self._newer[row_hash] -= 1
                     chosen[at] = row_hash
                     left.remove(at)
-        self._found.add([row_hash for row_hash in chosen if row_hash is not None])
+        self._found.add_all(row_hash for row_hash in chosen if row_hash is not None)
 
     def end(self) -> None:
         for partition in range(PARTITIONS):
             recorded, found = self._recorded.sorted(partition), self._found.sorted(partition)
             if recorded == found:
                 continue
-            there, here = Counter(recorded), Counter(found)
+            there, here = Counter(split_hashes(recorded)), Counter(split_hashes(found))
             for row_hash in (there - here).elements():
                 self._differ("row.deleted", row_hash.hex(), row_hash, None, row_hash, None)
             for row_hash in (here - there).elements():

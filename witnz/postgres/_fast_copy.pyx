@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Everything that libpq holds of a COPY, in one call: what :mod:`witnz.postgres.copyout` and :mod:`witnz.postgres.stream` else
+"""Everything that libpq holds of a COPY, or gets while one waits, in one call: what :mod:`witnz.postgres.copyout` and :mod:`witnz.postgres.stream` else
 ask psycopg for a row at a time.
 
 The functions are those of the very libpq that psycopg's own extension is linked with, found through it, on the connection that
@@ -21,10 +21,20 @@ cdef extern from "dlfcn.h" nogil:
     void *dlsym(void *handle, const char *name)
     int RTLD_LAZY
 
+cdef extern from "poll.h" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *, unsigned long, int)
+    short POLLIN
+
+ctypedef int (*consume_input_t)(void *) noexcept nogil
 ctypedef int (*get_copy_data_t)(void *, char **, int) noexcept nogil
 ctypedef void (*free_t)(void *) noexcept nogil
 
 cdef get_copy_data_t get_copy_data
+cdef consume_input_t consume_input
 cdef free_t free_memory
 
 cdef int XLOGDATA = 0x77  # w
@@ -32,7 +42,7 @@ cdef Py_ssize_t HEADER_BYTES = 25  # type, start, end of WAL, clock
 
 
 cdef int _find() except -1:
-    global get_copy_data, free_memory
+    global get_copy_data, consume_input, free_memory
     if pq.__impl__ not in ("binary", "c"):
         raise ImportError(f"psycopg's implementation {pq.__impl__} is linked with no libpq")
     if pq.__impl__ == "binary":
@@ -44,8 +54,9 @@ cdef int _find() except -1:
     if handle == NULL:
         raise ImportError("psycopg's extension can not be opened")
     get_copy_data = <get_copy_data_t>dlsym(handle, b"PQgetCopyData")
+    consume_input = <consume_input_t>dlsym(handle, b"PQconsumeInput")
     free_memory = <free_t>dlsym(handle, b"PQfreemem")
-    if get_copy_data == NULL or free_memory == NULL:
+    if get_copy_data == NULL or consume_input == NULL or free_memory == NULL:
         raise ImportError("psycopg's extension has no PQgetCopyData")
     return 0
 
@@ -58,18 +69,35 @@ def copied(uintptr_t connection, Py_ssize_t max_bytes):
 
     ``told``: > 0 there may be more, 0 no more now, -1 the COPY has ended, -2 an error, which the connection's message tells.
     """
+    return _gathered(connection, -1, max_bytes, 0)
+
+
+def drained(uintptr_t connection, int socket, Py_ssize_t max_bytes, int wait_ms):
+    """:func:`copied`, and then what the connection's ``socket`` has, as long as more comes within ``wait_ms``.
+
+    ``told`` 0: nothing came for so long.
+    """
+    return _gathered(connection, socket, max_bytes, wait_ms)
+
+
+cdef _gathered(uintptr_t connection, int socket, Py_ssize_t max_bytes, int wait_ms):
     cdef void *conn = <void *>connection
     cdef char *held = NULL
     cdef char *grown
     cdef char *row
     cdef Py_ssize_t used = 0, room = 0
     cdef int told = 1
+    cdef pollfd readable = pollfd(socket, POLLIN, 0)
     if conn == NULL:
         raise ValueError("the connection is closed")
     try:
         with nogil:
             while used < max_bytes:
                 told = get_copy_data(conn, &row, 1)
+                if told == 0 and socket >= 0 and poll(&readable, 1, wait_ms) > 0:
+                    if consume_input(conn):
+                        continue
+                    told = -2
                 if told <= 0:
                     break
                 if used + told > room:

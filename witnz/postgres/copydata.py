@@ -1,8 +1,8 @@
 """What libpq holds of a COPY, many messages at a time (PostgreSQL documentation 34.10, ``PQgetCopyData`` in its async mode).
 
-Nothing here waits or reads a socket.  To ask psycopg for each message costs about a microsecond, a good part of what a row
-costs at all; where the package was installed with a C compiler the same loop runs in C (``_fast_copy.pyx``), over the very
-libpq that psycopg is linked with.  The functions in Python are the reference.
+Nothing but ``drained`` waits or reads a socket.  To ask psycopg for each message costs about a microsecond, a good part of
+what a row costs at all; where the package was installed with a C compiler the same loop runs in C (``_fast_copy.pyx``), over
+the very libpq that psycopg is linked with.  The functions in Python are the reference.
 
 ``told`` is what libpq said last: positive: it was not asked any further, there may be more; 0: no more for now; -1: the COPY
 has ended.  Its -2, an error, is raised as psycopg's OperationalError.
@@ -10,6 +10,7 @@ has ended.  Its -2, an error, is raised as psycopg's OperationalError.
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -22,7 +23,7 @@ try:
 except ImportError:
     _fast_copy = None  # type: ignore[assignment]
 
-__all__ = ["HEADER_BYTES", "XLOGDATA", "copied", "copied_plainly", "received", "received_plainly"]
+__all__ = ["HEADER_BYTES", "XLOGDATA", "copied", "copied_plainly", "drained", "drained_plainly", "received", "received_plainly"]
 
 HEADER_BYTES: Final = 25
 """Of an XLogData message: its type, start and end of WAL, the server's clock; what it carries follows."""
@@ -42,6 +43,21 @@ def copied_plainly(pgconn: PGconn, max_bytes: int) -> tuple[bytes, int]:
         found.append(data.tobytes())
         volume += told
     return b"".join(found), told
+
+
+def drained_plainly(pgconn: PGconn, max_bytes: int, wait_ms: int) -> tuple[bytes, int]:
+    """:func:`copied`, and then what the socket has, as long as more comes within ``wait_ms`` (0: what is there now)."""
+    poller = select.poll()
+    poller.register(pgconn.socket, select.POLLIN)
+    found: list[bytes] = []
+    volume = 0
+    while True:
+        data, told = copied_plainly(pgconn, max_bytes - volume)
+        found.append(data)
+        volume += len(data)
+        if told < 0 or volume >= max_bytes or not poller.poll(wait_ms):
+            return b"".join(found), told
+        pgconn.consume_input()
 
 
 def received_plainly(pgconn: PGconn, payloads: list[bytes], max_messages: int, max_bytes: int) -> tuple[int, int, bytes | None]:
@@ -68,6 +84,11 @@ def _copied_quickly(pgconn: PGconn, max_bytes: int) -> tuple[bytes, int]:
     return data, _checked(pgconn, told)
 
 
+def _drained_quickly(pgconn: PGconn, max_bytes: int, wait_ms: int) -> tuple[bytes, int]:
+    data, told = _fast_copy.drained(_address(pgconn), pgconn.socket, max_bytes, wait_ms)
+    return data, _checked(pgconn, told)
+
+
 def _received_quickly(
     pgconn: PGconn, payloads: list[bytes], max_messages: int, max_bytes: int
 ) -> tuple[int, int, bytes | None]:
@@ -89,5 +110,7 @@ def _checked(pgconn: PGconn, told: int) -> int:
     return told
 
 
-copied = copied_plainly if _fast_copy is None else _copied_quickly
-received = received_plainly if _fast_copy is None else _received_quickly
+_COMPILED = hasattr(_fast_copy, "drained")  # one that was built from an older source is no twin
+copied = _copied_quickly if _COMPILED else copied_plainly
+drained = _drained_quickly if _COMPILED else drained_plainly
+received = _received_quickly if _COMPILED else received_plainly

@@ -18,12 +18,13 @@ import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 
-from witnz.postgres.copydata import copied
+from witnz.postgres.copydata import drained
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 MAX_BATCH_BYTES: Final = 4 << 20
+BLOCK_BYTES: Final = 128 << 10  # while that is dealt with, the server fills the socket's buffers
 _ABANDON_S: Final = 5.0
 _POLL_S: Final = 1.0
 _POLL_TLS_S: Final = 0.05  # decrypted bytes may wait inside the TLS library while the socket is quiet
@@ -51,34 +52,35 @@ class CopyOut:
         self._pgconn.send_query(statement)
         self._expect(self._result(), pq.ExecStatus.COPY_OUT)
 
+    def blocks(self, least_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """The remaining rows, a newline behind each, in blocks of at least so many bytes and whole rows."""
+        rest = b""
+        while True:
+            data, told = self._gathered(least_bytes)
+            end = data.rfind(b"\n") + 1
+            block, rest = (rest + data[:end], data[end:]) if end else (b"", rest + data)
+            if block:
+                self.rows += block.count(b"\n")
+                yield block
+                self._quiet_since = time.monotonic()  # the reader's time is not the server's silence
+            if told < 0:
+                break
+        self._finish(rest)
+
     def lines(self, batch: int = 4096) -> Iterator[list[bytes]]:
         """The remaining rows without newlines, in lists of ``batch`` lines, fewer where they hold more than some 4 MiB."""
-        rest = b""
-        raw: list[bytes] = []
         ready: list[bytes] = []
-        counted = volume = 0
-        while True:
-            data, size = copied(self._pgconn, MAX_BATCH_BYTES)
-            if data:
-                raw.append(data)
-                volume += len(data)
-                counted += data.count(b"\n")
-            if counted + len(ready) >= batch or volume >= MAX_BATCH_BYTES or size < 0:
-                found = (rest + b"".join(raw)).split(b"\n")
-                rest = found.pop()
-                raw.clear()
-                self.rows += len(found)
-                ready += found
-                while len(ready) >= batch or (ready and (size < 0 or volume >= MAX_BATCH_BYTES)):
-                    yield ready[:batch]
-                    ready = ready[batch:]
-                counted = volume = 0
-                self._quiet_since = time.monotonic()  # the reader's time is not the server's silence
-            if size < 0:
-                break
-            if size == 0:
-                self._wait()
-        self._finish(rest)
+        volume = 0
+        for block in self.blocks():
+            ready += block[:-1].split(b"\n")
+            volume += len(block)
+            while len(ready) >= batch or (ready and volume >= MAX_BATCH_BYTES):
+                yield ready[:batch]
+                ready = ready[batch:]
+            if not ready or volume >= MAX_BATCH_BYTES:
+                volume = 0
+        if ready:
+            yield ready
 
     def abandon(self) -> None:
         """Stop the server's sending and leave the connection usable; close it where that fails."""
@@ -96,6 +98,21 @@ class CopyOut:
                 pass
         except psycopg.Error:
             self._connection.close()
+
+    def _gathered(self, least_bytes: int) -> tuple[bytes, int]:
+        """(data, told): what comes next, at least so many bytes but at the end; told is negative there."""
+        parts: list[bytes] = []
+        volume = 0
+        while True:
+            data, told = drained(self._pgconn, least_bytes - volume, self._poll_ms)
+            if data:
+                parts.append(data)
+                volume += len(data)
+                self._quiet_since = time.monotonic()
+            if told < 0 or volume >= least_bytes:
+                return b"".join(parts), told
+            if not data:
+                self._wait()
 
     def _finish(self, rest: bytes) -> None:
         result = self._result()

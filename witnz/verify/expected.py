@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 
+from witnz.core import hashing
 from witnz.core.keyplan import state_key_of_entry
 from witnz.core.keyrange import KeyRange
-from witnz.core.state import bucket_of, split_hashes
+from witnz.core.state import HASH, bucket_of, split_hashes
 from witnz.core.tiles import TILE
 from witnz.errors import StoreCorrupt
 from witnz.postgres.xid import Snapshot
@@ -25,7 +26,7 @@ from witnz.store.logs import log_size
 from witnz.store.verified_states import VerifiedState
 from witnz.verify.partition import Partitions
 
-ABSENT = bytes(32)  # stands in a hash block for an entry without a row hash
+ABSENT = bytes(HASH)  # stands in a hash block for an entry without a row hash
 
 Undone = dict[bytes, tuple[int | None, int | None]]
 
@@ -113,18 +114,21 @@ class ExpectedState:
         """All accepted row hashes; counts the rows that have none in ``unresolved``."""
         out = Partitions(spill_dir)
         self.unresolved = 0
-        for block in self._blocks():
-            absent = block.count(ABSENT)
-            self.unresolved += absent
-            out.add([row_hash for row_hash in block if row_hash != ABSENT] if absent else block)
+        for _, packed, flags in self._flagged_blocks():
+            chosen = packed if flags.count(1) == len(flags) else hashing.pick_slices(packed, flags)
+            there = _resolved(chosen)
+            self.unresolved += (len(chosen) - len(there)) // HASH
+            out.add(there)
+        for seq in self._granted:
+            out.add(granted.get(self.conn, self.log, seq)[1])
         return out
 
     def rows_in(self, buckets: set[int]) -> Iterator[ExpectedRow]:
         """The accepted rows whose hashes fall into these buckets, and all unresolved ones."""
-        for first, block, flags in self._flagged_blocks():
+        for first, packed, flags in self._flagged_blocks():
             picked = [
                 (at, row_hash)
-                for at, row_hash in enumerate(block)
+                for at, row_hash in enumerate(split_hashes(packed))
                 if flags[at] and (row_hash == ABSENT or bucket_of(row_hash) in buckets)
             ]
             yield from self._block_rows(first, picked)
@@ -134,17 +138,18 @@ class ExpectedState:
 
     def rows_but(self, seen: bytearray, seen_granted: set[int]) -> Iterator[ExpectedRow]:
         """The accepted rows whose entry has no flag in ``seen`` (one byte an entry, index = seq)."""
-        for first, block, flags in self._flagged_blocks():
+        for first, packed, flags in self._flagged_blocks():
+            block = split_hashes(packed)
             picked = [(at, row_hash) for at, row_hash in enumerate(block) if flags[at] and not seen[first + at]]
             yield from self._block_rows(first, picked)
         yield from (row for row in self._granted_rows() if row.seq not in seen_granted)
 
     def hashes_from(self, first_seq: int) -> Iterator[list[bytes]]:
         """The accepted row hashes of the entries from this one on, a block at a time, without rows that have none."""
-        for first, block, flags in self._flagged_blocks():
-            if first + len(block) > first_seq:
+        for first, packed, flags in self._flagged_blocks():
+            if first + len(flags) > first_seq:
                 skip = max(0, first_seq - first)
-                kept = compress(block[skip:], flags[skip:])
+                kept = compress(split_hashes(packed)[skip:], flags[skip:])
                 yield [row_hash for row_hash in kept if row_hash != ABSENT]
 
     def by_keys(self, keys: Iterable[bytes]) -> dict[bytes, ExpectedRow]:
@@ -194,13 +199,8 @@ class ExpectedState:
             key, row_hash = granted.get(self.conn, self.log, seq)
             yield ExpectedRow(key, seq, row_hash)
 
-    def _blocks(self) -> Iterator[list[bytes]]:
-        for _, block, flags in self._flagged_blocks():
-            yield block if flags.count(1) == len(block) else list(compress(block, flags))
-        if self._granted:
-            yield [granted.get(self.conn, self.log, seq)[1] for seq in self._granted]
-
-    def _flagged_blocks(self) -> Iterator[tuple[int, list[bytes], bytearray]]:
+    def _flagged_blocks(self) -> Iterator[tuple[int, bytes, bytearray]]:
+        """(seq of the first, row hashes one after another, one flag each) of blocks of entries that have an accepted one."""
         flags = self._flags
         if self._range is not None:
             yield from self._flagged_blocks_here()
@@ -210,24 +210,32 @@ class ExpectedState:
                 return
             part = flags[first : first + count]
             if 1 in part:
-                yield first, split_hashes(data)[: len(part)], part
+                yield first, data[: HASH * len(part)], part
 
-    def _flagged_blocks_here(self) -> Iterator[tuple[int, list[bytes], bytearray]]:
+    def _flagged_blocks_here(self) -> Iterator[tuple[int, bytes, bytearray]]:
         """Only the blocks that hold something: a range has few, and reading all would make a round quadratic."""
         at = self._flags.find(1)
         while 0 < at <= self.size:
             n = (at - 1) // TILE
             first = n * TILE + 1
             part = self._flags[first : first + TILE]
-            yield first, split_hashes(entries.hash_block(self.conn, self.log, n))[: len(part)], part
+            yield first, entries.hash_block(self.conn, self.log, n)[: HASH * len(part)], part
             at = self._flags.find(1, first + TILE)
 
 
-def saved_state(conn: sqlite3.Connection, log: int, saved: VerifiedState) -> Iterator[list[bytes]]:
-    """The row hashes of a state that a verification found and the store remembers."""
+def saved_state(conn: sqlite3.Connection, log: int, saved: VerifiedState) -> Iterator[bytes]:
+    """The row hashes, one after another, of a state that a verification found and the store remembers."""
     flags = zlib.decompress(saved.alive)
-    for first, count, data in entries.iter_hash_blocks(conn, log):
-        part = flags[first : first + count]
+    for first, _, data in entries.iter_hash_blocks(conn, log):
+        part = flags[first : first + len(data) // HASH]
         if 1 in part:
-            yield [row for row in compress(split_hashes(data), part) if row != ABSENT]
-    yield [granted.get(conn, log, seq)[1] for seq in saved.granted]
+            yield _resolved(hashing.pick_slices(data[: HASH * len(part)], part))
+    for seq in saved.granted:
+        yield granted.get(conn, log, seq)[1]
+
+
+def _resolved(packed: bytes) -> bytes:
+    """Without those that stand for no hash; almost always none does."""
+    if ABSENT not in packed:
+        return packed
+    return b"".join([row_hash for row_hash in split_hashes(packed) if row_hash != ABSENT])

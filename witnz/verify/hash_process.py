@@ -1,8 +1,9 @@
 """Hashing a scan on another core: ``python -m witnz.verify.hash_process``, spoken to over its pipes.
 
-Two SHA-256 a row are most of what a verification costs, and the interpreter's lock keeps threads from sharing them.  So a
-big scan hands its lines to this process, which hashes and partitions them while the next ones are read, and gives the
-partitions back sorted.  Frames, both ways: a length (uint32, big-endian) and so many bytes.
+Without the compiled functions two SHA-256 a row are most of what a verification costs, and the interpreter's lock keeps threads
+from sharing them.  So a big scan then hands its lines to this process, which hashes and partitions them while the next ones are
+read, and gives the partitions back sorted.  (Compiled, they cost less than the way here and back.)  Frames, both ways: a length
+(uint32, big-endian) and so many bytes.
 
     secret (32 bytes)                         once, first
     row lines, a newline behind each, any number of times; no row line holds a newline
@@ -16,12 +17,10 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from witnz.core import hashing
-from witnz.core.state import split_hashes
 from witnz.ending import end_process
 from witnz.errors import Inconclusive
 from witnz.verify.partition import PARTITIONS, Partitions
@@ -46,24 +45,25 @@ class HashProcess:
         _widen(self._pipe())
         self._write(secret)
 
-    def add_lines(self, lines: Sequence[bytes]) -> None:
-        """Hand over row lines; waits while the process is too far behind."""
-        self._write(b"\n".join([*lines, b""]))
-        self.rows += len(lines)
+    def add_lines(self, lines: bytes) -> None:
+        """Hand over row lines, a newline behind each; waits while the process is too far behind."""
+        if lines:  # an empty frame would be the end
+            self._write(lines)
+            self.rows += lines.count(b"\n")
 
     def finish(self) -> None:
         """That was all: the process sorts while the caller does something else."""
         self._write(b"")
 
-    def sorted(self, partition: int) -> list[bytes]:
-        """The row hashes with this first byte, ascending; partitions are asked for once, in order."""
+    def sorted(self, partition: int) -> bytes:
+        """The row hashes with this first byte, ascending, one after another; partitions are asked for once, in order."""
         if partition != self._next or self._process.stdout is None:
             raise ValueError(f"expected to be asked for partition {self._next}, not {partition}")
         self._next += 1
         data = _read_frame(self._process.stdout)
         if data is None:
             raise Inconclusive("the process that hashes the scan ended early", hint="is there enough memory? see the log")
-        return split_hashes(data)
+        return data
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -124,11 +124,11 @@ def main(spill_dir: Path) -> int:
         return 1
     partitions = Partitions(spill_dir)
     while frame := _read_frame(source):
-        partitions.add([row for row in hashing.row_hashes(secret, frame[:-1].split(b"\n")) if row is not None])
+        partitions.add(hashing.packed_row_hashes(secret, frame))
     if frame is None:
         return 1  # the parent has gone
     for partition in range(PARTITIONS):
-        data = b"".join(partitions.sorted(partition))
+        data = partitions.sorted(partition)
         sink.write(_LENGTH.pack(len(data)) + data)
     sink.flush()
     partitions.close()

@@ -40,8 +40,7 @@ from witnz.verify.stream import PATIENCE, Patience, Stream
 
 MAX_SUSPECT_ROWS = 200_000  # rows looked at one by one; a table tampered with beyond that is named in part and counted in full
 MAX_DIFFERENCES = 1_000
-BATCH_ROWS = 8192
-BIG_ROWS = 50_000  # from here on a process of its own pays for its start
+BIG_ROWS = 50_000  # from here on, without the compiled functions, a process of its own pays for its start
 BIG_BYTES = 16 << 20  # as much is held until then
 
 Progress = Callable[[int], None]
@@ -55,6 +54,8 @@ class Scan(Protocol):
 
     @property
     def snapshot(self) -> Snapshot: ...
+
+    def blocks(self) -> Iterator[bytes]: ...
 
     def lines(self, batch: int = 4096) -> Iterator[list[bytes]]: ...
 
@@ -200,7 +201,8 @@ class LiveVerifier:
         """The state keys (keyless: row hashes) that have a row in one of these buckets, found or expected."""
         keys: set[bytes] = set()
 
-        def take(lines: list[bytes]) -> None:
+        def take(block: bytes) -> None:
+            lines = _lines(block)
             rows = hashing.row_hashes(target.plan.secret, lines)
             picked = [(line, row) for line, row in zip(lines, rows, strict=True) if row and bucket_of(row) in buckets]
             if not picked:
@@ -218,7 +220,8 @@ class LiveVerifier:
     def _confirm_keyed(self, target: Target, keys: set[bytes]) -> tuple[list[Difference], int]:
         found: dict[bytes, list[bytes]] = {}
 
-        def take(lines: list[bytes]) -> None:
+        def take(block: bytes) -> None:
+            lines = _lines(block)
             states = target.plan.state_keys(lines)[0]
             wanted = [(state, line) for state, line in zip(states, lines, strict=True) if state in keys]
             rows = hashing.row_hashes(target.plan.secret, [line for _, line in wanted])
@@ -245,8 +248,8 @@ class LiveVerifier:
         """Rows without a key are told apart by their hash; equal rows are counted."""
         found: Counter[bytes] = Counter()
 
-        def take(lines: list[bytes]) -> None:
-            rows = hashing.row_hashes(target.plan.secret, lines)
+        def take(block: bytes) -> None:
+            rows = hashing.row_hashes(target.plan.secret, _lines(block))
             found.update(row for row in rows if row in hashes)
 
         with self._read(target, take) as seen:
@@ -272,7 +275,7 @@ class LiveVerifier:
     def _read(
         self,
         target: Target,
-        take: Callable[[list[bytes]], None],
+        take: Callable[[bytes], None],
         open_scan: Callable[[], AbstractContextManager[Scan]] | None = None,
     ) -> Iterator[_Pass]:
         """Scan the table under a new snapshot, wait for the stream, then offer the expected state that belongs to it."""
@@ -283,8 +286,8 @@ class LiveVerifier:
                         f"a transaction is still open that began before this node had caught up with {target.table};"
                         " it is verified when that has ended"
                     )
-                for lines in scan.lines(BATCH_ROWS):
-                    take(lines)
+                for block in scan.blocks():
+                    take(block)
             if changed := scan.changed_during():
                 raise Inconclusive(f"the definition of {target.table} changed during the scan ({', '.join(changed)})")
             self._stream.await_mark(os.urandom(16).hex().encode(), self._patience)
@@ -297,12 +300,16 @@ class LiveVerifier:
 
 
 class _Found:
-    """The row hashes of one scan: in this process to begin with, on another core once the table turns out to be big."""
+    """The row hashes of one scan.
+
+    The compiled functions hash here, and let other threads go on meanwhile.  The plain ones do it for small tables; once one
+    turns out to be big, a process on another core does (:mod:`witnz.verify.hash_process`).
+    """
 
     def __init__(self, secret: bytes, spill_dir: Path, progress: Progress) -> None:
         self._secret, self._spill_dir, self._progress = secret, spill_dir, progress
         self._near = Partitions(spill_dir)
-        self._held: list[list[bytes]] = []
+        self._held: list[bytes] = []
         self._held_bytes = 0
         self._far: HashProcess | None = None
         self.rows = 0
@@ -311,32 +318,44 @@ class _Found:
     def partitions(self) -> Partitions | HashProcess:
         return self._far or self._near
 
-    def take(self, lines: list[bytes]) -> None:
-        self.rows += len(lines)
+    def take(self, lines: bytes) -> None:
+        if hashing.IMPLEMENTATION == "compiled":
+            self._near.add(hashing.packed_row_hashes(self._secret, lines))
+            self.rows = self._near.rows
+        else:
+            self.rows += lines.count(b"\n")
+            self._take_plainly(lines)
+        self._progress(self.rows)
+
+    def _take_plainly(self, lines: bytes) -> None:
         if self._far is not None:
             self._far.add_lines(lines)
-        else:
-            self._held.append(lines)
-            self._held_bytes += sum(map(len, lines))
-            if self.rows > BIG_ROWS or self._held_bytes > BIG_BYTES:
-                self._far = HashProcess(self._secret, self._spill_dir)
-                for held in self._held:
-                    self._far.add_lines(held)
-                self._held = []
-        self._progress(self.rows)
+            return
+        self._held.append(lines)
+        self._held_bytes += len(lines)
+        if self.rows > BIG_ROWS or self._held_bytes > BIG_BYTES:
+            self._far = HashProcess(self._secret, self._spill_dir)
+            for held in self._held:
+                self._far.add_lines(held)
+            self._held = []
 
     def finish(self) -> None:
         """The scan has ended."""
         if self._far is not None:
             self._far.finish()
         for held in self._held:
-            self._near.add([row for row in hashing.row_hashes(self._secret, held) if row is not None])
+            self._near.add(hashing.packed_row_hashes(self._secret, held))
         self._held = []
 
     def close(self) -> None:
         self._near.close()
         if self._far is not None:
             self._far.close()
+
+
+def _lines(block: bytes) -> list[bytes]:
+    """The row lines of a block in which each has a newline behind it."""
+    return block[:-1].split(b"\n")
 
 
 def _bounded(buckets: set[int], rows: int) -> tuple[set[int], int]:

@@ -46,7 +46,7 @@ from witnz.errors import FormatError, UsageError
 from witnz.store import granted, live, logs
 from witnz.store.database import Database
 from witnz.verify.bundle_rows import fail, ok, skip
-from witnz.verify.partition import Partitions, state_trees
+from witnz.verify.partition import Partitions, state_tree
 from witnz.verify.replay import Decisions, Intents, Replay, decisions_of
 
 BATCH_ROWS: Final = 8192
@@ -86,9 +86,8 @@ def check_table_data(bundle: Bundle, table: str, data: BinaryIO, log_dir: Path |
     found = Partitions(spill_dir)
     try:
         for lines in _lines(data):
-            found.add([row for row in hashing.row_hashes(log.secret, lines) if row is not None])
-        nothing = Partitions(spill_dir)
-        root = state_trees(nothing, found)[1].root()
+            found.add_all(row for row in hashing.row_hashes(log.secret, lines) if row is not None)
+        root = state_tree(found).root()
         for proven in bundle.records:
             if _verified(proven.record, log) == root:
                 body = proven.record.body
