@@ -122,3 +122,8 @@ def test_what_comes_within_the_time_one_waits_is_in_one_piece_and_silence_is_tol
     assert data.startswith(b"1\n2\n")
     assert time.monotonic() - started < 50
     slow.get_cancel().cancel()
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"1", b"1\n2", b"\n\n1\n", b"x" * 5000 + b"\n" * 77])
+def test_newlines_are_counted(data: bytes) -> None:
+    assert copydata.lines_in(data) == copydata.lines_in_plainly(data) == len(data.split(b"\n")) - 1

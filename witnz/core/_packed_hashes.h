@@ -18,12 +18,27 @@ typedef struct {
     uint8_t bytes[HASH_SIZE];
 } hash_t;
 
-static void insert_few(hash_t *hashes, size_t count) {
-    for (size_t i = 1; i < count; i++) {
+/* Eight bytes as a number that has their order. */
+static inline uint64_t number_at(const uint8_t *bytes) {
+    uint64_t number = 0;
+    for (int i = 0; i < 8; i++) number = number << 8 | bytes[i];
+    return number;
+}
+
+/* Hashes that are equal in the bytes before `byte`. */
+static void insert_few(hash_t *hashes, size_t count, int byte) {
+    uint64_t numbers[FEW]; /* they almost always differ in the next eight bytes */
+    int from = byte < HASH_SIZE - 8 ? byte : HASH_SIZE - 8;
+    for (size_t i = 0; i < count; i++) {
         hash_t moved = hashes[i];
+        uint64_t number = number_at(moved.bytes + from);
         size_t at = i;
-        for (; at > 0 && memcmp(moved.bytes, hashes[at - 1].bytes, HASH_SIZE) < 0; at--) hashes[at] = hashes[at - 1];
-        hashes[at] = moved;
+        for (; at > 0; at--) {
+            if (number > numbers[at - 1]) break;
+            if (number == numbers[at - 1] && memcmp(moved.bytes, hashes[at - 1].bytes, HASH_SIZE) >= 0) break;
+            hashes[at] = hashes[at - 1], numbers[at] = numbers[at - 1];
+        }
+        hashes[at] = moved, numbers[at] = number;
     }
 }
 
@@ -31,7 +46,7 @@ static void insert_few(hash_t *hashes, size_t count) {
 static void sort_piles(hash_t *hashes, size_t count, hash_t *room, int byte) {
     size_t sizes[256], ends[256], start = 0;
     if (count <= FEW) {
-        insert_few(hashes, count);
+        insert_few(hashes, count, byte);
         return;
     }
     for (;; byte++) { /* to the first byte in which they differ */

@@ -8,10 +8,10 @@ psycopg made: ``PQgetCopyData(conn, &buffer, async = 1)`` never blocks and reads
 Whoever calls makes sure that the connection is open and that no other thread uses it meanwhile.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
 from psycopg import pq
 
@@ -114,6 +114,19 @@ cdef _gathered(uintptr_t connection, int socket, Py_ssize_t max_bytes, int wait_
         return PyBytes_FromStringAndSize(held, used) if used else b"", told
     finally:
         free(held)
+
+
+def lines_in(bytes data not None):
+    """How many newlines there are."""
+    cdef const char *at = PyBytes_AS_STRING(data)
+    cdef const char *end = at + PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t count = 0
+    with nogil:
+        at = <const char *>memchr(at, 10, end - at)
+        while at != NULL:
+            count, at = count + 1, at + 1
+            at = <const char *>memchr(at, 10, end - at)
+    return count
 
 
 def received(uintptr_t connection, list payloads not None, Py_ssize_t max_messages, Py_ssize_t max_bytes):

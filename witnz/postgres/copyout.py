@@ -18,7 +18,7 @@ import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 
-from witnz.postgres.copydata import drained
+from witnz.postgres.copydata import drained, lines_in
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -60,7 +60,7 @@ class CopyOut:
             end = data.rfind(b"\n") + 1
             block, rest = (rest + data[:end], data[end:]) if end else (b"", rest + data)
             if block:
-                self.rows += block.count(b"\n")
+                self.rows += lines_in(block)
                 yield block
                 self._quiet_since = time.monotonic()  # the reader's time is not the server's silence
             if told < 0:

@@ -40,7 +40,8 @@ def split_run(items: Sequence[_Item], highest: bytes | None) -> tuple[list[_Item
     """
     if len(items) < MIN_KEYS:
         return [], list(items)
-    places = [len(key).to_bytes(2, "big") + key for key, _ in items]
+    heads = {size: size.to_bytes(2, "big") for size in {len(key) for key, _ in items}}
+    places = [heads[len(key)] + key for key, _ in items]
     ascending = sum(map(lt, places, places[1:]))
     if ascending < MIN_ASCENDING * (len(items) - 1):
         return [], list(items)
@@ -52,14 +53,14 @@ def split_run(items: Sequence[_Item], highest: bytes | None) -> tuple[list[_Item
             return [], list(items)
     start = 0 if highest is None else bisect_right(places, highest)
     packed = ordered[start:]
-    if len(packed) < MIN_KEYS or any(b"\n" in key for key, _ in packed):
+    if len(packed) < MIN_KEYS or b"\n" in b"".join([key for key, _ in packed]):
         return [], list(items)
     return packed, ordered[:start]
 
 
 def save_runs(connection: sqlite3.Connection, log_id: int, items: Sequence[_Item]) -> None:
     """Write (key, seq) pairs that :func:`split_run` has found fit."""
-    mean = sum([len(key) + 1 for key, _ in items]) / len(items)
+    mean = len(b"".join([key for key, _ in items])) / len(items) + 1
     step = max(16, int(RUN_BYTES / mean))
     rows = []
     for at in range(0, len(items), step):

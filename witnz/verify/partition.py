@@ -17,7 +17,7 @@ from witnz.core.state import HASH, StateTree
 from witnz.errors import FormatError
 
 PARTITIONS = 256
-MAX_HELD = 1_500_000  # 48 MB, and up to an eighth more; two multisets are held at a time
+MAX_HELD = 1_200_000  # 38 MB, and up to an eighth more; two multisets are held at a time
 PIECE_BYTES = 256 << 10  # as much is sorted into the buffers at a time
 
 
