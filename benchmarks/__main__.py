@@ -32,7 +32,9 @@ def main() -> int:
     parser.add_argument("--only", help="the names of some figures, apart by commas")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the table that one node captures and verifies")
     parser.add_argument("--large", action="store_true", help="ten million rows for P5 and P9")
-    parser.add_argument("--json", type=Path, help="also write the document to this file")
+    parser.add_argument(
+        "--json", type=Path, help="also write the document to this file; with --only, into the one that is there"
+    )
     parser.add_argument("--markdown", type=Path, help="write the page docs/benchmarks.md to this file")
     arguments = parser.parse_args()
     try:
@@ -43,6 +45,8 @@ def main() -> int:
     def keep(document: dict[str, object]) -> None:
         """After every figure: a run that is broken off leaves what it had."""
         if arguments.json is not None:
+            if arguments.only is not None and arguments.json.is_file():
+                document = beside(json.loads(arguments.json.read_text()), document)
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         if arguments.markdown is not None:
@@ -83,6 +87,15 @@ def take(figures: tuple[Figure, ...], bench: Bench, keep: Callable[[dict[str, ob
         if place + 1 == len(figures) or figures[place + 1].group != figure.group or not figure.group:
             _end(bench)
     return document
+
+
+def beside(kept: dict[str, object], taken: dict[str, object]) -> dict[str, object]:
+    """A document of all figures with some that were taken anew, each of which says when.  Of another schema: the new alone."""
+    if kept.get("schema") != SCHEMA:
+        return taken
+    new = {name: {**figure, "taken": taken["taken"]} for name, figure in taken["figures"].items()}  # type: ignore[attr-defined]
+    every = {**kept["figures"], **new}  # type: ignore[dict-item]
+    return {**kept, "figures": {figure.name: every[figure.name] for figure in FIGURES if figure.name in every}}
 
 
 def _end(bench: Bench) -> None:

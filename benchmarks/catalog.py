@@ -19,6 +19,7 @@ from benchmarks.anchoring import anchoring
 from benchmarks.bench import Bench
 from benchmarks.large import large
 from benchmarks.ordering import ordering
+from benchmarks.report import report
 
 Measured = Mapping[str, Any]
 MET, REQUIRED, NOT_MET, NO_LIMIT = "met", "required met, goal not", "not met", "no limit"
@@ -109,6 +110,12 @@ FIGURES: Final = (
     Figure(
         "ordering", "new leader after kill -9, and ordering of commands", "≤ 3 s to a new leader", lambda _: ordering(),
         lambda m: m["new_leader_max_s"] <= 3,
+    ),
+    Figure(
+        "report", "evidence report: made over days of five-second seals (simulated clock), and verified by each program",
+        "each says VERIFIED", report,
+        lambda m: m["verified"]["witnz verify --report"]["code"] == m["verified"]["verify.py"]["code"] == 0
+        and m["verified"]["verify.html"].get("verdict") == "VERIFIED",
     ),
     Figure("anchoring", "publishing, receipts, a thousand anchors", "none set", lambda _: anchoring()),
 )  # fmt: skip

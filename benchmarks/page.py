@@ -31,6 +31,9 @@ _REMARKS: Final = """
   that is worth protecting is cheaper, so the walsenders' share is an upper bound. Every walsender decodes all WAL of the
   server, whichever tables are protected: PostgreSQL's own price of a slot, whoever reads it.
 - **P9** takes 1,000,000 entries by default; `--large` takes 10,000,000 for P5 and P9.
+- **report** makes its store by a simulated clock: three days, or with `--large` thirty days and 1,000,000 entries. Time is
+  that of the whole process (of verify.html: from choosing the folder to the verdict), memory its peak (of verify.html: the
+  page's). A period with more than a thousand seals has no bundle of each, so a package grows with its lists, not with proofs.
 
 ## What limits capture and verification
 
@@ -85,7 +88,9 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield "| | what | limit | measured | |"
     yield "|---|---|---|---|---|"
     for name, figure in figures.items():
-        cells = (name, figure["title"], figure["limit"], told(figure), f"**{figure.get('verdict', 'failed')}**")
+        later = figure.get("taken", document["taken"])
+        measured = told(figure) + (f" (taken {later})" if later != document["taken"] else "")
+        cells = (name, figure["title"], figure["limit"], measured, f"**{figure.get('verdict', 'failed')}**")
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
     yield _REMARKS

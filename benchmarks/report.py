@@ -1,4 +1,5 @@
-"""``python -m benchmarks.report [--days 30] [--entries 1000000] [--json FILE]``: a report over a long period, verified again.
+"""A report over a long period, verified again: ``python -m benchmarks --only report`` (30 days of five-second seals with
+``--large``, else three days), or ``python -m benchmarks.report [--days 30] [--entries 1000000] [--json FILE]``.
 
 The store is made by a simulated clock: a seal and a checkpoint every five seconds, a verification every five minutes, an anchor
 every hour, a finding and its decision now and then.  Journal, tree, checkpoints and entries are real and hang together; what no
@@ -20,6 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import Bench
+from benchmarks.browser import verify_html
 from benchmarks.setting import machine
 from witnz.core.checkpoint import Checkpoint, cosign, format_checkpoint
 from witnz.core.entry import entry_suffix, schema_hint
@@ -222,7 +225,15 @@ def measure(directory: Path, days: int, entries: int) -> dict[str, Any]:
     alone = [sys.executable, "-I", str(target / "verify.py"), "--policy", str(directory / "policy.txt"), str(target)]
     for name, command in (("witnz verify --report", witnz), ("verify.py", alone)):
         figures["verified"][name] = _run(command)
+    figures["verified"]["verify.html"] = verify_html(target, directory / "policy.txt")
     return figures
+
+
+def report(bench: Bench) -> dict[str, Any]:
+    """The figures of the catalogue."""
+    days, entries = (30, 1_000_000) if bench.large else (3, 100_000)
+    with tempfile.TemporaryDirectory(prefix="witnz-bench-") as folder:
+        return measure(Path(folder), days, entries)
 
 
 def _run(command: list[str]) -> dict[str, Any]:

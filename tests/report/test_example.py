@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support import standalone
+from tests.support.browser import open_verifier
 from witnz.core.policy import parse_policy
 from witnz.core.verdict import Verdict
 from witnz.verify.bundle import verify_bundle
@@ -45,6 +46,14 @@ def test_the_whole_package_verifies_with_every_figure_recounted() -> None:
     assert _named(result["checks"], "report.figures")["status"] == "ok"
     assert _named(result["checks"], "report.pdf")["status"] == "ok"
     assert standalone.verify(files, policy)[0] == 0
+
+
+def test_the_page_that_lies_in_it_verifies_it_too() -> None:
+    paths = [path for path in (EXAMPLE / "package").rglob("*") if path.is_file()]
+    files = {path.relative_to(EXAMPLE / "package").as_posix(): path.read_bytes() for path in paths}
+    with open_verifier(EXAMPLE / "package/verify.html") as page:
+        ((code, checks, _),) = page.verify([(files, (EXAMPLE / "policy.txt").read_bytes())])
+    assert (code, ("ok", "report.signature") in checks) == (0, True)
 
 
 def _named(checks: list[dict[str, str]], name: str) -> dict[str, str]:

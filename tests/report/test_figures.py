@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.bundle_maker import PaperBundle
-from tests.support.evidence import PaperStore, policy_of
+from tests.support.evidence import PaperStore, make_package, policy_of, request
 from witnz.core.bundle import Bundle, parse_bundle
 from witnz.core.policy import parse_policy
 from witnz.core.verdict import Check, CheckStatus
@@ -21,7 +21,9 @@ from witnz.verify.bundle import verify_bundle
 from witnz.verify.figures import check_figures
 from witnz.verify.package import verify_package
 
-SEALS, CHECKPOINTS, PERIOD = (f"bundles/{name}.witnz.json" for name in ("seals", "checkpoints", "period"))
+SEALS, CHECKPOINTS, PERIOD, RECORDS = (
+    f"bundles/{name}.witnz.json" for name in ("seals", "checkpoints", "period", "records-0001")
+)
 
 
 @dataclass
@@ -51,11 +53,15 @@ class Told:
         self.bundles[name] = replace(bundle, **{members: tuple(shown)})
 
 
-@pytest.fixture(scope="module")
-def good(package: Path) -> Told:
+def told_of(package: Path) -> Told:
     files = {path.relative_to(package).as_posix(): path.read_bytes() for path in package.rglob("*") if path.is_file()}
     bundles = {name: parse_bundle(data) for name, data in files.items() if name.endswith(".witnz.json")}
     return Told(json.loads(files["evidence.json"])["predicate"], files, bundles)
+
+
+@pytest.fixture(scope="module")
+def good(package: Path) -> Told:
+    return told_of(package)
 
 
 @pytest.fixture
@@ -156,3 +162,32 @@ def test_a_bundle_of_another_journals_seals_is_refused(store: PaperStore, good: 
     result = verify_package(files, lambda data: verify_bundle(data, policy))
     failed = {check.name for check in result.checks if check.status is CheckStatus.FAIL}
     assert {"report.files", "report.sums", "report.figures"} <= failed
+
+
+@pytest.fixture(scope="module")
+def later(store: PaperStore, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Of a period in the middle: its opening checkpoint ends with a seal."""
+    folder = tmp_path_factory.mktemp("later") / "package"
+    make_package(store, folder, request("hipaa", 4, 9))
+    return told_of(folder)
+
+
+def test_a_record_from_before_the_period_is_none_of_its_records(good: Told, later: Told) -> None:
+    told = Told(deepcopy(later.predicate), dict(later.files), dict(later.bundles))
+    (early,) = [one for one in good.bundles[RECORDS].records if one.record.type == "genesis"]
+    told.bundles[RECORDS] = replace(told.bundles[RECORDS], records=(*told.bundles[RECORDS].records, early))
+    told.predicate["period"]["by_type"]["genesis"] = 1
+    told.predicate["period"]["by_type"]["seal"] -= 1
+    assert "record 1 is shown and is not of the period" in the_failure(told)
+
+
+def test_a_later_period_adds_up_and_the_seal_before_it_is_none_of_its_own(later: Told) -> None:
+    """That one says how large the logs were."""
+    told = Told(deepcopy(later.predicate), dict(later.files), dict(later.bundles))
+    opening = told.predicate["period"]["opening"]["size"]
+    position = [one.record.seq for one in told.bundles[SEALS].records].index(opening)
+    assert told.bundles[SEALS].records[position].record.type == "seal"
+    (found,) = told.check()
+    assert found.status is CheckStatus.OK, found.detail
+    told.drop(SEALS, "records", position)  # then the first seal of the period would have sealed all of the log
+    assert "populations/seals.csv is not the list of the seals shown" in the_failure(told)

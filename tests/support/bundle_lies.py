@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from tests.support.bundle_cases import CASES, case, edit
-from tests.support.bundle_maker import ROWS, SEAL_8, UPDATED, VERIFY_4, PaperBundle
+from tests.support.bundle_cases import CASES, case, edit, other_table
+from tests.support.bundle_maker import ROWS, SEAL_8, UPDATED, VERIFY_4, PaperBundle, edited
 from tests.support.journal_cases import key_under
-from tests.support.journal_maker import CLUSTER, SECRET, PaperCluster, b64, root_of_rows, signer, state_of
+from tests.support.journal_maker import CLUSTER, SECRET, PaperCluster, b64, root_of_rows, signer, state_of, table_body
 from witnz.core.bundle import RowState
+from witnz.core.canonical import canonical
 from witnz.core.keys import ED25519, format_verifier_key, key_id, verifier_key
 from witnz.core.note import format_note, parse_note, sign_note
 from witnz.core.rowline import row_hash
@@ -85,6 +86,59 @@ def checkpoint_signed_by_another_log_only(paper: PaperBundle) -> bytes:
     note = parse_note(paper.cluster.note())
     other = sign_note(note.text, [OTHER_LOG]).signatures
     return paper.build(checkpoint=format_note(replace(note, signatures=(*other, *note.signatures[1:]))))
+
+
+# -- grammar that nothing else stands against ----------------------------------------------------------------------------------
+
+_ROW = "ab" * 32
+for _op, _key, _row in (("truncate", "\\N", _ROW), ("truncate", "2", "\\N"), ("schema", "\\N", _ROW), ("schema", "2", "\\N")):
+    _hint = '{"columns":[],"identity":"d","oid":16384}' if _op == "schema" else "\\N"
+    _line = "\t".join(["1", "6", _op, _key, _row, "0/1949855", "745", "2026-11-21T18:09:39.000000Z", "\\N", _hint, "\\N"])
+    _what = "a-row" if _key == "\\N" else "a-key"
+    edit(f"row-entry-{_op}-with-{_what}", ("rows", 1, "entry"), _line, 2, "no key")
+
+
+edit("created-in-the-year-0", ("created",), "0000-01-01T00:00:00.000000Z", 2, "time")
+
+
+@case(0)
+def good_key_of_1024_bytes_in_the_open(paper: PaperBundle) -> bytes:
+    """The longest that is not hidden; of one byte more a digest stands in its place."""
+    key = b"k" * 1024
+    return other_table(paper, {"columns": ["id"], "form": "plain"}, key + b"\tann\tx", key=key)
+
+
+@case(0)
+def good_table_of_the_largest_oid(paper: PaperBundle) -> bytes:
+    cluster = PaperCluster().start()
+    cluster.add("table", table_body(table="public.other", oid=2**32 - 1))
+    return paper.build(checkpoint=cluster.note(), records=cluster.shown(), rows=[], tables=[], consistency=[])
+
+
+@case(0)
+def good_intent_that_says_nothing(paper: PaperBundle) -> bytes:
+    """Empty texts are texts; whether its signature holds is for those who judge intents."""
+    empty = {"by": "", "hint": "", "key": "", "nonce": "0" * 32, "sig": b64(bytes(64)), "tables": [], "xid": "741"}
+    row = b"7\tann\tx"
+    return other_table(paper, {"columns": ["id"], "form": "plain"}, row, key=b"7", intent=canonical(empty).decode())
+
+
+@case(2, "cluster")
+def genesis_of_a_cluster_whose_name_is_none(paper: PaperBundle) -> bytes:
+    """Its keys agree with it."""
+    name = CLUSTER.upper()
+    record = json.loads(paper.build())["records"][0]["record"]
+    body = record["body"] | {"cluster": name, "log_key": _renamed(record["body"]["log_key"], name)}
+    body["members"] = [
+        one | {"cosigner": _renamed(one["cosigner"], f"{name}/nodes/{one['id']}")} for one in record["body"]["members"]
+    ]
+    return edited(paper.build(), ("records", 0, "record"), record | {"body": body})
+
+
+def _renamed(key: str, name: str) -> str:
+    """The same public key under another name."""
+    data = b64decode(key.split("+", 2)[2])
+    return format_verifier_key(verifier_key(name, data[0], data[1:]))
 
 
 # -- policies -----------------------------------------------------------------------------------------------------------------

@@ -94,7 +94,26 @@ WRONG: list[tuple[str, tuple[Any, ...], Any]] = [
     ("seal", ("tables", 0, "root"), HASH.rstrip("=")),
     ("seal", ("tables", 0, "table"), "audit_logs"),
     ("seal", ("part",), 1),
+    *[
+        ("report", ("from",), day)
+        for day in (
+            "0000-01-01",
+            "2026-00-10",
+            "2026-13-01",
+            "2026-01-00",
+            "2026-01-32",
+            "2026-02-29",
+            "1900-02-29",
+            "2026-02-30",
+            "2026-04-31",
+            "2026-06-31",
+            "2026-09-31",
+            "2026-11-31",
+        )
+    ],
+    ("seal", ("votes",), {"n" * 33: "A" * 86 + "=="}),
     ("seal", ("votes",), {}),
+    ("seal", ("votes",), ["A" * 86 + "=="]),
     ("seal", ("votes",), {"Node1": "A" * 86 + "=="}),
     ("seal", ("votes",), {"node1": "A" * 88}),
     ("dissent", ("first_seq",), 0),

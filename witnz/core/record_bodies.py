@@ -60,7 +60,6 @@ _GENERATION = integer(1)
 _OPERATOR = text(256, min_bytes=1)
 _DECIMAL = matching(r"0|[1-9][0-9]{0,19}", "a decimal number without leading zeros")
 _FINDING_ID = matching(r"F-[0-9a-f]{12}", "a finding id (F- and 12 hex digits)")
-_DAY = matching(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date YYYY-MM-DD")
 _SNAPSHOT = re.compile(r"([1-9][0-9]{0,19}):([1-9][0-9]{0,19}):((?:[1-9][0-9]{0,19}(?:,[1-9][0-9]{0,19})*)?)")
 
 
@@ -85,8 +84,9 @@ def _verifier_key(key_type: int) -> Shape:
     return check
 
 
-def _day_or_time(value: Any, path: str) -> None:
-    (_DAY if isinstance(value, str) and len(value) == 10 else spelled(parse_time))(value, path)
+def day_or_time(value: Any, path: str) -> None:
+    """A day ``YYYY-MM-DD`` of the calendar, or a time."""
+    spelled(parse_time)(f"{value}T00:00:00.000000Z" if isinstance(value, str) and len(value) == 10 else value, path)
 
 
 def _table_generation(item: Mapping[str, Any]) -> tuple[str, int]:
@@ -200,7 +200,7 @@ _BODIES: Mapping[str, Mapping[str, Shape]] = {
     "repair": {"finding": _FINDING_ID, "target": _FREE, "sql_sha256": nullable(_DIGEST), "result": _FREE},
     "operator": {"action": _FREE, "detail": _FREE},
     "drill": {"attack": _FREE, "detected_s": nullable(integer()), "result": _FREE},
-    "report": {"standard": text(64, min_bytes=1), "from": _day_or_time, "to": _day_or_time, "sha256": _DIGEST},
+    "report": {"standard": text(64, min_bytes=1), "from": day_or_time, "to": day_or_time, "sha256": _DIGEST},
 }
 
 RECORD_TYPES: Final = frozenset(_BODIES)

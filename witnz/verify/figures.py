@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from typing import Any, Final
 
 from witnz.core.bundle import Bundle
@@ -45,10 +45,20 @@ class _Differs(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A population: its columns and rows."""
+    """A population: its columns, the number of its rows, and its file, from which they are read anew each time.
+
+    A month has half a million seals and as many checkpoints: all of their cells at once would take most of a gigabyte.
+    """
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    count: int
+    data: bytes
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """The rows, in their order."""
+        lines = _lines(self.data)
+        next(lines)
+        return lines
 
 
 def check_figures(
@@ -72,7 +82,7 @@ def check_figures(
     except (FormatError, KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         detail = f"evidence.json does not state its figures as it should: {type(error).__name__} {str(error)[:80]}"
         return [fail(name, detail)]
-    rows = sum(len(table.rows) for table in tables.values())
+    rows = sum(table.count for table in tables.values())
     shown = len(records) + (predicate["period"]["by_type"].get("seal", 0) if _SEALS in bundles else 0)
     checks = [ok(name, f"recounted: {rows} rows in {len(tables)} populations, {shown} records shown one by one")]
     seals = predicate["period"]["by_type"].get("seal", 0)
@@ -103,19 +113,25 @@ def _tables(predicate: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterato
         table = _parse(data)
         _differ(what=f"digest of {file}", said=item["sha256"], found=sha256(data).hexdigest())
         _differ(what=f"columns of {file}", said=tuple(item["columns"]), found=table.columns)
-        _differ(what=f"rows of {file}", said=item["rows"], found=len(table.rows))
+        _differ(what=f"rows of {file}", said=item["rows"], found=table.count)
         name = file.removeprefix(_FOLDER).removesuffix(".csv")
-        counts[name] = len(table.rows)
+        counts[name] = table.count
         yield name, table
     _differ(what="counts", said=dict(predicate["counts"]), found=counts)
 
 
-def _parse(data: bytes) -> _Table:
+def _lines(data: bytes) -> Iterator[tuple[str, ...]]:
     csv.field_size_limit(_MAX_CELL)
-    lines = [tuple(row) for row in csv.reader(StringIO(data.decode("utf-8"), newline=""), strict=True)]
-    if not lines or any(len(row) != len(lines[0]) for row in lines):
+    return (tuple(row) for row in csv.reader(TextIOWrapper(BytesIO(data), "utf-8", newline=""), strict=True))
+
+
+def _parse(data: bytes) -> _Table:
+    lines = _lines(data)
+    columns = next(lines, None)
+    lengths = [len(row) for row in lines]
+    if columns is None or any(length != len(columns) for length in lengths):
         raise _Differs("a population is no table of rows as long as its header")
-    return _Table(lines[0], tuple(lines[1:]))
+    return _Table(columns, len(lengths), data)
 
 
 def _records(bundles: Mapping[str, Bundle]) -> dict[int, Record]:
@@ -154,7 +170,7 @@ def _check_lists(tables: Mapping[str, _Table], records: Mapping[int, Record]) ->
     for name, table in tables.items():
         if table.columns[: len(_HEAD)] != _HEAD:
             continue
-        for row in table.rows:
+        for row in table.rows():
             seq = int(row[0])
             record = records.get(seq)
             if record is None or row[:4] != (str(seq), format_time(record.at), record.node, record.type):
@@ -172,9 +188,9 @@ def _check_counted(predicate: Mapping[str, Any], tables: Mapping[str, _Table]) -
     by_type = predicate["period"]["by_type"]
     findings = tables["findings"]
     place = findings.columns.index("opened_seq")
-    opened = sum(first < int(row[place]) <= last for row in findings.rows)
+    opened = sum(first < int(row[place]) <= last for row in findings.rows())
     _differ(what="findings opened in the period", said=by_type.get("finding", 0), found=opened)
-    _differ(what="seals of the period", said=by_type.get("seal", 0), found=len(tables["seals"].rows))
+    _differ(what="seals of the period", said=by_type.get("seal", 0), found=tables["seals"].count)
 
 
 def _cell(value: str) -> str:
@@ -198,8 +214,8 @@ def _check_seals(predicate: Mapping[str, Any], table: _Table, records: Mapping[i
         if (seal.seq or 0) > first:
             values = (seal.seq, format_time(seal.at), _cell(seal.node), seal.body["lsn"], len(heads), entries)
             rows.append(tuple(map(str, values)))
-    odd = next((row for row, told in zip(rows, table.rows, strict=False) if row != told), None)
-    if odd is not None or len(rows) != len(table.rows):
+    odd = next((row for row, told in zip(rows, table.rows(), strict=False) if row != told), None)
+    if odd is not None or len(rows) != table.count:
         where = "at its end" if odd is None else f"from record {odd[0]} on"
         raise _Differs(f"populations/seals.csv is not the list of the seals shown, {where}")
 
@@ -211,7 +227,7 @@ def _check_register(predicate: Mapping[str, Any], table: _Table, bundles: Mappin
     names = {key.name: name for name, key in period.policy.witnesses.items()}
     before, last = _bounds(predicate)
     left_out = 0
-    for number, row in enumerate(table.rows, 1):
+    for number, row in enumerate(table.rows(), 1):
         size = int(row[1])
         if row[0] != str(number) or size <= before or row[2] != str(size - before):
             raise _Differs(f"populations/checkpoints.csv: row {number} does not continue the one before")

@@ -28,6 +28,7 @@ from typing import Any, Final
 from witnz.core.bundle import Bundle, SignedCheckpoint, parse_bundle
 from witnz.core.canonical import parse_canonical
 from witnz.core.record import Record
+from witnz.core.record_bodies import day_or_time
 from witnz.core.shape import Shape, base64_bytes, decode_base64, hex_bytes, integer, list_of, members, one_of, spelled, text
 from witnz.core.timestamp import parse_time
 from witnz.core.verdict import Check, CheckStatus
@@ -57,10 +58,6 @@ _NAME = text(1024, min_bytes=1)
 _STANDARD = text(64, min_bytes=1)
 
 
-def _day_or_time(value: Any, path: str) -> None:
-    spelled(parse_time)(f"{value}T00:00:00.000000Z" if isinstance(value, str) and len(value) == 10 else value, path)
-
-
 def _an_object(value: Any, path: str) -> None:
     if not isinstance(value, dict):
         raise FormatError(f"{path}: expected an object, found {type(value).__name__}")
@@ -80,9 +77,9 @@ _PREDICATE = members(
         "created": spelled(parse_time),
         "evidence_sha256": _HASH,
         "files": integer(),
-        "from": _day_or_time,
+        "from": day_or_time,
         "standard": _STANDARD,
-        "to": _day_or_time,
+        "to": day_or_time,
         "tool": text(256),
     }
 )

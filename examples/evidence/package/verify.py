@@ -34,7 +34,7 @@ def depth(value):
 def parse_json(data, what, most=MAX_BYTES, end="\n"):  # The value of a canonical document, ``end`` after it, 32 brackets deep at most
     hooks = {"object_pairs_hook": members, **dict.fromkeys(("parse_int", "parse_float", "parse_constant"), number)}
     try:
-        value = json.loads(data if len(data) <= most else b"", **hooks)
+        value = json.loads(data if len(data) <= most else need(False, f"{what}: {len(data)} bytes, at most {most},"), **hooks)
         need((canonical(value) + end).encode() == data and depth(value) <= 32, f"{what}: canonical JSON")
     except (ValueError, RecursionError) as error: raise Refused(f"{what}: {str(error)[:80]}") from None
     need(not re.search(rb"(?<!\\)(\\\\)*\\u0000", data), f"{what}: U+0000")
@@ -60,13 +60,13 @@ b32 "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=" ;; sig "[A-Za-z0-9+/]{85}[AQgw]==" ;;
 ;; half 0|[1-9A-F][0-9A-F]{0,7} ;; wal $half/$half ;; lsn "$wal" ;; clock ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z ;; leap
 (?<=[02468][048]00-|[13579][26]00-|[0-9]{2}0[48]-|[0-9]{2}[2468][048]-|[0-9]{2}[13579][26]-)02-29 ;; date
 (0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])|$leap ;; moment
-(?!0000)[0-9]{4}-$dateT$clock ;; time "$moment" ;; day "[0-9]{4}-[0-9]{2}-[0-9]{2}"|$time ;; when $int|$time ;; snapshot
+(?!0000)[0-9]{4}-$dateT$clock ;; time "$moment" ;; day "(?!0000)[0-9]{4}-$date"|$time ;; when $int|$time ;; snapshot
 "$xid:$xid:($xid(,$xid)*)?" ;; votes \{$node:$sig(,$node:$sig){0,63}\} ;; changes \{$title:$change(,$title:$change){0,255}\} ;; class
 "($row_class|$table_class|$violation|(schema|visibility|publication|identity|role|config|key)\.changed|change\.unapproved|$other)" ;;
 row_class row\.(modified|deleted|inserted) ;; table_class table\.(replaced|dropped) ;; violation
 violation\.(update|delete|truncate|reinsert) ;; other
-slot\.lost|coverage\.gap|epoch\.restored|source\.unreachable|node\.(diverged|store-tampered|rolled-back)|quorum\.lost|$last ;; last
-anchor\.(missing|altered|hidden|late)|checkpoint\.forked|clock\.skew ;; entry
+slot\.lost|coverage\.gap|epoch\.restored|source\.unreachable|node\.(diverged|misbehaved|store-tampered|rolled-back)|$last ;; last
+quorum\.lost|anchor\.(missing|altered|hidden|late)|checkpoint\.forked|clock\.skew ;; entry
 1\t$pos\t(schema|$changed|delete|truncate)\t(\\N|\\H$digits|$cell(0,1024))\t(\\N|$digits)\t$wal\t(0|[1-9][0-9]{0,9})\t$moment\t$said ;;
 changed baseline|insert|update ;; said (\\N|$cell(0,256))\t(\\N|$cell(0,60000))\t(\\N|$cell(0,8192)) ;; word $text(1,255) ;; title
 $text(1,256) ;; label $text(0,256) ;; path $text(1,1024) ;; size $pos ;; generation $pos ;; n $pos ;; seq $pos ;; oid $int ;; at $time ;;
@@ -408,28 +408,30 @@ def found_nothing(body):
     return (body["verdict"], body["state_found"], body["unresolved"], body["findings"]) == ("VERIFIED", body["state_expected"], 0, [])
 
 class Bundle:  # A bundle whose grammar holds; what it claims is unchecked until :meth:`check`
-    def __init__(self, data):
-        value = self.value = parse_json(data, "bundle")
+    def __init__(self, data, name):
+        value = self.value = parse_json(data, name or "bundle")
         need(isinstance(value, dict) and value.get("format") == "witnz-bundle/1", "bundle: the format")
         rest = canonical({name: item for name, item in value.items() if name != "sha256"})
         need(value.get("sha256") == sha256(rest.encode()).hexdigest(), "bundle: sha256")
         fits("bundle", value)
         self.note, self.claimed = Note(value["checkpoint"]), Policy(value["policy"].encode())
-        self.origin, self.size, self.root = self.note.checkpoint()
         for kind, name in (("shown", "records"), ("row", "rows"), ("older", "consistency")):
             for item in value[name]: fits(kind, item)
         self.records = [check_record(item["record"]) for item in value["records"]]
         need(all((one["line"] is None) == (one["blind"] is None) for one in value["rows"]), "rows: line and blind together:")
         need(all(is_row_line(one["line"] or "") for one in value["rows"]), "rows: a row line")
         self.rows = [(row, Entry(row["schema"]), Entry(row["entry"])) for row in value["rows"]]
-        self.older = [(Note(one["checkpoint"]), *Note(one["checkpoint"]).checkpoint(), raw(one["proof"])) for one in value["consistency"]]
+        self.older = [(Note(one["checkpoint"]), raw(one["proof"])) for one in value["consistency"]]
+        self.heads = [note.checkpoint() for note in (self.note, *[older for older, _ in self.older])]
+        self.origin, self.size, self.root = self.heads[0]
         for receipt in value["anchors"]: check_receipt(receipt)
+        self.clusters = {record["cluster"] for record in self.records}
         self.tables = {log_of(one["body"]): one["body"] for one in reversed(self.records) if one["type"] == "table"}
     def check(self, policy):  # Rules 2 to 8 of the format, in their order
         checks, good = [*under("checkpoint.", judge(policy, self.note)), *self.check_records()], {self.note.digest: self.size}
         for index, row in enumerate(self.rows): checks += under(f"rows[{index}].", self.check_row(*row))
         for index, table in enumerate(self.value["tables"]): checks += under(f"tables[{index}].", self.check_table(table))
-        for index, (note, origin, size, root, proof) in enumerate(self.older):
+        for index, ((note, proof), (origin, size, root)) in enumerate(zip(self.older, self.heads[1:])):
             empty = (size, root, proof) == (0, sha256(b"").digest(), [])
             fine = origin == self.origin and (empty or roots_with(size, self.size, root, proof) == (root, self.root))
             found = [*judge(policy, note), (fine, "proof", f"size {size} is {'' if fine else 'not '}a prefix of {self.size}")]
@@ -441,10 +443,9 @@ class Bundle:  # A bundle whose grammar holds; what it claims is unchecked until
         wrong = []
         for index, (record, item) in enumerate(zip(self.records, self.value["records"])):
             root, kind = root_with(record["seq"] - 1, self.size, leaf_hash(canonical(record).encode()), raw(item["proof"])), record["type"]
-            foreign = kind == "genesis" and record["body"]["cluster"] != self.origin
             if root != self.root: wrong.append((False, f"records[{index}]", f"the {kind} record is not in the checkpoint's tree"))
-            if foreign: wrong.append((False, f"records[{index}]", "a genesis of another log"))
-        if len({record["cluster"] for record in self.records}) > 1: wrong.append((False, "records.cluster", "records of several clusters"))
+            if kind == "genesis" and record["body"]["cluster"] != self.origin: wrong.append((False, f"records[{index}]", "of another log"))
+        if len(self.clusters) > 1: wrong.append((False, "records.cluster", "records of several clusters"))
         return wrong or [("ok" if self.records else "skip", "records", f"{len(self.records)} records are in the tree of size {self.size}")]
     def body(self, position, kind, log):  # That of the record at a position, if of this kind and, but for seals, of this log
         record = self.records[position] if position < len(self.records) else {"type": "none"}
@@ -531,26 +532,25 @@ def check_package(files, bundles):  # The signed list of a package's files, by a
     present = {name: digest for name, digest in digests.items() if name not in UNSIGNED}
     odd = sorted(name for name in {*signed, *present} if signed.get(name) != present.get(name))
     yield not odd, "files", f"{len(signed)} files are those signed; others: {odd[:5]}"
-    keys = [one for one in own.records if one["type"] == "key" and one["body"]["kind"] == "report"]
-    key = next((one for one in keys if sha256(unb64(one["body"]["key"])).hexdigest() == signature["keyid"]), None)
-    good = key is not None and all(one["body"]["action"] == "add" for one in keys)
-    yield good, "key", f"report key {signature['keyid']} stands in the journal"
+    odd = sorted(name for name, one in bundles.items() if one.origin != about["cluster"] or one.clusters - {about["cluster_id"]})
+    yield not odd, "log", f"{len(bundles)} bundles are of the report's journal; others: {odd[:5]}"
+    keys = [one for bundle in (own, *bundles.values()) for one in bundle.records if one["type"] == "key"
+            and one["body"]["kind"] == "report" and sha256(unb64(one["body"]["key"])).hexdigest() == signature["keyid"]]
+    key = next((one for one in keys if one in own.records), None)
+    yield key is not None and all(one["body"]["action"] == "add" for one in keys), "key", f"{signature['keyid']} stands in the journal"
     message = f"DSSEv1 {len(envelope['payloadType'])} {envelope['payloadType']} {len(payload)} ".encode() + payload
-    good = key is not None and p256_signed(unb64(key["body"]["key"]), unb64(signature["sig"]), message)
-    yield good, "signature", "report.json is signed by that key (ECDSA P-256)"
+    signed_by_it = key is not None and p256_signed(unb64(key["body"]["key"]), unb64(signature["sig"]), message)
+    yield signed_by_it, "signature", "report.json is signed by that key (ECDSA P-256)"
     said = {**{name: about[name] for name in ("standard", "from", "to")}, "sha256": digests["report.json"]}
     after = [one for one in own.records if one["type"] == "report" and one["body"] == said and (not key or one["seq"] > key["seq"])]
-    ours = [(one["cluster"], own.origin) for one in after[:1]] == [(about["cluster_id"], about["cluster"])]
-    yield ours, "record", "the journal holds the digest of report.json"
+    yield bool(after), "record", "the journal holds the digest of report.json"
     fine = all(part(inner, "report", name) == about[name] for name in ("standard", "from", "to")) and about["files"] == len(signed)
     fine = fine and (about["evidence_sha256"], about["cluster_id"]) == (digests["evidence.json"], part(inner, "cluster", "id"))
     yield fine and listed.items() <= signed.items(), "evidence", "evidence.json is of this report and of these files"
-    main = bundles.get(PERIOD)
-    heads = [(size, base64.b64encode(root).decode()) for _, _, size, root, _ in main.older] if main else []
+    heads = [(size, base64.b64encode(root).decode()) for _, size, root in (bundles[PERIOD].heads if PERIOD in bundles else [])]
     ends = [(part(inner, "period", end, "size"), part(inner, "period", end, "root")) for end in ("opening", "closing")]
-    fine = main and ends[1] == (main.size, base64.b64encode(main.root).decode())
-    fine = fine and (part(inner, "period", "opening") is None and "opening" in inner["period"] or ends[0] in heads)
-    yield bool(fine), "period", f"opening and closing checkpoint are those of {PERIOD}"
+    fine = ends[1] in heads[:1] and (inner["period"].get("opening", "") is None or ends[0] in heads[1:])
+    yield fine, "period", f"opening and closing checkpoint are those of {PERIOD}"
     gaps = part(inner, "coverage", "open_gaps")
     yield "ok" if gaps == [] else "skip", "coverage", f"tables with an open gap: {gaps}"
     yield "n/a", "figures", "the figures of evidence.json against the records: by witnz verify --report"
@@ -564,7 +564,7 @@ def judged(checks):
 def verify_files(given, policy, required, tell):  # The bytes of a bundle; or the files of a package by name
     need(isinstance(given, bytes) or {"report.json", "evidence.json", OWN} <= given.keys(), "package")
     files = {"": given} if isinstance(given, bytes) else given
-    bundles = {name: Bundle(data) for name, data in sorted(files.items()) if name == "" or name.endswith(".witnz.json")}
+    bundles = {name: Bundle(data, name) for name, data in sorted(files.items()) if name == "" or name.endswith(".witnz.json")}
     checks = [] if "" in files else under("report.", check_package(files, bundles))
     for name, bundle in bundles.items(): checks += under(name and f"{name}: ", bundle.check(policy))
     checks = [({True: "ok", False: "fail"}.get(status, status), name, why) for status, name, why in checks]
@@ -575,7 +575,7 @@ def verify_files(given, policy, required, tell):  # The bytes of a bundle; or th
         checks.append(("skip" if asked <= bad else "ok", f"require.{kind}", "asked for: a receipt that is checked in full here"))
     for check in checks: tell(*check)
 def read(path):
-    if not path.is_dir(): return path.read_bytes()
+    if not path.is_dir(): return path.open("rb").read(MAX_BYTES + 1)
     found = sorted(one for one in path.rglob("*") if one.is_symlink() or not one.is_dir())
     need(all(one.is_file() and not one.is_symlink() for one in found), "package: files and folders")
     need(len(found) <= 10_000 and sum(one.stat().st_size for one in found) <= 1 << 30, "package: 10,000 files, 1 GiB:")
@@ -590,7 +590,7 @@ def main():
     try:
         policy = Policy(asked.policy.read_bytes()) if asked.policy else None
         verify_files(read(asked.path), policy, asked.require_anchor, lambda *check: checks.append(check))
-    except (Refused, OSError) as error: sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
+    except (Refused, OSError, UnicodeError) as error: sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
     verdict, lines = judged(checks), [f"  {WORDS[status]:12}{name}: {why}" for status, name, why in checks]
     if asked.json: lines = [json.dumps({"verdict": verdict, "checks": [dict(zip(("status", "name", "detail"), one)) for one in checks]})]
     print("\n".join([verdict] * (not asked.json) + [line if line.isprintable() else ascii(line) for line in lines]))

@@ -60,7 +60,7 @@ b32 "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=" ;; sig "[A-Za-z0-9+/]{85}[AQgw]==" ;;
 ;; half 0|[1-9A-F][0-9A-F]{0,7} ;; wal $half/$half ;; lsn "$wal" ;; clock ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z ;; leap
 (?<=[02468][048]00-|[13579][26]00-|[0-9]{2}0[48]-|[0-9]{2}[2468][048]-|[0-9]{2}[13579][26]-)02-29 ;; date
 (0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8])|$leap ;; moment
-(?!0000)[0-9]{4}-$dateT$clock ;; time "$moment" ;; day "[0-9]{4}-[0-9]{2}-[0-9]{2}"|$time ;; when $int|$time ;; snapshot
+(?!0000)[0-9]{4}-$dateT$clock ;; time "$moment" ;; day "(?!0000)[0-9]{4}-$date"|$time ;; when $int|$time ;; snapshot
 "$xid:$xid:($xid(,$xid)*)?" ;; votes \{$node:$sig(,$node:$sig){0,63}\} ;; changes \{$title:$change(,$title:$change){0,255}\} ;; class
 "($row_class|$table_class|$violation|(schema|visibility|publication|identity|role|config|key)\.changed|change\.unapproved|$other)" ;;
 row_class row\.(modified|deleted|inserted) ;; table_class table\.(replaced|dropped) ;; violation
