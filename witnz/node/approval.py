@@ -44,6 +44,8 @@ class Approvals:
         self._db, self._journal, self._book, self._seal = db, journal, book, seal
         self.follow: Callable[[int], None] = lambda seq: None
         """Carries out the journal up to a record; set by whoever puts the node together."""
+        self.caught_up: Callable[[], bool] = lambda: True
+        """Whether what was agreed is carried out here, so that what is still found then is for everybody to know."""
         self._journalling = threading.Lock()
         self._deciding = threading.Lock()
 
@@ -134,16 +136,24 @@ class Approvals:
                 self._journal.propose("finding", finding.to_body())
 
     def journal_all(self, min_age_s: float = 0.0) -> list[Finding]:
-        """Journal every finding of at least this age that is not there yet, oldest first; those that there were."""
+        """Journal every finding of at least this age that is not there yet, oldest first; those that there were.
+
+        None where this node is behind with what was agreed: that may still take some of them back.
+        """
+        seen = {finding.id for finding in self._not_journalled(min_age_s)}
+        if not seen or not self.caught_up():
+            return []
+        fresh = [finding for finding in self._not_journalled(min_age_s) if finding.id in seen]
+        for finding in fresh:
+            self.journal_finding(finding)
+        return fresh
+
+    def _not_journalled(self, min_age_s: float) -> list[Finding]:
         latest = self._book.now_us() - round(min_age_s * 1e6)
         with self._db.read() as conn:
             missing = [name for name in findings.list_ids(conn) if self._journal.state.finding_state(name) is None]
             fresh = [finding for name in missing if (finding := findings.get(conn, name)) is not None]
-        if min_age_s:
-            fresh = [finding for finding in fresh if parse_time(finding.detected_at) <= latest]
-        for finding in fresh:
-            self.journal_finding(finding)
-        return fresh
+        return [finding for finding in fresh if not min_age_s or parse_time(finding.detected_at) <= latest]
 
     def in_doubt(self, table: str) -> bool:
         """Whether a finding about a row of this table is still to be decided."""

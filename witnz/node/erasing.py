@@ -24,6 +24,7 @@ from witnz.core.orders import Erasure
 from witnz.core.record import Record
 from witnz.core.rowline import escape
 from witnz.errors import Inconclusive, UsageError
+from witnz.node.findings import FindingBook
 from witnz.node.following import FOLLOWED, NotYet
 from witnz.node.journal import Journal
 from witnz.node.keytext import recorded_key
@@ -52,8 +53,8 @@ _FORMS: Final = {
 class Erasing:
     """Erasures of one node.  ``seal``: so that an order says up to which entries it was made."""
 
-    def __init__(self, db: Database, journal: Journal, seal: Callable[[], object]) -> None:
-        self._db, self._journal, self._seal = db, journal, seal
+    def __init__(self, db: Database, journal: Journal, book: FindingBook, seal: Callable[[], object]) -> None:
+        self._db, self._journal, self._book, self._seal = db, journal, book, seal
         self.follow: Callable[[int], None] = lambda seq: None
         """Carries out the journal up to a record; set by whoever puts the node together."""
 
@@ -171,10 +172,10 @@ class Erasing:
                 items[key] = None
             else:
                 items[key] = gone
-                self._accept(conn, row, key, gone)
+                self._accept(conn, row, key, gone, erasure.seq)
         return items
 
-    def _accept(self, conn: sqlite3.Connection, row: LogRow, key: bytes, gone: int) -> None:
+    def _accept(self, conn: sqlite3.Connection, row: LogRow, key: bytes, gone: int, record: int) -> None:
         """The delete was recorded before the order came to this node: the same as if it had come after."""
         before = live.accepted_many(conn, row.id, [key]).get(key)
         if before is None or before < gone:
@@ -186,8 +187,8 @@ class Erasing:
         for finding in findings.list_findings(conn, table=row.table, classes=CLASSES):
             early = (finding.generation, finding.entry_seq) == (row.generation, gone)
             if early and self._journal.state.finding_state(finding.id) is None:
-                findings.remove(conn, finding.id)
-                log.info("finding was taken back: the row was erased by order", finding=finding.id)
+                self._book.take_back(conn, finding, f"the row was erased by order of record {record}")
+                log.info("finding was taken back: the row was erased by order", finding=finding.id, record=record)
 
 
 def _since(conn: sqlite3.Connection, row: LogRow, base: int, keys: Collection[bytes]) -> dict[bytes, tuple[str, int | None]]:

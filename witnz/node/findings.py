@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 
+from witnz.alert.message import dedup_key
 from witnz.core.finding import CLASSES, Finding, FindingState, Window, finding_id
 from witnz.core.keyplan import key_text
 from witnz.core.lsn import format_lsn
@@ -18,7 +19,7 @@ from witnz.core.timestamp import format_time
 from witnz.node.applier import Draft
 from witnz.node.block import Block
 from witnz.node.table_state import TableState
-from witnz.store import findings, verifications
+from witnz.store import findings, outbox, verifications
 
 OPEN: FindingState = "open"
 ACKNOWLEDGED: FindingState = "acknowledged"
@@ -133,6 +134,12 @@ class FindingBook:
         findings.upsert(conn, finding)
         self._alert(conn, finding)
         return True
+
+    def take_back(self, conn: sqlite3.Connection, finding: Finding, why: str) -> None:
+        """What is no finding after all, and was never journalled, goes; who was told of it is told that it is over."""
+        findings.remove(conn, finding.id)
+        if outbox.withdraw(conn, dedup_key(finding)):
+            self._alert(conn, replace(finding, state=APPROVED, detail=why))
 
     def set_state(self, conn: sqlite3.Connection, name: str, state: FindingState) -> Finding:
         """Move a finding on; a closed one stays closed."""

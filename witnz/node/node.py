@@ -151,7 +151,7 @@ class Node:
         self.sealer = Sealer(self.db, self.journal)
         self.cosigner = Cosigner(self.db, self.journal, self.keys, config.cluster, self.clock)
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
-        self.erasing = Erasing(self.db, self.journal, self.seal_now)
+        self.erasing = Erasing(self.db, self.journal, self.book, self.seal_now)
         self.bridging = Bridging(self.db, self.journal, self.approvals.in_doubt, self.protection.begin_anew)
         self.following = Following(
             self.db,

@@ -20,9 +20,10 @@ import structlog
 from witnz.core.finding import CLASSES, Finding, Window, finding_id
 from witnz.core.journal import FORGED
 from witnz.core.record import Record, check_record_signature
-from witnz.core.timestamp import format_time
+from witnz.core.timestamp import format_time, parse_time
 from witnz.ending import end_threads
 from witnz.errors import FormatError, WitnzError
+from witnz.node.abreast import BARRIER_S, Abreast
 from witnz.node.agreement import Agreement
 from witnz.node.companions import LeadersSide, MembersSide
 from witnz.node.confirming import Confirming
@@ -37,6 +38,7 @@ from witnz.node.voting import Ballots, TooFewVotes
 from witnz.postgres.catalog import TableInfo
 from witnz.postgres.scan import SnapshotScan
 from witnz.postgres.session import connect
+from witnz.store import findings
 
 if TYPE_CHECKING:
     from witnz.cluster.engine import Engine
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ROUND_S: Final = 0.1
-BARRIER_S: Final = 3.0  # for the newest seals, before what lies beyond them is given up
 EXCHANGE_S: Final = 1.0
 TEND_S: Final = 2.0
 QUORUM_LOST_S: Final = 10.0
@@ -85,6 +86,8 @@ class Peering:
         self.companions = LeadersSide(journal, self.peers, self._id)
         self.deliveries = Deliveries(db, journal, self.leads)
         node.alerts.hold_s = self.deliveries.hold_s
+        self.abreast = Abreast(self.engine, node.following, lambda: journal.size)
+        node.alerts.ready = node.approvals.caught_up = self.abreast.caught_up
         node.cosigner.conditions += [self.agreement.condition, self._late_condition, self._asked_condition]
         journal.collect = self.ballots.collect
         self.gaps = OwedGaps(db, journal, self.leads)
@@ -110,7 +113,9 @@ class Peering:
         )
         self.ballots.judges |= {"verify": self.confirming.judge, "epoch": node.restores.judge}
         node.restores.alone, node.restores.leads = False, self.leads
-        node.restores.catch_up = lambda: self.engine.barrier(BARRIER_S)
+        node.restores.catch_up = lambda: self.engine.barrier(
+            BARRIER_S
+        )  # for the newest seals, before what lies beyond them is given up
         node.verification.around = self.confirming.held
         node.verification.disputed = self._disputed
         node.verification.diverged = partial(self.agreement.name, self._id)
@@ -127,7 +132,7 @@ class Peering:
         MembersSide(
             node.journal, node.generations, node.states, self._connect, _import_scan, self.engine.leader
         ).register(self.peers)  # fmt: skip
-        node.following.handlers["unprotect"] = lambda record: node.generations.end(record.body["table"])
+        node.following.handlers["unprotect"] = self._follow_unprotect
 
     def _connect(self) -> psycopg.Connection[Any]:
         return connect(self._node.conninfo, scan=True, application_name="witnz baseline")
@@ -321,6 +326,18 @@ class Peering:
             adopted = self._node.book.adopt(conn, finding)
         if adopted:
             self._node.events.publish("finding", finding.to_json())
+
+    def _follow_unprotect(self, record: Record) -> None:
+        """Protection has ended; what this node saw of the table after that, before it knew, is no finding."""
+        table = record.body["table"]
+        self._node.generations.end(table)
+        with self._node.db.write() as conn:
+            for finding in findings.list_findings(conn, table=table):
+                late = finding.window.first_bad is not None and parse_time(finding.window.first_bad) > record.at
+                about = finding.cls == "table.dropped" or CLASSES[finding.cls].group == "stream"
+                if late and about and self._node.journal.state.finding_state(finding.id) is None:
+                    self._node.book.take_back(conn, finding, f"its protection was ended by record {record.seq}")
+                    log.info("finding was taken back: protection had ended", finding=finding.id, record=record.seq)
 
 
 def _finding_of(record: Record, cluster_id: str) -> Finding | None:

@@ -80,6 +80,20 @@ def delivered_here(connection: sqlite3.Connection, after_id: int, limit: int) ->
     return [(int(row[0]), str(row[1]), str(row[2])) for row in connection.execute(query, (after_id, limit))]
 
 
+def withdraw(connection: sqlite3.Connection, dedup: str) -> bool:
+    """Send nothing more under this name; whether somebody may have been told under it."""
+    told = connection.execute("SELECT 1 FROM outbox WHERE dedup = ? AND (state = 'delivered' OR attempts > 0)", (dedup,))
+    known = told.fetchone() is not None
+    connection.execute("DELETE FROM outbox WHERE dedup = ? AND state = 'pending'", (dedup,))
+    return known
+
+
+def newest_due(connection: sqlite3.Connection, now: float) -> int:
+    """The id of the newest pending message that is due; 0 if none is."""
+    query = "SELECT max(id) FROM outbox WHERE state = 'pending' AND next_at <= ?"
+    return int(connection.execute(query, (now,)).fetchone()[0] or 0)
+
+
 def mark_failed(connection: sqlite3.Connection, message_id: int, error: str, next_at: float | None) -> None:
     """An attempt failed; the next is due at ``next_at``, None: there will be none."""
     connection.execute(
