@@ -114,7 +114,7 @@ class AlertService:
         """How long this node leaves a new notification to others; what goes to the log goes there at once."""
         self.ready: Callable[[], bool] = lambda: True
         """Whether what has waited until now may go out; asked once for each new message, before it is sent."""
-        self._cleared = 0  # id of the newest message that was ready
+        self._asked: set[tuple[int, float]] = set()  # what was due when they were ready last
         self._woken = threading.Event()
         self._stop: threading.Event | None = None
         self._restored = False
@@ -172,13 +172,13 @@ class AlertService:
         with self._db.read() as conn:
             next_at = outbox.next_due_at(conn)
             self._metrics.set("witnz_alerts_pending", 0 if next_at is None else outbox.counts(conn)["pending"])
-            newest = outbox.newest_due(conn, now_s)
+            waiting = outbox.names_due(conn, now_s)
         if next_at is None or next_at > now_s:
             return 0
-        if newest > self._cleared:
+        if not waiting <= self._asked:
             if not self.ready():
                 return 0
-            self._cleared = newest
+            self._asked = waiting
         with ThreadPoolExecutor(max_workers=len(self._lanes), thread_name_prefix="alert") as pool:
             return sum(pool.map(lambda lane: self._serve(lane, now_s), self._lanes.values()))
 

@@ -88,10 +88,10 @@ def withdraw(connection: sqlite3.Connection, dedup: str) -> bool:
     return known
 
 
-def newest_due(connection: sqlite3.Connection, now: float) -> int:
-    """The id of the newest pending message that is due; 0 if none is."""
-    query = "SELECT max(id) FROM outbox WHERE state = 'pending' AND next_at <= ?"
-    return int(connection.execute(query, (now,)).fetchone()[0] or 0)
+def names_due(connection: sqlite3.Connection, now: float) -> set[tuple[int, float]]:
+    """(id, created_at) of the pending messages that are due: the id of one that was withdrawn is given again."""
+    query = "SELECT id, created_at FROM outbox WHERE state = 'pending' AND next_at <= ?"
+    return {(int(row[0]), float(row[1])) for row in connection.execute(query, (now,))}
 
 
 def mark_failed(connection: sqlite3.Connection, message_id: int, error: str, next_at: float | None) -> None:
