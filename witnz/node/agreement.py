@@ -138,7 +138,7 @@ class Agreement:
         with self._db.read() as conn:
             for where, head in from_items(record.body["tables"]).items():
                 row = logs.find_log(conn, *where)
-                if row is None or row.status == "open":
+                if row is None or row.status in ("open", "fetching"):
                     if self._will_come(where):
                         return False
                     continue
