@@ -58,12 +58,13 @@ def _count_nonces(conn: sqlite3.Connection, row: LogRow, state: JournalState) ->
         if entry.intent is None or entry.intent == before:
             continue
         before = entry.intent
-        nonce = _valid_nonce(entry.intent, entry.lsn, entry.xid, state)
+        nonce = valid_nonce(entry.intent, entry.lsn, entry.xid, state)
         if nonce is not None and not nonces.count(conn, nonce, entry.lsn):
             conn.execute("UPDATE nonces SET lsn = min(lsn, ?) WHERE nonce = ?", (entry.lsn, nonce))
 
 
-def _valid_nonce(text: str, lsn: int, xid: int, state: JournalState) -> str | None:
+def valid_nonce(text: str, lsn: int, xid: int, state: JournalState) -> str | None:
+    """The nonce of an intent that authorises this transaction if no other has used it; None where it does not."""
     try:
         intent = parse_intent(text)
     except FormatError:

@@ -53,6 +53,7 @@ from witnz.node.membership import follow_keys
 from witnz.node.plan import Surroundings
 from witnz.node.protection import Protection
 from witnz.node.recorder import Outcome, Recorder, stored_position
+from witnz.node.rejudging import Rejudging
 from witnz.node.repair import Parts, Repairs
 from witnz.node.reporting import Reports
 from witnz.node.restores import Restores
@@ -153,6 +154,7 @@ class Node:
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
         self.erasing = Erasing(self.db, self.journal, self.book, self.seal_now)
         self.bridging = Bridging(self.db, self.journal, self.approvals.in_doubt, self.protection.begin_anew)
+        self.rejudging = Rejudging(self.db, self.journal, self.book)
         self.following = Following(
             self.db,
             {
@@ -162,6 +164,7 @@ class Node:
                 "gap": self.bridging.followed_gap,
                 "epoch": self.bridging.followed_gap,
                 "erase": self.erasing.carry_out,
+                "key": self.rejudging.follow,
             },
         )
         self.approvals.follow = self.erasing.follow = self.following.follow
@@ -196,6 +199,8 @@ class Node:
             around.companions, around.leads = self.peering.companions, self.peering.leads
         self.generations = Generations(around, self.book, self._recorder_connection)
         self.generations.accepted = self.bridging.owes
+        self.rejudging.meanwhile, self.rejudging.newest_xid = self.generations.meanwhile, self._newest_xid
+        self.rejudging.again = lambda: self.errands.start("follow", self.following.follow)
         self.forgetting = Forgetting(
             self.db, self.journal, self.approvals.in_doubt, self.protection.renew, around.leads, lambda: self.following.done
         )
@@ -290,6 +295,7 @@ class Node:
                 self.protection.open_configured(conn)
         self.capture.start()
         self.anchoring.start(self._spawn, self._stop, publish=chores)
+        self.following.follow()  # what an end in between has left to be judged anew
         if chores:
             self._spawn("chores", lambda: self.chores.run(self._stop))
             self._spawn("alerts", lambda: self.alerts.run(self._stop))
@@ -382,6 +388,12 @@ class Node:
         if not found:
             raise UsageError(f"{table} is not protected", hint="`witnz status` lists the protected tables")
         return found[-1]
+
+    def _newest_xid(self) -> int:
+        """Below this id every transaction has ended that was committed until now, once a snapshot's xmin reaches it."""
+        with self.catalog() as conn:
+            row = conn.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+        return int(row[0]) if row else 0
 
     def _table_names(self) -> list[str]:
         return sorted(self.journal.state.tables())
@@ -486,7 +498,7 @@ class Node:
         if record_type == "erase":
             return self.erasing.order(body)
         seq = self.journal.propose(record_type, body)
-        if record_type == "prune":
+        if record_type in ("prune", "key"):
             self.following.follow(seq)
         if record_type == "unprotect":
             self.generations.end(body["table"])

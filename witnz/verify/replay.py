@@ -191,9 +191,14 @@ class Replay:
             self._awaited.update(key for key in keys if key in there)
 
     def _accepts(self, entry: Entry, op: bytes, known: bool, *, erased: bool = False) -> bool:
-        if erased or entry.seq in self._decisions.entries:
-            return True
-        return judge(self._rules, op, intended=self._intents.cover(entry, self._table), key_known=known) is None
+        cls = None
+        if not erased and entry.seq not in self._decisions.entries:
+            cls = judge(self._rules, op, intended=self._intents.cover(entry, self._table), key_known=known)
+        self.judged(entry, cls)
+        return cls is None
+
+    def judged(self, entry: Entry, cls: str | None) -> None:
+        """Told of each entry, and of its finding class where it is not accepted; for whoever wants to know."""
 
     def _keyless_delete(self, entry: Entry) -> None:
         row = entry.row or bytes(32)

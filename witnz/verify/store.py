@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from witnz.core.checkpoint import parse_checkpoint
+from witnz.core.classify import Rules
 from witnz.core.entry import chain_hash, content_hash, first_parent, parse_entry
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import LogHead
@@ -251,9 +252,21 @@ class _Audit:
     # -- state ----------------------------------------------------------------------------------------------------------------
 
     def _state(self, row: LogRow, made: Decisions) -> str:
-        record = record_of(self.records, row)
-        if record is None:
+        adopted = record_of(self.records, row)
+        if adopted is None:
             return "not adopted yet, so nothing is accepted"
+        followed = self._followed()
+        try:
+            return self._replay(row, adopted.rules, made, self.state)
+        except _Wrong:
+            if all(record.type != "key" for record in self.records[len(followed) :]):
+                raise
+        before = JournalState()  # a key that the node knows of, while what it signed is still to be judged anew
+        for record in followed:
+            before.apply(record, verify_signatures=False)
+        return self._replay(row, adopted.rules, made, before)
+
+    def _replay(self, row: LogRow, rules: Rules, made: Decisions, keys: JournalState) -> str:
         nonces = dict(self.conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
         with tempfile.TemporaryDirectory(dir=self.spill_dir) as folder:
             scratch = Database.create(Path(folder) / "scratch.db")
@@ -263,7 +276,7 @@ class _Audit:
                     keyed=row.keyed, key_columns=row.key_columns, chain=row.chain,
                 )  # fmt: skip
                 out.execute("UPDATE logs SET size = ? WHERE id = ?", (row.size, log))
-                replay = Replay(out, log, row.table, record.rules, Intents(self.state, nonces), made, keyed=row.keyed)
+                replay = Replay(out, log, row.table, rules, Intents(keys, nonces), made, keyed=row.keyed)
                 replay.run(held_entries(self.conn, row, self.state))
                 return self._compare(row, out, log)
 
