@@ -67,7 +67,7 @@ def test_the_edited_node_is_outvoted_and_restored(own_trio: Trio) -> None:
     restored = trio[victim].peering.refilling.repair(finding.id)
     assert Path(restored["evidence"]).exists(), "what was there is kept as evidence"
     trio.ready(victim)
-    wait(lambda: trio.table_log(victim, LEDGER) == trio.table_log(others[0], LEDGER), "the majority's log")
+    wait(lambda: trio.log(victim, LEDGER) == trio.log(others[0], LEDGER), "the majority's log")
     for node in trio.nodes:
         name = f"{finding.id} to be repaired on {node}"
         wait(lambda node=node: any(f.id == finding.id and f.state == "repaired" for f in trio.findings(node, state=None)), name)

@@ -21,7 +21,7 @@ def test_a_false_seal_gets_no_votes_has_no_effect_and_names_the_leader(trio: Tri
     trio.caught_up()
     with trio[leader].db.read() as conn:
         lsn = meta.load_number(conn, "last_final_lsn") or 0
-    size = len(trio.table_log(leader, LEDGER))
+    size = len(trio.log(leader, LEDGER))
     false = {
         "table": LEDGER,
         "generation": 1,

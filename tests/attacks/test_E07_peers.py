@@ -7,10 +7,8 @@ both cases the two go on talking.
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -22,16 +20,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL
 
+from tests.support.strangers import PICKLE, client, hello, malformed, shout, talk
 from tests.support.tls_peers import CLUSTER, connected, identity, make_members, start_peers, until
 from witnz.cluster import frames
 from witnz.cluster.peers import Member
-from witnz.cluster.tls import PROTOCOL, make_certificate
 from witnz.cluster.transport import TlsPeers
 from witnz.ending import end_threads
 from witnz.errors import PeerUnreachable
 
 ROOT = Path(__file__).parents[2]
-PICKLE = pickle.dumps(ValueError("run me"))  # what it says does not matter: nothing may load it
 
 
 @pytest.fixture(scope="module")
@@ -58,49 +55,8 @@ def still_talking(pair: tuple[TlsPeers, TlsPeers]) -> None:
     until(answered)
 
 
-def context(seed: int | None, name: str = "node1", *, key: object = None) -> SSL.Context:
-    """A client that would accept any server; with the certificate of a key of its own choice."""
-    made = SSL.Context(SSL.TLS_METHOD)
-    made.set_verify(SSL.VERIFY_NONE, lambda *_: True)
-    made.set_alpn_protos([PROTOCOL])
-    if seed is not None:
-        made.use_certificate(make_certificate(name, identity(seed)))
-        made.use_privatekey(identity(seed))
-    return made
-
-
-def talk(port: int, tls: SSL.Context, data: bytes, *, wait_s: float = 10.0) -> bytes:
-    """Connect, send, and everything that comes back until the other side hangs up.  TimeoutError where it does not."""
-    with socket.create_connection(("127.0.0.1", port), wait_s) as raw:
-        connection = SSL.Connection(tls, None)
-        connection.set_connect_state()
-        raw.settimeout(wait_s)
-        answer, sent = b"", False
-        while True:
-            try:
-                if not sent:
-                    connection.do_handshake()
-                    connection.sendall(data)
-                    sent = True
-                answer += connection.recv(65536)
-            except SSL.WantReadError:
-                pass
-            except SSL.Error:
-                return answer
-            try:
-                while True:
-                    raw.sendall(connection.bio_read(65536))
-            except SSL.WantReadError:
-                pass
-            except OSError:
-                return answer
-            try:
-                received = raw.recv(65536)
-            except ConnectionError:
-                return answer
-            if not received:
-                return answer
-            connection.bio_write(received)
+def context(seed: int | None, name: str = "node1") -> SSL.Context:
+    return client(None if seed is None else identity(seed), name)
 
 
 MINED_PICKLE = """
@@ -111,21 +67,14 @@ def mine(*args, **kwargs):
 pickle.load = pickle.loads = pickle._load = pickle._loads = pickle.Unpickler = pickle._Unpickler = mine
 """
 
-HELLO = frames.format_frame(frames.HELLO, frames.format_hello(CLUSTER))
+HELLO = hello(CLUSTER)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"GET / HTTP/1.1\r\n\r\n", HELLO, PICKLE, os.urandom(4096), b"\x16\x03\x01" + b"\xff" * 5000]
 )
 def test_who_speaks_without_tls_gets_nothing_read(pair, data: bytes) -> None:
-    _, two = pair
-    with socket.create_connection(("127.0.0.1", two.port), 10) as raw:
-        raw.settimeout(20)
-        raw.sendall(data)
-        raw.shutdown(socket.SHUT_WR)
-        answer = b""
-        while chunk := raw.recv(65536):
-            answer += chunk
+    answer = shout(pair[1].port, data)
     assert len(answer) <= 7  # at most one TLS alert
     still_talking(pair)
 
@@ -181,29 +130,7 @@ def test_older_tls_and_another_protocol_are_turned_away(pair) -> None:
     still_talking(pair)
 
 
-MALFORMED = {
-    "no hello": frames.format_frame(frames.PING, b""),
-    "a hello of another cluster": frames.format_frame(frames.HELLO, frames.format_hello("other.example/app")),
-    "a hello too long": struct.pack(">IB", 5000, frames.HELLO),
-    "a frame too long": HELLO + struct.pack(">IB", frames.MAX_FRAME + 1, frames.ENGINE),
-    "the longest length": HELLO + b"\xff\xff\xff\xff" + b"\x03",
-    "no length": HELLO + b"\x00\x00\x00\x00",
-    "an unknown kind": HELLO + frames.format_frame(99, b""),
-    "two hellos": HELLO + HELLO,
-    "a ping with a body": HELLO + frames.format_frame(frames.PING, b"x"),
-    "a short request": HELLO + frames.format_frame(frames.REQUEST, b"\x00" * 5),
-    "a request without a method": HELLO + frames.format_frame(frames.REQUEST, struct.pack(">QIB", 1, 0, 0)),
-    "a method that is not text": HELLO + frames.format_frame(frames.REQUEST, struct.pack(">QIB", 1, 0, 2) + b"\xff\xfe"),
-    "a chunk that is longer than said": HELLO
-    + frames.format_frame(frames.REQUEST, struct.pack(">QIB", 1, 3, 4) + b"echolonger"),
-    "more than was announced": HELLO
-    + frames.format_request(1, "echo", bytes(70_000))[0]
-    + frames.format_frame(frames.MORE, struct.pack(">QB", 1, 0) + bytes(60_000)),
-    "a call id twice": HELLO + frames.format_request(1, "echo", bytes(70_000))[0] * 2,
-    "a cancel of nothing": HELLO + frames.format_frame(frames.CANCEL, b""),
-    "a response of a third kind": HELLO + frames.format_frame(frames.RESPONSE, struct.pack(">QBI", 1, 7, 0)),
-    "a pickle": HELLO + frames.format_frame(42, PICKLE),
-}
+MALFORMED = malformed(CLUSTER)
 
 
 @pytest.mark.parametrize("data", list(MALFORMED.values()), ids=list(MALFORMED))
@@ -296,6 +223,7 @@ def test_the_channel_works_where_unpickling_ends_the_process() -> None:
     program = (
         MINED_PICKLE
         + """
+from tests.support.strangers import PICKLE, client, hello, malformed, shout, talk
 from tests.support.tls_peers import connected, make_members, start_peers, until
 made = make_members(("node1", "node2"))
 one, two = start_peers("node1", made), start_peers("node2", made)

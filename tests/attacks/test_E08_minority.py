@@ -25,7 +25,7 @@ def test_a_minority_detects_by_itself_and_catches_up(trio: Trio) -> None:
     assert trio[alone].journal.size == sealed, "nothing enters the journal of a minority"
     trio.links.heal()
     trio.settled()
-    assert len(trio.table_log(alone, LEDGER)) == len(trio.table_log(others[0], LEDGER)) == 1 + 10 + 2
+    assert len(trio.log(alone, LEDGER)) == len(trio.log(others[0], LEDGER)) == 1 + 10 + 2
     journalled = [record.body["id"] for record in trio.records(alone) if record.type == "finding"]
     assert seen.id in journalled  # twice, where the lone leader had signed it already: nothing signed is unsaid
     assert sum(f.id == seen.id for f in trio.findings(alone, state=None)) == 1

@@ -18,7 +18,7 @@ def test_a_table_that_is_left_out_is_sealed_by_the_others(trio: Trio) -> None:
         return collect(record_type, {**body, "tables": kept} if record_type == "seal" and kept else body, at)
 
     trio[leader].journal.collect = leave_out  # the intruder's own node, patched by its root
-    size = len(trio.table_log(leader, LEDGER))
+    size = len(trio.log(leader, LEDGER))
     trio.database.sql("INSERT INTO ledger VALUES (31, 'user31', 310); INSERT INTO untouched VALUES (31, 'user31', 310)")
 
     def sealed() -> bool:

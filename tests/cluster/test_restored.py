@@ -24,7 +24,7 @@ def test_three_nodes_end_the_generations_alike_and_go_on_together(own_server: An
         server.run("pg_basebackup", "-D", backup, "-X", "stream", "-c", "fast", "-U", "postgres")
         trio.database.sql("INSERT INTO ledger VALUES (11, 'never shipped', 1)")
         trio.settled()
-        before = trio.table_log("node1", LEDGER)
+        before = trio.log("node1", LEDGER)
         for node in trio.nodes:
             trio.links.isolate(node)
         trio.database.sql("INSERT INTO ledger VALUES (12, 'never sealed', 1)")
@@ -60,7 +60,7 @@ def test_three_nodes_end_the_generations_alike_and_go_on_together(own_server: An
             wait(lambda node=node: trio[node].state(LEDGER).generation == 2, f"generation 2 on {node}")  # type: ignore[misc]
         trio.database.sql("INSERT INTO ledger VALUES (13, 'after', 1)")
         trio.settled()
-        assert trio.table_log("node1", LEDGER, 1) == before, "history stays"
+        assert trio.log("node1", LEDGER, 1) == before, "history stays"
         (adopted,) = (
             r for r in trio.records("node1") if r.type == "table" and r.body["generation"] == 2 and r.body["table"] == LEDGER
         )

@@ -45,7 +45,7 @@ def test_all_nodes_record_the_same_bytes_and_cosign_one_history(trio: Trio) -> N
         trio.database.sql(f"UPDATE prices SET cents = cents + {n} WHERE sku IN ('sku{n + 1}', 'sku{n + 2}')")
     assert trio.settled() > base
     trio.assert_alike()
-    assert len(trio.table_log("node1", "public.events")) == 1 + 300 + 200
+    assert len(trio.log("node1", "public.events")) == 1 + 300 + 200
     seals = [record for record in trio.records("node2") if record.type == "seal"]
     assert seals
     assert all(len(record.body["votes"]) >= 2 for record in seals)
@@ -63,8 +63,8 @@ def test_a_definition_changes_under_load_and_all_begin_the_same_generation(trio:
             f"generation 2 on {node}: {[(o.phase, o.error) for o in trio[node].generations.opening()]}",
         )
     trio.assert_alike()
-    assert trio.table_log("node1", "public.prices", 2) == trio.table_log("node3", "public.prices", 2)
-    assert len(trio.table_log("node1", "public.prices", 2)) >= 51
+    assert trio.log("node1", "public.prices", 2) == trio.log("node3", "public.prices", 2)
+    assert len(trio.log("node1", "public.prices", 2)) >= 51
 
 
 def test_members_that_seal_at_the_same_moment_do_not_fail_each_other(trio: Trio) -> None:

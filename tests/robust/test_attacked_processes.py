@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from typing import Any
 
 import pytest
 
@@ -23,7 +22,6 @@ from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
 from witnz.errors import KeyProblem, NotInitialised, StoreCorrupt
 from witnz.verify.store import audit_store
-from witnz.web.client import NodeClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -53,17 +51,6 @@ def dba(processes: Processes, *statements: str) -> None:
         processes.database.sql(statement, user="postgres")
 
 
-def verify(processes: Processes, node: str, table: str) -> dict[str, Any]:
-    """What a verification on this node says, as soon as nothing that passes stands in its way."""
-
-    def look() -> dict[str, Any] | None:
-        with NodeClient(processes.configs[node].socket_path) as client:
-            said = client.verify(f"public.{table}")
-        return None if any("is being opened" in reason or "still open" in reason for reason in said["not_checked"]) else said
-
-    return wait(look, f"a verification of {table} on {node}", 120.0)
-
-
 def all_end(processes: Processes) -> None:
     for node in list(processes.running):
         assert processes.end(node) == 0
@@ -82,7 +69,7 @@ def test_c07_restarts_of_the_database_raise_nothing_and_lose_nothing(processes: 
     # true of a server that is away, and of members that a busy machine starts one long after the other
     passing = frozenset({"source.unreachable", "quorum.lost"})
     processes.assert_alike([f"public.{name}" for name in NAMES], allowed=passing)
-    assert verify(processes, "node2", "restarted")["verdict"] == "VERIFIED"
+    assert processes.verify("node2", "restarted")["verdict"] == "VERIFIED"
 
 
 def test_c06_a_table_out_of_the_publication_while_no_node_runs_is_found_by_all(processes: Processes) -> None:
@@ -99,10 +86,10 @@ def test_c06_a_table_out_of_the_publication_while_no_node_runs_is_found_by_all(p
     told = [processes.wait_for(node, "publication.changed", table="public.unpublished") for node in processes.running]
     assert any(publication in each["detail"] for each in told), "by whoever saw it first"
     assert entries_of(processes, "unpublished") == 1 + 10, "the stream can not have seen it"
-    assert verify(processes, "node3", "unpublished")["verdict"] == "TAMPERED"
+    assert processes.verify("node3", "unpublished")["verdict"] == "TAMPERED"
     for node in processes.running:
         assert processes.wait_for(node, "row.modified", table="public.unpublished", key="4")["recorded"]
-    assert verify(processes, "node1", "untouched")["verdict"] == "VERIFIED"
+    assert processes.verify("node1", "untouched")["verdict"] == "VERIFIED"
 
 
 def test_c03_what_one_node_lost_with_its_slot_comes_from_the_others(processes: Processes) -> None:
@@ -114,7 +101,7 @@ def test_c03_what_one_node_lost_with_its_slot_comes_from_the_others(processes: P
     processes.ready("node3")
     processes.settled({"public.unseen": 1 + 10 + 1})
     processes.wait_for("node3", "violation.update", table="public.unseen", key="3")
-    assert [f.explained_by for f in processes.findings("node3") if f.cls == "slot.lost"] == ["other members"]
+    assert [f.explained_by for f in processes.every_finding("node3") if f.cls == "slot.lost"] == ["other members"]
     assert len({tuple(processes.log(node, "public.unseen")) for node in processes.running}) == 1
     assert not [r for r in processes.records("node1") if r.type == "gap" and "does not exist" in r.body["reason"]]
 
@@ -157,11 +144,11 @@ def test_c08_what_one_slot_has_lost_comes_from_the_others(processes: Processes) 
     processes.ready("node3")
     processes.settled({"public.unseen": 1 + 10 + 2})
     processes.wait_for("node3", "violation.update", table="public.unseen", key="4")
-    lost = [f for f in processes.findings("node3") if f.cls == "slot.lost"]
+    lost = [f for f in processes.every_finding("node3") if f.cls == "slot.lost"]
     assert any("discarded WAL" in f.detail for f in lost), [f.detail for f in lost]
     assert {f.explained_by for f in lost} == {"other members"} and not gaps(processes)
     assert len({tuple(processes.log(node, "public.unseen")) for node in processes.running}) == 1
-    assert verify(processes, "node3", "untouched")["verdict"] == "VERIFIED"
+    assert processes.verify("node3", "untouched")["verdict"] == "VERIFIED"
 
 
 def change_an_entry(processes: Processes, node: str) -> None:
@@ -185,7 +172,7 @@ def test_e01_a_node_refuses_its_edited_store_and_the_others_do_not_need_it(proce
     processes.database.sql("INSERT INTO edited VALUES (11, 'late', 110)")
     processes.settled({"public.edited": before + 1})
     for node in processes.running:
-        assert verify(processes, node, "edited")["verdict"] == "VERIFIED", f"{node} believes what it saw itself"
+        assert processes.verify(node, "edited")["verdict"] == "VERIFIED", f"{node} believes what it saw itself"
     assert processes.log("node1", "public.edited") == processes.log("node3", "public.edited")
 
 
@@ -202,9 +189,9 @@ def test_e03_without_its_data_a_node_does_not_start_and_the_others_go_on(process
         processes.wait_for(node, "violation.delete", table="public.deleted", key="5")
     processes.settled({"public.deleted": 1 + 10 + 1})
     assert processes.log("node1", "public.deleted") == processes.log("node3", "public.deleted")
-    assert verify(processes, "node1", "untouched")["verdict"] == "VERIFIED"
+    assert processes.verify("node1", "untouched")["verdict"] == "VERIFIED"
     for node in processes.running:
-        assert not [f for f in processes.findings(node) if f.table == "public.untouched"]
+        assert not [f for f in processes.every_finding(node) if f.table == "public.untouched"]
 
 
 def test_c08_what_every_slot_has_lost_is_a_gap_and_the_scan_names_the_row(processes: Processes) -> None:
@@ -216,7 +203,7 @@ def test_c08_what_every_slot_has_lost_is_a_gap_and_the_scan_names_the_row(proces
     processes.ready()
     wait(lambda: gaps(processes), "the gap", 120.0)
     assert entries_of(processes, "unseen") == 1 + 10 + 2, "the stream can not have seen the last change"
-    assert verify(processes, "node3", "unseen")["verdict"] == "TAMPERED"
+    assert processes.verify("node3", "unseen")["verdict"] == "TAMPERED"
     for node in processes.running:
         processes.wait_for(node, "row.modified", table="public.unseen", key="5")
-    assert verify(processes, "node1", "untouched")["verdict"] == "INCONCLUSIVE", "what was undone meanwhile nobody can know"
+    assert processes.verify("node1", "untouched")["verdict"] == "INCONCLUSIVE", "what was undone meanwhile nobody can know"

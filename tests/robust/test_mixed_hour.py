@@ -27,8 +27,8 @@ def test_three_nodes_record_an_hour_of_mixed_load_byte_for_byte_alike(database: 
         trio.assert_alike(expected=lambda finding: finding.cls == "quorum.lost")
         (history,) = database.sql("SELECT count(*) FROM history")[0]
         for node in trio.nodes:
-            assert len(trio.table_log(node, "public.history")) == 1 + history
-        changes = [parse_entry(line).op for table in ("state", "pile") for line in trio.table_log("node1", f"public.{table}")]
+            assert len(trio.log(node, "public.history")) == 1 + history
+        changes = [parse_entry(line).op for table in ("state", "pile") for line in trio.log("node1", f"public.{table}")]
         assert {"insert", "update", "delete"} <= set(changes) and len(changes) > TRANSACTIONS // 4
         for node, table in zip(trio.nodes, MIXED, strict=True):  # the logs are alike: each node replays another one
             result = trio[node].verify_table(f"public.{table['name']}").result

@@ -47,7 +47,7 @@ def healed_and_whole(trio: CutTrio) -> None:
 def assert_one_history(trio: CutTrio) -> None:
     trio.assert_alike(expected=lambda finding: finding.cls == "quorum.lost")
     for table, size in written(trio.database).items():
-        assert {node: len(trio.table_log(node, table)) for node in trio.nodes} == dict.fromkeys(trio.nodes, size)
+        assert {node: len(trio.log(node, table)) for node in trio.nodes} == dict.fromkeys(trio.nodes, size)
 
 
 def test_an_isolated_leader_is_followed_by_another_and_comes_back_as_a_member(trio: CutTrio) -> None:
@@ -73,8 +73,8 @@ def test_an_isolated_member_holds_up_nobody_says_so_once_and_catches_up(trio: Cu
         goes_on(trio, *(node for node in trio.nodes if node != alone))
         finding = trio.wait_for(alone, "quorum.lost")
         assert finding.table is None
-        recorded = len(trio.table_log(alone, "public.events"))
-        wait(lambda: len(trio.table_log(alone, "public.events")) > recorded, "the isolated node to go on recording")
+        recorded = len(trio.log(alone, "public.events"))
+        wait(lambda: len(trio.log(alone, "public.events")) > recorded, "the isolated node to go on recording")
         healed_and_whole(trio)
     assert len([f for f in trio.findings(alone, state=None) if f.cls == "quorum.lost"]) == 1
     assert_one_history(trio)
@@ -100,7 +100,7 @@ def test_nobody_reaches_anybody_and_all_go_on_recording(trio: CutTrio) -> None:
             trio.cutter.isolate(node)
         wait(lambda: not any(one.engine.status().has_quorum for one in trio.nodes.values()), "nobody to have a quorum")
         stood, at = {node: trio.final_size(node) for node in trio.nodes}, writer.inserted
-        wait(lambda: all(len(trio.table_log(node, "public.events")) > at for node in trio.nodes), "all to go on recording")
+        wait(lambda: all(len(trio.log(node, "public.events")) > at for node in trio.nodes), "all to go on recording")
         assert {node: trio.final_size(node) for node in trio.nodes} == stood
         healed_and_whole(trio)
     assert_one_history(trio)

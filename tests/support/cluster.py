@@ -8,8 +8,10 @@ with Trio.start(directory, database, tables) as trio:
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import yaml
 
 from tests.support.links import Links
+from tests.support.members import Members
 from tests.support.node import TIMEOUT_S, wait
 from tests.support.postgres import Database
 from tests.support.sightings import SIGHTINGS
@@ -25,7 +28,6 @@ from tests.support.simulated_peers import PeerHub
 from witnz.cluster.peers import Member
 from witnz.config import Config, load_config
 from witnz.core.finding import Finding
-from witnz.core.record import Record, parse_record
 from witnz.node.approval import Approvals
 from witnz.node.journal import authorise
 from witnz.node.keyring import create_node_keys, load_person_key
@@ -33,7 +35,7 @@ from witnz.node.node import Node, now_us
 from witnz.node.peering import Fellows
 from witnz.node.setup import initialise
 from witnz.postgres.session import Conninfo
-from witnz.store import checkpoints, entries, findings, logs, meta
+from witnz.store import checkpoints, logs, meta
 from witnz.store import journal as stored
 from witnz.store.database import Database as Store
 from witnz.verify.stream import Patience
@@ -101,7 +103,7 @@ def found_cluster(configs: Mapping[str, Config], database: Database) -> None:
 
 
 @dataclass
-class Trio:
+class Trio(Members):
     """Running nodes by id; ``links`` cuts and heals."""
 
     database: Database
@@ -195,14 +197,13 @@ class Trio:
 
     # -- asking ---------------------------------------------------------------------------------------------------------------
 
-    def records(self, node: str) -> list[Record]:
+    @contextmanager
+    def store(self, node: str) -> Iterator[sqlite3.Connection]:
         with self.nodes[node].db.read() as conn:
-            return [parse_record(leaf) for leaf in stored.records(conn)]
+            yield conn
 
     def findings(self, node: str, *, state: str | None = "open") -> list[Finding]:
-        with self.nodes[node].db.read() as conn:
-            found = findings.list_findings(conn)
-        return [finding for finding in found if state is None or finding.state == state]
+        return [finding for finding in self.every_finding(node) if state is None or finding.state == state]
 
     def wait_for(self, node: str, cls: str, key: str | None = None) -> Finding:
         def look() -> Finding | None:
@@ -214,12 +215,6 @@ class Trio:
         found = wait(look, f"finding {cls} of key {key} on {node}")
         SIGHTINGS.saw(cls)
         return found
-
-    def table_log(self, node: str, table: str, generation: int | None = None) -> list[bytes]:
-        with self.nodes[node].db.read() as conn:
-            row = logs.find_log(conn, table, generation)
-            assert row is not None, f"{node} has no log of {table}"
-            return list(entries.entries(conn, row.id)) if row.size else []
 
     def approve(self, node: str, finding: Finding, reason: str = "approved by the test") -> Finding:
         key = self.configs[IDS[0]].data_dir / "operator-alice.key"
@@ -240,24 +235,8 @@ class Trio:
         with self.nodes[names[0]].db.read() as conn:
             all_logs = [(row.table, row.generation) for row in logs.list_logs(conn) if row.status in ("active", "ended")]
         assert all_logs, "nothing was recorded"
-        for table, generation in all_logs:
-            first = self.table_log(names[0], table, generation)
-            for other in names[1:]:
-                assert self.table_log(other, table, generation) == first, f"{table}/{generation} differs on {other}"
-        journals = [[r.body_json for r in self.records(node)] for node in names]
-        shortest = min(map(len, journals))
-        assert all(each[:shortest] == journals[0][:shortest] for each in journals)
-        history: dict[int, str] = {}
-        for node in names:
-            with self.nodes[node].db.read() as conn:
-                for checkpoint in checkpoints.list_checkpoints(conn, limit=10_000, final=True):
-                    text = checkpoint.note.split("\n\n")[0]
-                    assert history.setdefault(checkpoint.size, text) == text, f"two checkpoints of size {checkpoint.size}"
-        for node in names:
-            unexpected = [(f.cls, f.key, f.detail) for f in self.findings(node, state=None) if not expected(f)]
-            if self.links.disturbed:
-                unexpected = [found for found in unexpected if found[0] != "quorum.lost"]
-            assert not unexpected, f"{node} found {unexpected}"
+        missed = lambda f: self.links.disturbed and f.cls == "quorum.lost"  # noqa: E731
+        self.assert_one_history(names, all_logs, lambda f: expected(f) or missed(f))
 
 
 LEDGER = "public.ledger"

@@ -31,7 +31,6 @@ from witnz.cluster.transport import TlsPeers
 from witnz.core.keys import parse_private_key
 from witnz.node.fellows import connect
 from witnz.node.node import Node, now_us
-from witnz.store import checkpoints
 from witnz.store.datadir import load_key_file
 
 PIECE_BYTES = 64 << 10
@@ -180,12 +179,6 @@ class CutTrio(Trio):
         """Who leads a quorum, if these nodes can say so, and is one of them."""
         said = [status.leader for node in ids if (status := self.nodes[node].engine.status()).has_quorum]
         return next((node for node in ids if said.count(node) * 2 > len(self.configs)), None)
-
-    def final_size(self, node: str) -> int:
-        """The size of the newest final checkpoint that this node has."""
-        with self.nodes[node].db.read() as conn:
-            found = checkpoints.latest(conn, final=True)
-        return found.size if found is not None else 0
 
     def stop(self) -> None:
         self.cutter.heal()

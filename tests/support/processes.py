@@ -16,34 +16,35 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cluster import IDS, Tables, write_configs
-from tests.support.node import wait
+from tests.support.members import Members
+from tests.support.node import PASSING, wait
 from tests.support.postgres import Database
 from tests.support.tls_peers import free_port
 from witnz.config import Config
-from witnz.core.finding import Finding
-from witnz.core.record import Record, parse_record
 from witnz.ending import ENDING_S, end_process
 from witnz.errors import WitnzError
 from witnz.node.node import now_us
 from witnz.node.setup import initialise
 from witnz.postgres.session import Conninfo
-from witnz.store import checkpoints, entries, findings, logs
-from witnz.store import journal as stored
+from witnz.store import checkpoints
 from witnz.store.database import Database as Store
 from witnz.web.client import NodeClient
 
 ROOT = Path(__file__).resolve().parents[2]
+PASSES = (*PASSING, "still open")
 START_S = 240.0  # a start is two seconds of work, of which a busy machine gives a little at a time
 
 
 @dataclass
-class Processes:
+class Processes(Members):
     """Nodes by id; those that run have a process."""
 
     database: Database
     configs: dict[str, Config]
     directory: Path
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    program: Sequence[str] = ("-m", "witnz")
+    """What Python runs as `witnz`."""
 
     @classmethod
     def found(cls, directory: Path, database: Database, tables: Tables, ids: Sequence[str] = IDS, **extra: Any) -> Processes:
@@ -57,9 +58,9 @@ class Processes:
 
     def start(self, *ids: str, version: str | None = None) -> None:
         """``version``: what the program says that it is, where that is not what it is."""
-        program = ["-m", "witnz"]
+        program = self.program
         if version is not None:
-            program = ["-c", f"import witnz; witnz.__version__ = {version!r}; from witnz.cli.main import main; main()"]
+            program = ("-c", f"import witnz; witnz.__version__ = {version!r}; from witnz.cli.main import main; main()")
         for node in ids or self.configs:
             with (self.directory / node / "node.log").open("ab") as log:
                 self.running[node] = subprocess.Popen(
@@ -138,8 +139,19 @@ class Processes:
         try:
             return wait(look, f"{cls} of {table}, key {key} on {node}", START_S)
         except AssertionError as error:
-            told = [(f.cls, f.table, f.key, f.detail) for f in self.findings(node)]
+            told = [(f.cls, f.table, f.key, f.detail) for f in self.every_finding(node)]
             raise AssertionError(f"{error}\n{told}\n{self.tail(node)}") from None
+
+    def verify(self, node: str, table: str) -> dict[str, Any]:
+        """What a verification on this node says, as soon as nothing that passes stands in its way."""
+
+        def look() -> dict[str, Any] | None:
+            with NodeClient(self.configs[node].socket_path) as client:
+                said = client.verify(f"public.{table}")
+            passing = any(words in reason for reason in said["not_checked"] for words in PASSES)
+            return None if passing else said
+
+        return wait(look, f"a verification of {table} on {node}", 120.0)
 
     # -- their stores ---------------------------------------------------------------------------------------------------------
 
@@ -147,19 +159,6 @@ class Processes:
     def store(self, node: str) -> Any:
         with Store.open(self.configs[node].data_dir / "witnz.db", read_only=True) as db, db.read() as conn:
             yield conn
-
-    def log(self, node: str, table: str) -> list[bytes]:
-        with self.store(node) as conn:
-            row = logs.find_log(conn, table)
-            return list(entries.entries(conn, row.id)) if row is not None and row.size else []
-
-    def records(self, node: str) -> list[Record]:
-        with self.store(node) as conn:
-            return [parse_record(leaf) for leaf in stored.records(conn)]
-
-    def findings(self, node: str) -> list[Finding]:
-        with self.store(node) as conn:
-            return findings.list_findings(conn)
 
     def settled(self, entries_of: dict[str, int], timeout_s: float = START_S) -> None:
         """Every running node has these many entries of these tables, all sealed, under a final checkpoint."""
@@ -207,27 +206,15 @@ class Processes:
 
     def known(self) -> set[str]:
         """The ids of the findings that any node has."""
-        return {finding.id for node in self.configs for finding in self.findings(node)}
+        return {finding.id for node in self.configs for finding in self.every_finding(node)}
 
     def assert_alike(
         self, tables: Iterable[str], *, allowed: frozenset[str] = frozenset(), known: Collection[str] = ()
     ) -> None:
         """Identical logs, one journal, one history of final checkpoints, no unexpected finding besides those ``known``."""
-        names = list(self.configs)
-        for table in tables:
-            logs_of = {node: self.log(node, table) for node in names}
-            assert len(set(map(tuple, logs_of.values()))) == 1, {node: len(log) for node, log in logs_of.items()}
-        journals = {node: [record.body_json for record in self.records(node)] for node in names}
-        shortest = min(map(len, journals.values()))
-        assert len({tuple(journal[:shortest]) for journal in journals.values()}) == 1
-        history: dict[int, str] = {}
-        for node in names:
-            with self.store(node) as conn:
-                for checkpoint in checkpoints.list_checkpoints(conn, limit=100_000, final=True):
-                    text = checkpoint.note.split("\n\n")[0]
-                    assert history.setdefault(checkpoint.size, text) == text
-            unexpected = [(f.cls, f.key, f.detail) for f in self.findings(node) if f.cls not in allowed and f.id not in known]
-            assert not unexpected, f"{node}: {unexpected}"
+        self.assert_one_history(
+            self.configs, [(table, None) for table in tables], lambda f: f.cls in allowed or f.id in known
+        )  # fmt: skip
 
 
 def until(moment: float) -> None:
