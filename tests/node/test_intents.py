@@ -224,9 +224,8 @@ def test_a_key_that_ended_before_what_it_signed_authorises_it_no_more(bench: Ben
     keys = [insert(bench, lambda conn, key: emit(conn, bench.intent(conn, [PRICES], key="stolen", signer=signer)))]
     keys.append(insert(bench, lambda conn, key: emit(conn, bench.intent(conn, [PRICES], key="svc", signer=SIGNERS["svc"]))))
     assert unapproved(bench, PRICES, keys) == []
-    body = {
-        "action": "remove", "kind": "intent", "name": "stolen", "key": base64.b64encode(signer.public).decode(), "from_lsn": lsn,
-    }  # fmt: skip
+    public = base64.b64encode(signer.public).decode()
+    body = {"action": "remove", "kind": "intent", "name": "stolen", "key": public, "from_lsn": lsn}
     bench.node.decide("key", authorise("key", body, bench.node.cluster_id, bench.name, bench.signer))
     wait(lambda: unapproved(bench, PRICES, keys[:1]) == ["change.unapproved"], "the row to be a finding after all")
     assert unapproved(bench, PRICES, keys) == ["change.unapproved"], "and the other is none"
