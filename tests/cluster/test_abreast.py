@@ -17,9 +17,11 @@ from tests.support.postgres import create_database
 from tests.support.receiver import Receiver, answer, receiver
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
-from witnz.node import abreast, delivery, peering
-from witnz.node.abreast import Abreast
+from witnz.node import delivery, peering
+from witnz.node.abreast import PATIENCE_S, Abreast
 from witnz.node.following import NotYet
+from witnz.node.journal import IN_FLIGHT
+from witnz.store import meta
 from witnz.verify.store import audit_store
 
 NAMES = ("isolated", "leader", "follower", "ended", "untouched")
@@ -113,9 +115,9 @@ def test_a_member_that_was_cut_off_takes_back_what_was_ordered_meanwhile(
     wait(lambda: told(pager, finding.id) == [(alone, "finding.open"), (alone, "finding.approved")], "the end of the alert")
 
 
-@pytest.mark.parametrize("place", ["leader", "follower"])
+@pytest.mark.parametrize(("place", "key"), [("leader", "4"), ("follower", "5")])
 def test_a_member_that_is_behind_for_a_moment_tells_nobody(
-    trio: Trio, pager: Receiver, monkeypatch: pytest.MonkeyPatch, place: str
+    trio: Trio, pager: Receiver, monkeypatch: pytest.MonkeyPatch, place: str, key: str
 ) -> None:
     monkeypatch.setattr(peering, "OTHERS_JOURNAL_AFTER_S", 0.0)
     monkeypatch.setattr(delivery, "HOLD_S", 0.0)
@@ -125,8 +127,8 @@ def test_a_member_that_is_behind_for_a_moment_tells_nobody(
     barrier = engine.barrier
     monkeypatch.setattr(engine, "barrier", lambda deadline_s: (asked.set(), barrier(deadline_s)))
     with applying(trio, late, released.wait):
-        erase(trio, other, place, "3")
-        finding = trio.wait_for(late, "violation.delete", "3")
+        erase(trio, other, place, key)
+        finding = trio.wait_for(late, "violation.delete", key)
         asked.clear()
         assert asked.wait(60), "it looks whether something was agreed"
         released.set()
@@ -161,21 +163,37 @@ def test_what_can_never_be_carried_out_keeps_nobody_silent(trio: Trio) -> None:
         raise NotYet("what this is about never comes")
 
     node, now = trio[trio.followers()[0]], [0.0]
-    caught_up = Abreast(node.engine, node.following, lambda: node.journal.size, lambda: now[0]).caught_up
-    assert caught_up()
+    judge = Abreast(node.engine, node.following, lambda: node.journal.size, lambda: now[0])
+    wait(judge.caught_up, "the rest of the tests before to be carried out")
     follow = node.following.handlers["operator"]
     node.following.handlers["operator"] = never
     try:
         node.note_operator("test", "this one")
-        assert not caught_up()
-        now[0] = abreast.PATIENCE_S - 1
-        assert not caught_up()
-        now[0] = abreast.PATIENCE_S
-        assert caught_up()
+        assert not judge.caught_up() and not judge.may_alert()
+        for now[0] in (PATIENCE_S / 2, PATIENCE_S - 1):
+            assert not judge.caught_up() and not judge.may_alert()
+        now[0] = PATIENCE_S
+        assert judge.caught_up() and judge.may_alert()
+        now[0] = 2 * PATIENCE_S
+        assert not judge.caught_up(), "what was last asked long ago is waited for anew"
         trio.links.isolate(node.config.node_id)
-        now[0] = 0.0
-        assert caught_up()
+        assert judge.may_alert() and not judge.caught_up(), "nothing is proposed that would wait for a quorum"
     finally:
         node.following.handlers["operator"] = follow
         trio.links.heal()
-    wait(lambda: caught_up() and node.following.done == node.journal.size, "the rest to be carried out")
+    wait(judge.caught_up, "the rest to be carried out")
+    assert node.following.done == node.journal.size
+
+
+def test_what_is_found_while_the_quorum_goes_is_not_left_to_be_proposed(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proposal outlives whoever made it: it would be ordered at the return, whatever was agreed meanwhile."""
+    monkeypatch.setattr(peering, "OTHERS_JOURNAL_AFTER_S", 0.0)
+    alone = trio.followers()[0]
+    trio.links.isolate(alone)
+    trio.database.sql("DELETE FROM untouched WHERE id = 9")
+    finding = trio.wait_for(alone, "violation.delete", "9")
+    assert trio[alone].approvals.journal_all() == [], "as a chore does that has just seen a quorum"
+    with trio[alone].db.read() as conn:
+        assert not meta.load_value(conn, IN_FLIGHT)
+    trio.links.heal()
+    wait(lambda: trio[alone].journal.state.finding_state(finding.id), "the finding to be in the journal then")

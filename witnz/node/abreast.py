@@ -6,8 +6,9 @@ it makes of that is a finding, and is taken back when the record comes (:mod:`wi
 it, nor from whoever was paged.  So a finding is journalled, and an alert sent, once everything that was agreed *after* it was
 found has been carried out here: an order is agreed before it is answered, so before the delete that it covers.
 
-Nobody is silent for ever: without a quorum alerts go out at once (nothing can be asked then), and what does not advance for
-PATIENCE_S is waited for no longer.
+Nobody is silent for ever: without a quorum nothing can be asked, so alerts go out at once; and what does not advance for
+PATIENCE_S is waited for no longer.  But what was found without a quorum is not proposed before there is one: the proposal would
+be kept, and made again before what was agreed meanwhile is known.
 """
 
 from __future__ import annotations
@@ -37,32 +38,36 @@ class Abreast:
     ) -> None:
         self._engine, self._following, self._size, self._clock = engine, following, size, clock
         self._lock = threading.Lock()
-        self._behind: tuple[int, float] | None = None  # how far it was when it last advanced, and when that was seen first
+        self._behind: tuple[int, float, float] | None = None  # records carried out, since when it is that many, when asked last
 
     def caught_up(self) -> bool:
         """Carry out everything that was agreed before this call; False where it may still come, and the caller asks later."""
-        if not self._engine.status().has_quorum:
-            return True
-        reached, why = self._reach()
-        with self._lock:
-            if reached:
-                self._behind = None
-                return True
-            done = self._following.done
-            if self._behind is None or self._behind[0] != done:
-                self._behind = (done, self._clock())
-                return False
-            waited = self._clock() - self._behind[1]
-        if waited < PATIENCE_S:
-            return False
-        log.warning("findings are told though the journal is not carried out to its end", done=done, reason=why)
-        return True
-
-    def _reach(self) -> tuple[bool, str]:
         try:
             self._engine.barrier(BARRIER_S)
-        except NoQuorum as error:
-            return False, error.message
+        except NoQuorum:
+            return False
         size = self._size()
         self._following.follow(size)
-        return self._following.done >= size, self._following.waits_for
+        if self._following.done >= size:
+            with self._lock:
+                self._behind = None
+            return True
+        return self._patience_ends(self._following.waits_for)
+
+    def may_alert(self) -> bool:
+        """The same for alerts, which nobody holds back without a quorum, or where the engine stands still."""
+        if not self._engine.status().has_quorum or self.caught_up():
+            return True
+        return self._patience_ends("the engine does not go on")
+
+    def _patience_ends(self, reason: str) -> bool:
+        now, done = self._clock(), self._following.done
+        with self._lock:
+            before = self._behind
+            same = before is not None and before[0] == done and now - before[2] <= PATIENCE_S / 2
+            since = before[1] if before is not None and same else now
+            self._behind = (done, since, now)
+        if now - since < PATIENCE_S:
+            return False
+        log.warning("findings are told though the journal is not carried out to its end", done=done, reason=reason)
+        return True

@@ -87,7 +87,7 @@ class Peering:
         self.deliveries = Deliveries(db, journal, self.leads)
         node.alerts.hold_s = self.deliveries.hold_s
         self.abreast = Abreast(self.engine, node.following, lambda: journal.size)
-        node.alerts.ready = node.approvals.caught_up = self.abreast.caught_up
+        node.alerts.ready, node.approvals.caught_up = self.abreast.may_alert, self.abreast.caught_up
         node.cosigner.conditions += [self.agreement.condition, self._late_condition, self._asked_condition]
         journal.collect = self.ballots.collect
         self.gaps = OwedGaps(db, journal, self.leads)
