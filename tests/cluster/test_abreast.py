@@ -84,10 +84,14 @@ def told(pager: Receiver, name: str) -> list[tuple[str, str]]:
     return [(d["node"], d["event"]) for d in documents if d.get("finding", {}).get("id") == name]
 
 
-def taken_back(trio: Trio, node: str, name: str) -> None:
-    """The finding is nowhere, neither in a store nor in the journal, and everybody is content."""
+def taken_back(trio: Trio, node: str, name: str, table: str) -> None:
+    """The finding is nowhere, neither in a store nor in the journal, and everybody is content with the generation after it."""
     wait(lambda: name not in {f.id for f in trio.findings(node, state=None)}, f"{name} to be taken back on {node}")
-    trio.ready()
+
+    def goes_on(node: str) -> bool:
+        return (f"public.{table}", 2, "active") in {(s.name, s.generation, s.status) for s in trio[node].states()}
+
+    wait(lambda: all(map(goes_on, trio.nodes)), f"generation 2 of {table} on every node", 240)
     trio.settled()
     for each in trio.nodes:
         assert name not in {record.body["id"] for record in trio.records(each) if record.type == "finding"}
@@ -111,7 +115,7 @@ def test_a_member_that_was_cut_off_takes_back_what_was_ordered_meanwhile(
         trio[other].note_operator("test", f"record {number} that is to be fetched first")
     with applying(trio, alone, lambda: time.sleep(0.2)):
         trio.links.heal()
-        taken_back(trio, alone, finding.id)
+        taken_back(trio, alone, finding.id, "isolated")
     wait(lambda: told(pager, finding.id) == [(alone, "finding.open"), (alone, "finding.approved")], "the end of the alert")
 
 
@@ -132,7 +136,7 @@ def test_a_member_that_is_behind_for_a_moment_tells_nobody(
         asked.clear()
         assert asked.wait(60), "it looks whether something was agreed"
         released.set()
-    taken_back(trio, late, finding.id)
+    taken_back(trio, late, finding.id, place)
     assert told(pager, finding.id) == []
 
 

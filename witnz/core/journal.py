@@ -202,10 +202,11 @@ class JournalState(JournalView):
         self._gaps.pop(opened.table, None)
 
     def _apply_unprotect(self, record: Record) -> None:
-        self._end_protection(record.body["table"])
+        self._end_protection(record.body["table"], record.at)
 
-    def _end_protection(self, table: str) -> None:
+    def _end_protection(self, table: str, at: int) -> None:
         del self._tables[table]
+        self._ended_protection[table] = at
         self.opened.pop(table, None)
         self._gaps.pop(table, None)
 
@@ -271,7 +272,7 @@ class JournalState(JournalView):
         for table in closes_gap_of(finding, body["table"], self._gaps, self.findings.values()):
             del self._gaps[table]
         if finding.finding_class == FindingClass.TABLE_DROPPED and finding.table in self._tables:
-            self._end_protection(finding.table)  # there is nothing left to record, and an operator knows it
+            self._end_protection(finding.table, record.at)  # there is nothing left to record, and an operator knows it
 
     def _apply_order(self, record: Record) -> None:
         body, base = record.body, 0

@@ -58,6 +58,7 @@ class JournalView:
         self._keys: dict[tuple[str, str], bytes] = {}
         self._key_changes: dict[tuple[str, str], list[KeyChange]] = {}
         self._tables: dict[str, TableRecord] = {}
+        self._ended_protection: dict[str, int] = {}
         self._newest: dict[str, TableRecord] = {}
         self._sealed: dict[tuple[str, int], LogHead] = {}
         self._ended: dict[tuple[str, int], LogHead] = {}
@@ -122,6 +123,10 @@ class JournalView:
     def current_table(self, table: str) -> TableRecord | None:
         """The current generation of a protected table, None where it is not (or no longer) protected."""
         return self._tables.get(table)
+
+    def protection_ended(self, table: str) -> int | None:
+        """When the protection of a table ended, in µs since the Unix epoch; None where it is protected, or never was."""
+        return None if table in self._tables else self._ended_protection.get(table)
 
     def newest_generation(self, table: str) -> TableRecord | None:
         """The newest generation ever recorded of a table, protected today or not."""

@@ -36,12 +36,20 @@ class FindingBook:
 
     def __init__(self, cluster_id: str, clock: Clock, alert: Alert) -> None:
         self._cluster_id, self._clock, self._alert = cluster_id, clock, alert
+        self.ended: Callable[[str], int | None] = lambda table: None
+        """When the protection of a table ended, in µs: what was committed later may still be recorded, and is no finding."""
 
     def from_stream(
         self, conn: sqlite3.Connection, table: TableState, block: Block, draft: Draft, *, overflow: bool
     ) -> str | None:
-        """A finding about one entry.  ``overflow``: it stands for all further ones of its transaction, too."""
+        """A finding about one entry; None where there is none to open.
+
+        ``overflow``: it stands for all further ones of its transaction, too.
+        """
         tx = block.said[draft.index].tx
+        ended = self.ended(table.name)
+        if ended is not None and tx.at > ended:
+            return None
         row_hash = draft.found or draft.recorded
         key = key_text(block.fields[draft.index])
         if key is None and row_hash is not None:

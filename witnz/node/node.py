@@ -149,6 +149,7 @@ class Node:
         follow_keys(self.keys, config.node_id, self.journal, None if self._fellows is None else self._fellows.peers)
         self.alerts = AlertService.from_config(config, self.db, self.clock, self.metrics)
         self.book = FindingBook(self.cluster_id, self.clock, self.alerts.enqueue)
+        self.book.ended = self.journal.state.protection_ended
         self.sealer = Sealer(self.db, self.journal)
         self.cosigner = Cosigner(self.db, self.journal, self.keys, config.cluster, self.clock)
         self.approvals = Approvals(self.db, self.journal, self.book, self.sealer.seal)
