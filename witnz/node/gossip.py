@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -52,8 +52,11 @@ _HEADS = members(
         "diverged": boolean,
         "cosigned": nullable(_NOTE),
         "final": nullable(_NOTE),
+        "yours": nullable(_NOTE),
     }
 )
+_ASKED = members({"cosigned": integer()})
+LOOK_BACK: Final = 500  # checkpoints, for one that the asker has cosigned and does not know of
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,10 @@ class Gossip:
 
     def exchange(self) -> None:
         """Ask every member where it stands, and compare what it shows with this node's journal."""
-        asked = {node: self._pool.submit(self._peers.call, node, HEADS, b"{}", HEADS_TIMEOUT_S) for node in self._others()}
+        with self._db.read() as conn:
+            last = checkpoints.load_cosigned(conn)
+        question = canonical({"cosigned": 0 if last is None else last.size})
+        asked = {node: self._pool.submit(self._peers.call, node, HEADS, question, HEADS_TIMEOUT_S) for node in self._others()}
         for node, future in asked.items():
             try:
                 self._take(node, future.result())
@@ -146,10 +152,10 @@ class Gossip:
             self.asked.add(node)
 
     def _take(self, node: str, data: bytes) -> None:
-        shown = parse_json(data, what="heads", max_bytes=3 * MAX_BYTES)
+        shown = parse_json(data, what="heads", max_bytes=4 * MAX_BYTES)
         _HEADS(shown, "heads")
         self.heads[node] = PeerHead(shown["journal_size"], shown["position"], shown["diverged"])
-        for name in ("cosigned", "final"):
+        for name in ("cosigned", "final", "yours"):
             if shown[name] is not None:
                 self._look_at(node, parse_note(shown[name]), final=name == "final")
 
@@ -195,15 +201,23 @@ class Gossip:
         return b"{}"
 
     def _answer_heads(self, node: str, data: bytes) -> bytes:
+        asked = parse_json(data, what="heads asked", max_bytes=1024)
+        _ASKED(asked, "heads asked")
         with self._db.read() as conn:
             last, final = checkpoints.load_cosigned(conn), checkpoints.latest(conn, final=True)
             position = meta.load_number(conn, "last_final_lsn") or 0
+            newest = checkpoints.latest(conn)
+            behind = newest is not None and newest.size > asked["cosigned"]
+            known = checkpoints.list_checkpoints(conn, limit=LOOK_BACK) if behind else []
+        newer = [each.note for each in known if each.size > asked["cosigned"]]
         shown: dict[str, Any] = {
             "journal_size": self._journal.size,
             "position": format_lsn(position),
             "diverged": bool(self._diverged()),
             "cosigned": None if last is None else last.note,
             "final": None if final is None else final.note,
+            # An older copy of the asker's store: the others may have gone on without it, so their newest ones do not show it.
+            "yours": next((note for note in newer if own_signature(self._journal.state, node, note)), None),
         }
         return canonical(shown)
 
