@@ -112,6 +112,13 @@ class JournalView:
         """The key that signs intents under that name in a transaction that ended at ``lsn``: an intent key or an operator's."""
         return self._key_at(INTENT, name, lsn) or self._key_at(OPERATOR, name, lsn)
 
+    def signers_changed(self) -> bool:
+        """Whether any key that signs intents came or went after the genesis, so that rows may have been judged anew."""
+        return any(
+            kind == INTENT or (kind == OPERATOR and (len(changes) > 1 or changes[0].from_lsn > 0))
+            for (kind, _), changes in self._key_changes.items()
+        )
+
     def _key_at(self, kind: str, name: str, lsn: int) -> bytes | None:
         changes = [change for change in self._key_changes.get((kind, name), []) if change.from_lsn <= lsn]
         return changes[-1].key if changes else None

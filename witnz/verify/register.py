@@ -141,7 +141,7 @@ def _check_notes(row: LogRow, record: TableRecord | None, state: JournalState, r
         raise ProofError("it is provisional, and the register does not say of which table it is a partition")
     skip_until, settled_xid = notes.get("skip_until", 0), notes.get("settled_xid", 0)
     alone = all(len(period.members) <= 1 for period in state.periods.all)
-    if alone and (skip_until or settled_xid):
+    if alone and (skip_until or (settled_xid and not state.signers_changed())):
         raise ProofError("the register says that other members gave its entries, and there never were any")
     of_today = state.epoch is None or (record is not None and record.seq > state.epoch.seq)  # else LSNs were other ones
     if row.status == "active" and of_today and skip_until > max(reached_lsn, state.last_seal_lsn):
