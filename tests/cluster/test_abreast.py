@@ -119,6 +119,7 @@ def test_a_member_that_was_cut_off_takes_back_what_was_ordered_meanwhile(
     wait(lambda: told(pager, finding.id) == [(alone, "finding.open"), (alone, "finding.approved")], "the end of the alert")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "key"), [("leader", "4"), ("follower", "5")])
 def test_a_member_that_is_behind_for_a_moment_tells_nobody(
     trio: Trio, pager: Receiver, monkeypatch: pytest.MonkeyPatch, place: str, key: str
