@@ -432,6 +432,7 @@ def more_bundles(maker: Maker) -> Iterator[tuple[str, bytes]]:
     yield "signed-with-a-bundle-that-shows-the-removal-of-the-key", maker.shown(1, maker.put(public, "remove"))
     stray = maker.force("operator", {"action": "said", "detail": "elsewhere"}, cluster="f" * 32)
     yield "signed-with-records-of-another-cluster", maker.shown(stray)
+    yield "signed-with-records-of-two-clusters", maker.shown(1, stray)
 
 
 def main() -> None:

@@ -97,6 +97,7 @@ def test_each_signed_lie_fails_where_its_name_says(expected: dict[str, standalon
         "signed-with-a-bundle-of-another-log": "report.log",
         "signed-with-a-bundle-that-shows-the-removal-of-the-key": "report.key",
         "signed-with-records-of-another-cluster": "report.log",
+        "signed-with-records-of-two-clusters": "report.log",
     }
     assert where.keys() == {name for name in CASES if name.startswith("signed-")}
     spoilt = {name: [check for status, check in expected[name][1] if status in ("fail", "skip")] for name in where}
