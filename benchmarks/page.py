@@ -44,7 +44,7 @@ what is left to the interpreter is some microseconds a row.
 
 A verification takes blocks of rows from libpq, hashes every row twice, 8 or 16 rows at a time in vector registers, while the
 server sends the next ones, and keeps the hashes as bytes: no row and no hash is an object of Python's (decision
-[0018](decisions/0018-verification-without-objects.md)). That costs about a microsecond a row, less than the server's COPY. What
+[0018](decisions/0018-verification-without-objects.md)). That costs about as much CPU as the server's COPY does. What
 is left comes after the scan: the state in the store is read and sorted, and both sides compared, since only then it is known
 which transactions the scan saw. Without a C compiler at install the plain functions do the same, in two processes, at about
 four times the cost.
