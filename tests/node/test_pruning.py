@@ -88,7 +88,7 @@ def test_entries_that_are_gone_without_an_order_are_found(clean: Cleaner) -> Non
     clean.await_pruned(table, 1)
     for change, problem in [
         ("UPDATE logs SET secret = x'' WHERE table_name = 'public.robbed' AND generation = 2", "its secret is gone"),
-        ("UPDATE logs SET status = 'pruned', secret = x'' WHERE table_name = 'public.robbed' AND generation = 2", "no order"),
+        ("UPDATE logs SET status = 'pruned', secret = x'' WHERE table_name = 'public.robbed' AND generation = 2", "current"),
         ("UPDATE logs SET size = size - 1 WHERE table_name = 'public.robbed' AND generation = 1", "tile 0/1"),
         ("UPDATE tiles SET hashes = zeroblob(8192) WHERE level = 0 AND n = 0 AND log = {pruned}", "the hashes up to entry"),
     ]:
