@@ -610,3 +610,31 @@ def test_enqueue_needs_only_the_callers_transaction(db: Database, clock: Clock) 
             alerts.enqueue(conn, finding())
             assert conn.in_transaction
     assert there.received == []
+
+
+# --- the clock ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_set_back_holds_nothing_back(db: Database, clock: Clock) -> None:
+    with receiver(in_turn(answer(503), answer(503), answer(200))) as there:
+        alerts = service(db, clock, hook(there))
+        alerts.deliver_due()
+        queue(db, alerts, finding(1))
+        alerts.deliver_due()
+        assert counts(db)["pending"] == 1  # and it waits for the next attempt
+        clock.now_s -= 7200
+        alerts.deliver_due()
+        clock.now_s += FIRST_RETRY_S
+        alerts.deliver_due()
+        clock.now_s += 2 * FIRST_RETRY_S
+        alerts.deliver_due()
+        assert counts(db) == {"pending": 0, "delivered": 1, "dead": 0}
+    assert told(there.received) == [finding(1).id] * 3
+
+
+def test_what_was_queued_before_a_restart_and_a_clock_set_back_goes_out_at_once(db: Database, clock: Clock) -> None:
+    with receiver() as there:
+        queue(db, service(db, clock, hook(there)), finding())
+        clock.now_s -= 7200
+        assert service(db, clock, hook(there)).deliver_due() == 1
+    assert told(there.received) == [finding().id]

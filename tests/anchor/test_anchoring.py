@@ -300,7 +300,23 @@ def test_an_anchor_with_nothing_new_to_cover_is_never_late(scene: Scene) -> None
     scene.grow()
     scene.pass_s(100_000)
     anchoring.check_late()
+    assert scene.open_findings() == [], "a clock that was set forward makes it due, and not yet late"
+    anchoring._late_since["a"] -= 1000
+    anchoring.check_late()
     assert scene.open_findings() == [("anchor.late", "a")]
+
+
+def test_a_clock_that_was_set_back_holds_no_anchor_back(scene: Scene) -> None:
+    anchor = Scripted()
+    lane = scene.lane(anchor, "60s")
+    settle(lane)
+    scene.grow()
+    scene.pass_s(-7200)
+    settle(lane)
+    assert len(anchor.asked) == 2
+    scene.grow()
+    settle(lane)
+    assert len(anchor.asked) == 2, "and then the interval counts again"
 
 
 # -- consistency --------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from witnz.alert.message import (
@@ -118,6 +118,7 @@ class AlertService:
         self._woken = threading.Event()
         self._stop: threading.Event | None = None
         self._restored = False
+        self._last_s: float | None = None  # the clock at the round before
 
     @classmethod
     def from_config(
@@ -167,6 +168,7 @@ class AlertService:
         Raises :class:`~witnz.errors.StoreError` where the outbox cannot be read.
         """
         now_s = self._clock() / 1e6 if now_s is None else now_s
+        self._follow_clock(now_s)
         if not self._restored:
             self._restore(now_s)
         with self._db.read() as conn:
@@ -181,6 +183,24 @@ class AlertService:
             self._asked = waiting
         with ThreadPoolExecutor(max_workers=len(self._lanes), thread_name_prefix="alert") as pool:
             return sum(pool.map(lambda lane: self._serve(lane, now_s), self._lanes.values()))
+
+    def _follow_clock(self, now_s: float) -> None:
+        """A clock that was set back, also while this node was stopped, must not hold back what is due for as long."""
+        before_s = self._last_s
+        if before_s is None:
+            with self._db.read() as conn:
+                before_s = outbox.newest_pending_at(conn)
+        back_s = 0.0 if before_s is None else before_s - now_s
+        if back_s > 0:
+            with self._db.write() as conn:
+                outbox.advance(conn, back_s)
+            for lane in self._lanes.values():
+                lane.blocked_until_s -= back_s
+                if lane.flood is not None:
+                    since_s, quiet_s = lane.flood.since_s - back_s, lane.flood.quiet_since_s - back_s
+                    lane.flood = replace(lane.flood, since_s=since_s, quiet_since_s=quiet_s)
+            _log.warning("clock was set back", seconds=round(back_s, 3))
+        self._last_s = now_s
 
     def _restore(self, now_s: float) -> None:
         """Take up after a restart: a failing sink stays blocked; what has no sink any more is told, and dies in the end."""

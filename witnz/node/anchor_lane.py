@@ -124,8 +124,10 @@ class Lane:
         if self.asked:
             return True
         newest = self.newest()
-        due_at = 0 if newest is None else newest.at + round(self.section.every_s * US)
-        return now >= max(due_at, state.next_at)
+        # What is of a time to come is of before the clock was set back: by it nobody knows how long ago that was.
+        due_at = 0 if newest is None or newest.at > now else newest.at + round(self.section.every_s * US)
+        held_until = 0 if (state.tried_at or 0) > now else state.next_at
+        return now >= max(due_at, held_until)
 
     def _newest_final(self) -> str | None:
         with self.parts.db.read() as conn:

@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 TICK_S: Final = 0.25
 START_WAIT_S: Final = 15.0
 LATE_AFTER: Final = 2  # intervals
+LATE_GRACE_S: Final = 60.0
 WORST: Final = (CheckStatus.FAIL, CheckStatus.SKIP, CheckStatus.OK)
 
 
@@ -86,6 +87,7 @@ class Anchoring:
             for name, section in named(config.anchors).items()
         }
         self._started = time.monotonic()
+        self._late_since: dict[str, float] = {}  # by anchor: monotonic seconds
         self._has_threads = False
         self._compared = {name: threading.Event() for name in self.lanes}
         self._floor: Checkpoint | None = None
@@ -229,13 +231,20 @@ class Anchoring:
     # -- late -----------------------------------------------------------------------------------------------------------------
 
     def check_late(self) -> None:
-        """Open ``anchor.late`` for every anchor that has missed two intervals; nothing is asked of the outside."""
+        """Open ``anchor.late`` for every anchor that has missed two intervals; nothing is asked of the outside.
+
+        Where only the clock was set forward, the anchor is due at once, and no longer late a moment later.
+        """
         now = self._parts.clock()
         for lane in self.lanes.values():
             late_s = self.overdue_s(lane, now)
             if late_s is None:
+                self._late_since.pop(lane.name, None)
                 continue
-            state = lane.state()
+            since, state = self._late_since.setdefault(lane.name, time.monotonic()), lane.state()
+            untried = state.attempts == 0 and state.note is None
+            if untried and time.monotonic() - since < min(lane.section.every_s, LATE_GRACE_S):
+                continue
             why = state.error or state.reason or "nothing was published"
             with self._parts.db.write() as conn:
                 detail = f"{lane.anchor.place}: no checkpoint for {late_s:.0f} s, every {lane.section.every_s:.0f} s: {why}"

@@ -103,7 +103,7 @@ class Rolling:
         with self._db.read() as conn:
             here = Round.load(meta.load_value(conn, _key(state.name)), state.generation)
         here = here or Round(state.generation, self._clock())
-        rows = RANGE_ROWS
+        began_s, rows = time.monotonic(), RANGE_ROWS
         if budget_rows_s is not None:
             rows = min(max(round(budget_rows_s * RANGE_S), LEAST_RANGE_ROWS), RANGE_ROWS)
         while True:
@@ -112,7 +112,7 @@ class Rolling:
             verified = self._one(state, KeyRange(kind, here.low, high), _after(here.rows, progress))
             self._note(here, verified, KeyRange(kind, here.low, high))
             if high is None:
-                return self._end(state, here, verified, interval_s)
+                return self._end(state, here, verified, interval_s, time.monotonic() - began_s)
             here.low = high
             with self._db.write() as conn:
                 meta.save_value(conn, _key(state.name), here.to_json())
@@ -140,8 +140,9 @@ class Rolling:
             here.not_checked.append(f"keys {key_range}: {'; '.join(verified.not_checked)}"[:1000])
             del here.not_checked[100:]
 
-    def _end(self, state: TableState, here: Round, last: Verified, interval_s: float) -> Verified:
-        took_s = (self._clock() - here.began_us) / 1e6
+    def _end(self, state: TableState, here: Round, last: Verified, interval_s: float, least_s: float) -> Verified:
+        """``least_s``: what this process alone has taken, whatever became of the clock meanwhile."""
+        took_s = max((self._clock() - here.began_us) / 1e6, least_s)
         reread_s = round(interval_s + took_s, 3)
         verdict = Verdict.TAMPERED if here.tampered else Verdict.INCONCLUSIVE if here.not_checked else Verdict.VERIFIED
         rolling = {"mode": "rolling", "ranges": here.ranges, "reread_s": reread_s}

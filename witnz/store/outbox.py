@@ -59,6 +59,17 @@ def next_due_at(connection: sqlite3.Connection) -> float | None:
     return None if at is None else float(at)
 
 
+def newest_pending_at(connection: sqlite3.Connection) -> float | None:
+    """When the newest pending message was put in; None if none is pending."""
+    at = connection.execute("SELECT max(created_at) FROM outbox WHERE state = 'pending'").fetchone()[0]
+    return None if at is None else float(at)
+
+
+def advance(connection: sqlite3.Connection, seconds: float) -> None:
+    """Make every pending message due so much earlier: the clock by which it is due was set back."""
+    connection.execute("UPDATE outbox SET next_at = next_at - ? WHERE state = 'pending'", (seconds,))
+
+
 def mark_delivered(connection: sqlite3.Connection, message_id: int) -> None:
     """The sink has taken a message."""
     connection.execute(
