@@ -45,6 +45,7 @@ from witnz.store import outbox
 from witnz.store.database import Database
 
 GIVE_UP_AFTER_S: Final = 86_400.0
+MAX_HOLD_S: Final = 300.0  # no node leaves an alert to others for as long
 POLL_S: Final = 0.5
 BATCH: Final = 5_000
 #: A sink's share of one round; whatever takes longer continues in the next, so that a slow sink delays no other for long.
@@ -186,12 +187,13 @@ class AlertService:
 
     def _follow_clock(self, now_s: float) -> None:
         """A clock that was set back, also while this node was stopped, must not hold back what is due for as long."""
-        before_s = self._last_s
+        before_s, least_s = self._last_s, 0.0
         if before_s is None:
             with self._db.read() as conn:
                 before_s = outbox.newest_pending_at(conn)
+            least_s = MAX_HOLD_S  # it may only have been left to another node
         back_s = 0.0 if before_s is None else before_s - now_s
-        if back_s > 0:
+        if back_s > least_s:
             with self._db.write() as conn:
                 outbox.advance(conn, back_s)
             for lane in self._lanes.values():
