@@ -241,7 +241,7 @@ def test_a_role_that_lost_its_right_is_named_and_asked_again(site: Site) -> None
         end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}' AND backend_type = 'walsender'"
         site.database.sql(end, user="postgres")
         site.database.sql("INSERT INTO audit_logs VALUES (5001, 'meanwhile', 1)")
-        wait_until(lambda: "ALTER ROLE" in capture_check(site)["hint"], "a status that names the missing right and how to grant it")
+        wait_until(lambda: "ALTER ROLE" in capture_check(site)["hint"], "a status that says how to grant the right")
         assert capture_check(site)["status"] == "fail"
         assert "database.permission" in started.log.read_text()
         assert site.cli.spawn("verify", "audit_logs", "--json").expect(4).document["verdict"] == "INCONCLUSIVE"
