@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from tests.support.evidence import PaperStore, make_package, policy_of, request
+from tests.support.evidence import PaperStore, eventful, make_package, policy_of, request
 from witnz.core.bundle import parse_bundle
 from witnz.core.canonical import canonical
 from witnz.core.policy import parse_policy
@@ -241,7 +242,12 @@ def test_receipts_of_unknown_anchors_are_kept(package: Path) -> None:
     assert Counter(receipt.type for receipt in bundle.anchors) == {"chalk-board": 5, "s3": 6}
 
 
-def test_the_next_report_begins_where_this_one_ends(store: PaperStore, package: Path, tmp_path: Path) -> None:
+def test_the_next_report_begins_where_this_one_ends(package: Path, tmp_path: Path) -> None:
+    with closing(eventful(tmp_path / "store")) as store:  # one that no other test makes reports of
+        reports_one_after_another(store, package, tmp_path)
+
+
+def reports_one_after_another(store: PaperStore, package: Path, tmp_path: Path) -> None:
     first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
     make_package(store, first, request("hipaa", 0, 6))
     make_package(store, second, request("hipaa", 6, 12))
