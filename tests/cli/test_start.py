@@ -233,6 +233,7 @@ def test_a_full_disk_is_said_and_waited_for_and_loses_nothing(site: Site, tmp_pa
 def test_a_role_that_lost_its_right_is_named_and_asked_again(site: Site) -> None:
     """Status names the right that is missing and how to grant it; with the grant, the process goes on by itself."""
     role = f"w_{site.database.name}"
+    site.cli.run("verify").expect(0)  # which records the table first
     site.database.sql(f"CREATE ROLE {role} LOGIN REPLICATION IN ROLE witnz", user="postgres")
     site.config.write_text(site.config.read_text().replace("user: witnz", f"user: {role}"))
     with site.cli.start() as started:
