@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
 from tests.support.cluster import Trio
+from tests.support.links import Links
 from tests.support.node import wait
 from tests.support.postgres import Database, create_database
+from tests.support.simulated_peers import PeerHub, SimulatedPeers
 from witnz.demo.server import PostgresServer
 from witnz.errors import NoQuorum
+from witnz.node.agreement import Agreement
+from witnz.store import importing, logs
+from witnz.store.database import Database as Store
 
 TABLES = [
     {"name": "events", "mode": "append_only", "verify_interval": "0s"},
@@ -49,6 +56,25 @@ def test_all_nodes_record_the_same_bytes_and_cosign_one_history(trio: Trio) -> N
     seals = [record for record in trio.records("node2") if record.type == "seal"]
     assert seals
     assert all(len(record.body["votes"]) >= 2 for record in seals)
+
+
+def test_a_log_of_which_only_a_part_is_fetched_is_held_against_no_seal(trio: Trio, tmp_path: Path) -> None:
+    trio.settled()
+    node = trio[trio.followers()[0]]
+    copy = tmp_path / "witnz.db"
+    with closing(sqlite3.connect(node.db.path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    with Store.open(copy) as db:
+        with db.write() as conn:
+            row = logs.find_log(conn, "public.events")
+            assert row is not None and importing.truncate_log(conn, row.id, 1).size < row.size
+            logs.set_status(conn, row.id, "fetching")
+        before = len(trio.records(trio.leader))
+        nobody = SimulatedPeers(PeerHub(Links()), node.peering.peers.me, [])
+        agreement = Agreement(db, node.journal, node.book, nobody, node.config.node_id)
+        agreement.look()
+        assert agreement.diverged == {}
+        assert "dissent" not in {record.type for record in trio.records(trio.leader)[before - 1 :]}
 
 
 def test_a_definition_changes_under_load_and_all_begin_the_same_generation(trio: Trio) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,11 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support.node import wait
 from tests.support.postgres import create_database
 from tests.support.repairs import Bench, emit, new_signer, running
 from witnz.core.entry import Entry, parse_entry
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
+from witnz.node.journal import authorise
 from witnz.store import entries, logs
 from witnz.verify.store import audit_store
 
@@ -211,6 +214,23 @@ def test_a_key_counts_from_the_position_on_that_its_record_names(bench: Bench) -
     bench.sql("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 2 * 1024 * 1024))")
     late = insert(bench, lambda conn, key: emit(conn, bench.intent(conn, [PRICES], key="later", signer=signer)))
     assert unapproved(bench, PRICES, [late]) == []
+
+
+def test_a_key_that_ended_before_what_it_signed_authorises_it_no_more(bench: Bench) -> None:
+    """The record comes after the row, as after a theft: one node alone judges anew, too (the fixture audits the store)."""
+    signer = new_signer("intent/stolen")
+    bench.add_key("intent", "stolen", signer.public)
+    ((lsn,),) = bench.sql("SELECT pg_current_wal_lsn()::text")
+    keys = [insert(bench, lambda conn, key: emit(conn, bench.intent(conn, [PRICES], key="stolen", signer=signer)))]
+    keys.append(insert(bench, lambda conn, key: emit(conn, bench.intent(conn, [PRICES], key="svc", signer=SIGNERS["svc"]))))
+    assert unapproved(bench, PRICES, keys) == []
+    public = base64.b64encode(signer.public).decode()
+    body = {"action": "remove", "kind": "intent", "name": "stolen", "key": public, "from_lsn": lsn}
+    bench.node.decide("key", authorise("key", body, bench.node.cluster_id, bench.name, bench.signer))
+    wait(lambda: unapproved(bench, PRICES, keys[:1]) == ["change.unapproved"], "the row to be a finding after all")
+    assert unapproved(bench, PRICES, keys) == ["change.unapproved"], "and the other is none"
+    later = insert(bench, lambda conn, key: emit(conn, bench.intent(conn, [PRICES], key="stolen", signer=signer)))
+    assert unapproved(bench, PRICES, [later]) == ["change.unapproved"]
 
 
 # -- within a transaction ------------------------------------------------------------------------------------------------------

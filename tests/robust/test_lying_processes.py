@@ -1,13 +1,14 @@
-"""Attacks E05 to E12 of the threat model on three real processes, which the tests share, in this order.
+"""Attacks E02 and E04 to E12 of the threat model on three real processes, which the tests share, in this order.
 
 Each process is `witnz start` as its root has changed it (tests/support/rogue.py): honest until a test tells it otherwise, and
-ended by whatever unpickles.  Every attack has a table of its own; `untouched` stays as it is, and verified, to the end.
+ended by whatever unpickles.  All but the last attack other rows of `ledger`; `untouched` stays as it is, and verified.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,9 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.support.intruder import rewrite_baseline
 from tests.support.node import wait
+from tests.support.pages import heap_file, replace_value
 from tests.support.postgres import create_database, prepare_server
 from tests.support.processes import Processes
 from tests.support.rogue import PROGRAM, ask
@@ -30,10 +33,12 @@ from witnz.node.view import load_journal_state
 from witnz.store import checkpoints
 from witnz.store.database import Database as Store
 from witnz.store.datadir import DataDir, load_key_file
+from witnz.web.client import NodeClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-NAMES = ("decided", "omitted", "sealed", "lonely", "weakened", "untouched")
+NAMES = ("ledger", "edited", "untouched")
+LEDGER = "public.ledger"
 TABLES = [{"name": name, "mode": "append_only", "verify_interval": "0s"} for name in NAMES]
 
 
@@ -58,7 +63,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 def bystander(processes: Processes) -> Iterator[None]:
     """After each attack all go on sealing, and the table that nobody touched is as it was recorded."""
     yield
-    processes.database.sql("INSERT INTO weakened SELECT max(id) + 1, 'going on', 1 FROM weakened")
+    processes.database.sql("INSERT INTO ledger SELECT max(id) + 1, 'going on', 1 FROM ledger")
     processes.sealed_anew()
     assert processes.verify("node1", "untouched")["verdict"] == "VERIFIED"
     for node in processes.running:
@@ -110,64 +115,44 @@ def test_e11_records_replayed_reordered_or_of_another_cluster_change_nothing(pro
         assert len(seen) == len(set(seen))
 
 
-def test_e10_what_only_an_operator_may_decide_no_node_decides_the_leader_neither(processes: Processes) -> None:
-    processes.database.sql("DELETE FROM decided WHERE id = 3")
-    told = [processes.wait_for(node, "violation.delete", table="public.decided", key="3") for node in processes.running]
-    (finding,) = {each["id"] for each in told}
-    for node in processes.running:
-        journalled = lambda node=node: [r for r in records(processes, node, "finding") if r.body["id"] == finding]  # noqa: E731
-        wait(journalled, f"{node} to have the finding in its journal", 120)
-    leader, followers = roles(processes)
-    for liar in (leader, followers[0]):
-        others = [node for node in processes.running if node != liar]
-        ask(processes.configs[liar], "decide", table="public.decided", finding=finding, name=f"mallory of {liar}")
-        for node in others:
-            for what in ("accept", "erase", "key"):
-                assert "its auth is not by the operator key" in misbehaved(processes, node, liar, what)
-            assert misbehaved(processes, node, liar, "table")
-            with Store.open(processes.configs[node].data_dir / "witnz.db", read_only=True) as db:
-                state = load_journal_state(db)
-            assert (state.finding_state(finding).status, list(state.keys_in_force("operator"))) == ("open", ["alice"])  # type: ignore[union-attr]
-            assert state.tables()["public.decided"].rules.mode == "append_only"
-            assert next(f.state for f in processes.every_finding(node) if f.id == finding) == "open"
-    assert processes.verify(followers[1], "decided")["verdict"] == "TAMPERED"
-
-
 def test_e12_a_table_that_the_leader_leaves_out_is_sealed_by_the_others(processes: Processes) -> None:
     leader, others = roles(processes)
-    ask(processes.configs[leader], "leave_out", table="public.omitted")
-    processes.database.sql("INSERT INTO omitted VALUES (11, 'user11', 110); INSERT INTO sealed VALUES (11, 'user11', 110)")
+    before = len(processes.log(leader, LEDGER))
+    ask(processes.configs[leader], "leave_out", table=LEDGER)
+    processes.database.sql("INSERT INTO ledger VALUES (111, 'user111', 1); INSERT INTO edited VALUES (11, 'user11', 110)")
 
     def sealers() -> set[str]:
         sealed = [(r.node, h["table"], h["size"]) for r in records(processes, leader, "seal") for h in r.body["tables"]]
-        return {node for node, table, size in sealed if (table, size) == ("public.omitted", 1 + 11)}
+        return {node for node, table, size in sealed if table == LEDGER and size > before}
 
     assert leader not in wait(sealers, "the table to be sealed all the same", 120)
     for node in others:
-        assert "leaves out public.omitted" in misbehaved(processes, node, leader, "seal")
+        assert f"leaves out {LEDGER}" in misbehaved(processes, node, leader, "seal")
     ask(processes.configs[leader], "leave_out", table=None)
-    assert processes.verify(others[0], "omitted")["verdict"] == "VERIFIED"
+    assert processes.verify(others[0], "ledger")["verdict"] == "VERIFIED"
 
 
 def test_e05_a_false_seal_gets_no_votes_has_no_effect_and_names_the_leader(processes: Processes) -> None:
     leader, others = roles(processes)
-    processes.database.sql("INSERT INTO sealed VALUES (12, 'user12', 120)")
-    wait(lambda: all(len(processes.log(n, "public.sealed")) == 1 + 12 for n in processes.running), "the row on each node", 120)
+    processes.database.sql("INSERT INTO ledger VALUES (150, 'user150', 1)")
+    recorded = lambda node: any(b"\t150\t" in entry for entry in processes.log(node, LEDGER))  # noqa: E731
+    wait(lambda: all(map(recorded, processes.running)), "the row on each node", 120)
+    size = len(processes.log(leader, LEDGER))
     said: list[dict[str, Any]] = []
 
     def refused() -> bool:
         """A busy voter may say that it is not there yet; then it is asked again."""
-        said.append(ask(processes.configs[leader], "false_seal", table="public.sealed"))
+        said.append(ask(processes.configs[leader], "false_seal", table=LEDGER))
         return bool(said[-1]["refused"] == ["differs"])
 
     wait(refused, "both to see something else", 120)
     for node in others:
-        assert leader in processes.wait_for(node, "node.diverged", table="public.sealed", key=leader)["detail"]
+        assert leader in processes.wait_for(node, "node.diverged", table=LEDGER, key=leader)["detail"]
         assert misbehaved(processes, node, leader, "seal")
     roots = {h["root"] for n in processes.running for r in records(processes, n, "seal") for h in r.body["tables"]}
     assert not {each["root"] for each in said} & roots
-    processes.settled({"public.sealed": 1 + 12})
-    assert processes.verify(others[1], "sealed")["verdict"] == "VERIFIED"
+    processes.settled({LEDGER: size})
+    assert processes.verify(others[1], "ledger")["verdict"] == "VERIFIED"
 
 
 def test_e06_two_heads_of_one_size_are_a_proof_that_everybody_gets(processes: Processes) -> None:
@@ -188,6 +173,29 @@ def test_e06_two_heads_of_one_size_are_a_proof_that_everybody_gets(processes: Pr
     assert theirs.text.split("\n")[:2] == ours.text.split("\n")[:2] and theirs.text != ours.text
 
 
+def test_e10_what_only_an_operator_may_decide_no_node_decides_the_leader_neither(processes: Processes) -> None:
+    processes.database.sql("DELETE FROM ledger WHERE id = 3")
+    told = [processes.wait_for(node, "violation.delete", table=LEDGER, key="3") for node in processes.running]
+    (finding,) = {each["id"] for each in told}
+    for node in processes.running:
+        journalled = lambda node=node: [r for r in records(processes, node, "finding") if r.body["id"] == finding]  # noqa: E731
+        wait(journalled, f"{node} to have the finding in its journal", 120)
+    leader, followers = roles(processes)
+    for liar in (leader, followers[0]):
+        others = [node for node in processes.running if node != liar]
+        ask(processes.configs[liar], "decide", table=LEDGER, finding=finding, name=f"mallory of {liar}")
+        for node in others:
+            for what in ("accept", "erase", "key"):
+                assert "its auth is not by the operator key" in misbehaved(processes, node, liar, what)
+            assert misbehaved(processes, node, liar, "table")
+            with Store.open(processes.configs[node].data_dir / "witnz.db", read_only=True) as db:
+                state = load_journal_state(db)
+            assert (state.finding_state(finding).status, list(state.keys_in_force("operator"))) == ("open", ["alice"])  # type: ignore[union-attr]
+            assert state.tables()[LEDGER].rules.mode == "append_only"
+            assert next(f.state for f in processes.every_finding(node) if f.id == finding) == "open"
+    assert processes.verify(followers[1], "ledger")["verdict"] == "TAMPERED"
+
+
 @contextmanager
 def frozen(processes: Processes, nodes: list[str]) -> Iterator[None]:
     """These processes stand still: to the others they are cut off."""
@@ -203,15 +211,16 @@ def frozen(processes: Processes, nodes: list[str]) -> Iterator[None]:
 def test_e08_whoever_is_left_alone_detects_by_itself_and_catches_up(processes: Processes) -> None:
     alone, others = roles(processes)
     with frozen(processes, others):
-        processes.database.sql("UPDATE lonely SET amount = 666 WHERE id = 4")
-        finding = processes.wait_for(alone, "violation.update", table="public.lonely", key="4")
+        processes.database.sql("UPDATE ledger SET amount = 666 WHERE id = 4")
+        finding = processes.wait_for(alone, "violation.update", table=LEDGER, key="4")
+        entries = len(processes.log(alone, LEDGER))
         processes.wait_for(alone, "quorum.lost")
         size = len(processes.records(alone))
         status = processes.status(alone)
         assert status is not None and {each["name"]: each["status"] for each in status["checks"]}["quorum"] == "fail"
     for node in others:
-        assert processes.wait_for(node, "violation.update", table="public.lonely", key="4")["id"] == finding["id"]
-    processes.settled({"public.lonely": 1 + 10 + 1})
+        assert processes.wait_for(node, "violation.update", table=LEDGER, key="4")["id"] == finding["id"]
+    processes.settled({LEDGER: entries})
     assert len(processes.records(alone)) > size
     for node in processes.running:
         assert finding["id"] in {record.body["id"] for record in records(processes, node, "finding")}
@@ -221,20 +230,69 @@ def test_e08_whoever_is_left_alone_detects_by_itself_and_catches_up(processes: P
 def test_e09_a_weaker_file_weakens_nothing_and_is_journalled(processes: Processes) -> None:
     _, (victim, _) = roles(processes)
     path = processes.directory / victim / "witnz.yaml"
-    honest = path.read_text()
+    honest, data = path.read_text(), processes.configs[victim].data_dir
     document = yaml.safe_load(honest)
-    document["protected_tables"] = [{"name": "weakened", "mode": "state_integrity", "on_change": "record"}]
+    document["protected_tables"] = [{"name": "ledger", "mode": "state_integrity", "on_change": "record"}]
     assert processes.end(victim) == 0
+    shutil.copytree(data, data.with_name("older"), ignore=shutil.ignore_patterns("*.sock"))  # for the next attack
     path.write_text(yaml.safe_dump(document))
     processes.start(victim)
     processes.ready(victim)
     for node in processes.running:
-        assert (
-            "mode is looser" in processes.wait_for(node, "config.changed", table="public.weakened")["detail"] or node != victim
-        )
+        assert "mode is looser" in processes.wait_for(node, "config.changed", table=LEDGER)["detail"] or node != victim
         processes.wait_for(node, "config.changed", table="public.untouched")
-    processes.database.sql("UPDATE weakened SET amount = 1 WHERE id = 2")
+    processes.database.sql("UPDATE ledger SET amount = 1 WHERE id = 2")
     for node in processes.running:
-        processes.wait_for(node, "violation.update", table="public.weakened", key="2")
+        processes.wait_for(node, "violation.update", table=LEDGER, key="2")
     path.write_text(honest)
-    processes.assert_one_history(processes.configs, [(f"public.{name}", None) for name in NAMES], lambda finding: True)
+
+
+def test_e04_a_directory_put_back_to_an_older_copy_cosigns_nothing_below_what_it_had_cosigned(processes: Processes) -> None:
+    (victim,) = (node for node in processes.configs if processes.configs[node].data_dir.with_name("older").exists())
+    data = processes.configs[victim].data_dir
+    with processes.store(victim) as conn:
+        before = checkpoints.load_cosigned(conn)
+    assert before is not None
+    assert processes.end(victim) == 0
+    shutil.rmtree(data)
+    data.with_name("older").rename(data)
+    processes.start(victim)
+    processes.ready(victim)
+    assert "size" in processes.wait_for(victim, "node.rolled-back", key=victim)["detail"]
+    processes.database.sql("INSERT INTO ledger VALUES (300, 'user300', 1)")
+
+    def cosigned() -> int:
+        with processes.store(victim) as conn:
+            found = checkpoints.load_cosigned(conn)
+        return 0 if found is None else found.size
+
+    wait(lambda: cosigned() > before.size, "it to cosign again, once it has what it had cosigned", 240)
+
+
+def test_e02_a_page_and_one_store_edited_alike_are_outvoted_by_the_others(processes: Processes) -> None:
+    _, (victim, other) = roles(processes)
+    server, path = processes.database.server, heap_file(processes.database, "edited")
+    assert processes.end(victim) == 0
+    server.stop()
+    replace_value(path, b"user7", b"thief")
+    server.start()
+    rewrite_baseline(processes.configs[victim].data_dir / "witnz.db", "public.edited", b"7\tuser7\t70", b"7\tthief\t70")
+    processes.start(victim)
+    processes.ready(victim)
+    processes.database.sql("INSERT INTO edited VALUES (40, 'user40', 400)")
+    told = {node: processes.wait_for(node, "node.diverged", table="public.edited", key=victim) for node in processes.running}
+    assert "entry 8" in told[other]["detail"], "the first entry that differs is named"
+    assert processes.verify(other, "edited")["verdict"] == "TAMPERED"
+    for node in processes.running:
+        processes.wait_for(node, "row.modified", table="public.edited", key="7")
+    assert processes.verify(victim, "edited")["verdict"] != "VERIFIED", "it equals the edited store, and yet it is not green"
+
+    with NodeClient(processes.configs[victim].socket_path) as asked:
+        restored: dict[str, Any] = asked.restore_store(told[victim]["id"])
+    assert restored["evidence"], "what was there is kept"
+    processes.ready(victim)
+    processes.settled({"public.edited": 1 + 10 + 2})
+    expected = {"node.misbehaved", "node.diverged", "checkpoint.forked", "config.changed", "node.rolled-back", "quorum.lost"}
+    expected |= {"coverage.gap", "slot.lost"}  # the older copy knows less than its slot has sent
+    expected |= {"violation.delete", "violation.update", "row.modified", "node.store-tampered", "source.unreachable"}
+    processes.assert_alike([f"public.{name}" for name in NAMES], allowed=frozenset(expected))
