@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from witnz.errors import FormatError, KeyProblem, NotInitialised, StoreError, StoreFull, StoreLocked
 
@@ -199,10 +199,7 @@ def save_key_file(path: Path, text: str, *, replace: bool = False) -> None:
     if path.is_symlink():
         raise KeyProblem(f"key file {path}: expected a file, found a symbolic link", hint="name the file itself")
     try:
-        with _new_file(path) as (stream, new):
-            stream.write(text.rstrip("\n").encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        with _new_file(path, [text.rstrip("\n").encode() + b"\n"]) as new:
             if replace:
                 new.replace(path)
             else:
@@ -217,10 +214,7 @@ def save_key_file(path: Path, text: str, *, replace: bool = False) -> None:
 def save_file(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file, 0600, whole and durable or not at all, in the place of what stood there.  Raises StoreFull."""
     try:
-        with _new_file(path) as (stream, new):
-            stream.writelines(chunks)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with _new_file(path, chunks) as new:
             new.replace(path)
         sync_directory(path.parent)
     except OSError as error:
@@ -228,13 +222,16 @@ def save_file(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new 0600 file beside ``path``; what is left of it under its temporary name goes away in the end."""
+def _new_file(path: Path, chunks: Iterable[bytes]) -> Iterator[Path]:
+    """A new 0600 file beside ``path``, durably written; what is left of it under its temporary name goes away in the end."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(file, "wb") as stream:
-            yield stream, new
+            stream.writelines(chunks)
+            stream.flush()
+            os.fsync(stream.fileno())
+            yield new
     finally:
         new.unlink(missing_ok=True)
 
