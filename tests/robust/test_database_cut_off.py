@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.cutter import Cutter
+from tests.support.far_database import FarDatabase
 from tests.support.node import Protected, wait
 from tests.support.postgres import Database, create_database, prepare_server
 from witnz.core.verdict import Verdict
@@ -20,17 +20,6 @@ from witnz.postgres.session import Conninfo
 TABLE = "public.ledger"
 ROWS = 2000
 SLOW_BYTES_S = 1_000_000.0  # the baseline, and each scan, takes some two seconds: time to do something to it
-
-
-@dataclass(slots=True, eq=False)
-class FarDatabase(Database):
-    """Only the node's own way to the database leads through the cutter."""
-
-    port: int = 0
-
-    @property
-    def witnz_dsn(self) -> str:
-        return f"{Database.witnz_dsn.fget(self)} port={self.port}"  # type: ignore[attr-defined]
 
 
 def in_the_midst(database: Database, application: str, deed: Callable[[], Any]) -> threading.Thread:

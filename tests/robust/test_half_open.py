@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.support.cutter import Cutter
+from tests.support.far_database import FarDatabase
 from tests.support.node import WATCH_S, Protected, wait
 from tests.support.postgres import Database
 from witnz.core.verdict import Verdict
@@ -26,18 +27,8 @@ TABLE = "public.ledger"
 SILENCE_S = 2.0
 
 
-@dataclass(slots=True, eq=False)
-class FarDatabase(Database):
-    """Only what connects as witnz comes through the cutter."""
-
-    port: int = 0
-
-    @property
-    def witnz_dsn(self) -> str:
-        return f"{Database.witnz_dsn.fget(self)} port={self.port}"  # type: ignore[attr-defined]
-
-    def conninfo(self) -> Conninfo:
-        return replace(Conninfo.from_conninfo(self.witnz_dsn), silence_s=SILENCE_S)
+def conninfo_of(database: FarDatabase) -> Conninfo:
+    return replace(Conninfo.from_conninfo(database.witnz_dsn), silence_s=SILENCE_S)
 
 
 @pytest.fixture
@@ -60,8 +51,8 @@ def test_a_stream_and_a_statement_end_when_the_server_is_gone_behind_a_proxy(far
         admin.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
     try:
         with (
-            connect(database.conninfo()) as session,
-            ReplicationStream(database.conninfo(), slot, "p", start_lsn=0) as stream,
+            connect(conninfo_of(database)) as session,
+            ReplicationStream(conninfo_of(database), slot, "p", start_lsn=0) as stream,
         ):
             until = time.monotonic() + 2 * SILENCE_S
             while time.monotonic() < until:  # an idle server answers: it is not taken for gone
