@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -242,16 +242,19 @@ def test_receipts_of_unknown_anchors_are_kept(package: Path) -> None:
     assert Counter(receipt.type for receipt in bundle.anchors) == {"chalk-board": 5, "s3": 6}
 
 
-def test_the_next_report_begins_where_this_one_ends(package: Path, tmp_path: Path) -> None:
-    with closing(eventful(tmp_path / "store")) as store:  # one that no other test makes reports of
-        reports_one_after_another(store, package, tmp_path)
+@pytest.fixture
+def unreported(tmp_path: Path) -> Iterator[PaperStore]:
+    """The same cluster in a store that no other test makes reports of."""
+    made = eventful(tmp_path / "store")
+    yield made
+    made.close()
 
 
-def reports_one_after_another(store: PaperStore, package: Path, tmp_path: Path) -> None:
+def test_the_next_report_begins_where_this_one_ends(unreported: PaperStore, package: Path, tmp_path: Path) -> None:
     first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
-    make_package(store, first, request("hipaa", 0, 6))
-    make_package(store, second, request("hipaa", 6, 12))
-    make_package(store, third, request("hipaa", 8, 12))
+    make_package(unreported, first, request("hipaa", 0, 6))
+    make_package(unreported, second, request("hipaa", 6, 12))
+    make_package(unreported, third, request("hipaa", 8, 12))
     one, two, three = evidence_of(first), evidence_of(second), evidence_of(third)
     assert one["continuity"]["status"] == "first"
     assert two["continuity"]["status"] == "continuous"
