@@ -9,40 +9,27 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import pytest
 
 from tests.support.cli import Cli
 from tests.support.node import wait
-from tests.support.postgres import create_database, prepare_server
 from tests.support.processes import Processes
 from witnz.core.record import Record
 from witnz.core.verdict import Verdict
-from witnz.demo.server import PostgresServer
 from witnz.errors import KeyProblem, NotInitialised, StoreCorrupt
 from witnz.verify.store import audit_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NAMES = ("unpublished", "restarted", "unseen", "edited", "deleted", "untouched")
-TABLES = [{"name": name, "mode": "append_only", "verify_interval": "0s"} for name in NAMES]
 SETTINGS = {"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB", "wal_keep_size": "0"}
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    with ExitStack() as stack:
-        server = stack.enter_context(PostgresServer(version=16, settings=SETTINGS))
-        prepare_server(server)
-        database = create_database(server)
-        for name in NAMES:
-            database.sql(f"CREATE TABLE {name} (id int PRIMARY KEY, owner text NOT NULL, amount int NOT NULL)")
-            database.sql(f"INSERT INTO {name} SELECT g, 'user' || g, g * 10 FROM generate_series(1, 10) g")
-        found = Processes.found(tmp_path_factory.mktemp("nodes"), database, TABLES)
-        stack.callback(found.close)
-        found.start()
-        found.ready()
+    with Processes.of_accounts(tmp_path_factory.mktemp("nodes"), NAMES, settings=SETTINGS) as found:
         yield found
 
 

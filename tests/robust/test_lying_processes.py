@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,14 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.support.intruder import rewrite_baseline
 from tests.support.node import wait
 from tests.support.pages import heap_file, replace_value
-from tests.support.postgres import create_database, prepare_server
 from tests.support.processes import Processes
 from tests.support.rogue import PROGRAM, ask
 from tests.support.strangers import PICKLE, client, hello, malformed, shout, talk
 from witnz.core.keys import parse_private_key, parse_verifier_key
 from witnz.core.note import parse_note, verify_note
 from witnz.core.record import Record
-from witnz.demo.server import PostgresServer
 from witnz.node.view import load_journal_state
 from witnz.store import checkpoints
 from witnz.store.database import Database as Store
@@ -39,23 +37,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NAMES = ("ledger", "edited", "untouched")
 LEDGER = "public.ledger"
-TABLES = [{"name": name, "mode": "append_only", "verify_interval": "0s"} for name in NAMES]
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    with ExitStack() as stack:
-        server = stack.enter_context(PostgresServer(version=16))
-        prepare_server(server)
-        database = create_database(server)
-        for name in NAMES:
-            database.sql(f"CREATE TABLE {name} (id int PRIMARY KEY, owner text NOT NULL, amount int NOT NULL)")
-            database.sql(f"INSERT INTO {name} SELECT g, 'user' || g, g * 10 FROM generate_series(1, 10) g")
-        found = Processes.found(tmp_path_factory.mktemp("nodes"), database, TABLES)
-        found.program = PROGRAM
-        stack.callback(found.close)
-        found.start()
-        found.ready()
+    with Processes.of_accounts(tmp_path_factory.mktemp("nodes"), NAMES, program=PROGRAM) as found:
         yield found
 
 

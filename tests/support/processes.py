@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 from tests.support.cluster import IDS, Tables, write_configs
 from tests.support.members import Members
 from tests.support.node import PASSING, wait
-from tests.support.postgres import Database
+from tests.support.postgres import Database, create_database, prepare_server
 from tests.support.tls_peers import free_port
 from witnz.config import Config
+from witnz.demo.server import PostgresServer
 from witnz.ending import ENDING_S, end_process
 from witnz.errors import WitnzError
 from witnz.node.node import now_us
@@ -55,6 +56,32 @@ class Processes(Members):
         for place, config in enumerate(configs.values()):
             initialise(config, admin=owner if place == 0 else None, clock=now_us, operator="alice")
         return cls(database, configs, directory)
+
+    @classmethod
+    @contextlib.contextmanager
+    def of_accounts(
+        cls,
+        directory: Path,
+        names: Sequence[str],
+        *,
+        settings: Mapping[str, str] | None = None,
+        program: Sequence[str] | None = None,
+    ) -> Iterator[Processes]:
+        """Three that run, on a server of their own, with append-only tables of these names and ten rows each."""
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(PostgresServer(version=16, settings=settings or {}))
+            prepare_server(server)
+            database = create_database(server)
+            for name in names:
+                database.sql(f"CREATE TABLE {name} (id int PRIMARY KEY, owner text NOT NULL, amount int NOT NULL)")
+                database.sql(f"INSERT INTO {name} SELECT g, 'user' || g, g * 10 FROM generate_series(1, 10) g")
+            tables = [{"name": name, "mode": "append_only", "verify_interval": "0s"} for name in names]
+            found = cls.found(directory, database, tables)
+            found.program = program or found.program
+            stack.callback(found.close)
+            found.start()
+            found.ready()
+            yield found
 
     def start(self, *ids: str, version: str | None = None) -> None:
         """``version``: what the program says that it is, where that is not what it is."""
