@@ -52,7 +52,7 @@ def _end_unless_over_within(seconds: float, config: pytest.Config) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     marker = item.get_closest_marker("timeout")
     limit_s = float(marker.args[0] if marker else item.config.getini("timeout"))
-    _end_unless_over_within(2 * limit_s + GRACE_S, item.config)  # twice: it may be run again
+    _end_unless_over_within(limit_s + GRACE_S, item.config)
     try:
         return (yield)
     finally:
