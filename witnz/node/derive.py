@@ -12,14 +12,12 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from witnz.core.entry import parse_entry
-from witnz.core.finding import Finding, Window, finding_id
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import TableRecord
-from witnz.core.journal_rules import finding_identity
 from witnz.core.message import check_intent, parse_intent
 from witnz.core.record import Record
-from witnz.core.timestamp import format_time
 from witnz.errors import FormatError
+from witnz.node.journalled_finding import journalled_finding
 from witnz.store import entries, findings, importing, nonces
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
@@ -81,36 +79,4 @@ def adopt_findings(conn: sqlite3.Connection, records: Iterable[Record], state: J
         known = None if record.type != "finding" else state.finding_state(record.body["id"])
         if known is None or findings.get(conn, known.id) is not None:
             continue
-        body = record.body
-        findings.upsert(
-            conn,
-            Finding(
-                id=body["id"],
-                cls=body["class"],
-                severity=body["severity"],
-                table=body["table"],
-                generation=body["generation"],
-                key=body["key"],
-                detected_at=format_time(record.at),
-                window=Window(body["window"]["last_good"], body["window"]["first_bad"]),
-                recorded=body["recorded"],
-                found=body["found"],
-                entry_seq=body["seq"],
-                lsn=body["lsn"],
-                xid=body["xid"],
-                explained_by=body["explained_by"],
-                state=known.status,
-                detail=f"reported by {record.node}",
-                occurrence=_occurrence(record, state),
-            ),
-        )
-
-
-def _occurrence(record: Record, state: JournalState) -> int:
-    """How many findings of the same identity were settled before this one: its id says so."""
-    identity = finding_identity(record.body)
-    cls, table, generation, key, seq = identity
-    for occurrence in range(state.occurrences(identity) + 1):
-        if finding_id(record.cluster, cls, generation, key, occurrence, seq, table) == record.body["id"]:
-            return occurrence
-    raise FormatError(f"finding {record.body['id']}: expected an id that follows from its members")
+        findings.upsert(conn, journalled_finding(record, state, status=known.status))

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import structlog
 
-from witnz.core.finding import CLASSES, Finding, Window, finding_id
+from witnz.core.finding import CLASSES
 from witnz.core.journal import FORGED
 from witnz.core.record import Record, check_record_signature
-from witnz.core.timestamp import format_time, parse_time
+from witnz.core.timestamp import parse_time
 from witnz.ending import end_threads
 from witnz.errors import FormatError, WitnzError
 from witnz.node.abreast import BARRIER_S, Abreast
@@ -29,6 +29,7 @@ from witnz.node.companions import LeadersSide, MembersSide
 from witnz.node.confirming import Confirming
 from witnz.node.delivery import Deliveries
 from witnz.node.gossip import Gossip
+from witnz.node.journalled_finding import journalled_finding
 from witnz.node.judges import Judges
 from witnz.node.owed_gaps import OwedGaps
 from witnz.node.refilling import Refilling
@@ -319,9 +320,7 @@ class Peering:
         """A finding that another node has journalled is known here as well, and alerted if nobody else does."""
         if record.node == self._id:
             return
-        finding = _finding_of(record, self._node.journal.state.cluster_id)
-        if finding is None:
-            return
+        finding = journalled_finding(record, self._node.journal.state, status="open")
         with self._node.db.write() as conn:
             adopted = self._node.book.adopt(conn, finding)
         if adopted:
@@ -338,37 +337,6 @@ class Peering:
                 if late and about and self._node.journal.state.finding_state(finding.id) is None:
                     self._node.book.take_back(conn, finding, f"its protection was ended by record {record.seq}")
                     log.info("finding was taken back: protection had ended", finding=finding.id, record=record.seq)
-
-
-def _finding_of(record: Record, cluster_id: str) -> Finding | None:
-    body = record.body
-    for occurrence in range(10_000):
-        name = finding_id(
-            cluster_id, body["class"], body["generation"], body["key"], occurrence, body["seq"], body["table"]
-        )  # fmt: skip
-        if name == body["id"]:
-            break
-    else:
-        return None
-    return Finding(
-        id=body["id"],
-        cls=body["class"],
-        severity=CLASSES[body["class"]].severity,
-        table=body["table"],
-        generation=body["generation"],
-        key=body["key"],
-        detected_at=format_time(record.at),
-        window=Window(body["window"]["last_good"], body["window"]["first_bad"]),
-        recorded=body["recorded"],
-        found=body["found"],
-        entry_seq=body["seq"],
-        lsn=body["lsn"],
-        xid=body["xid"],
-        explained_by=body["explained_by"],
-        state="open",
-        detail=f"found by {record.node}",
-        occurrence=occurrence,
-    )
 
 
 def _import_scan(conn: psycopg.Connection[Any], info: TableInfo, excluded: frozenset[str], exported: str) -> SnapshotScan:
