@@ -51,5 +51,9 @@ def await_offer(connection: psycopg.Connection[Any], token: str, ended: Callable
 
 
 def accept(scan: SnapshotScan, token: str) -> None:
-    """Say that the snapshot was imported."""
-    scan.say(f"witnz reads {token}")
+    """Say that the snapshot was imported.
+
+    This outlasts the scan: whoever offered looks now and then, and a small table is read between two looks.  Keep the
+    connection open until the other session has ended.
+    """
+    scan.say(f"witnz reads {token}", stays=True)

@@ -192,9 +192,12 @@ class SnapshotScan:
         (exported,) = self._row("SELECT pg_export_snapshot()")
         return str(exported)
 
-    def say(self, what: str) -> None:
-        """Let other sessions of this role see, as this one's application name, what it has come to."""
-        self._row("SELECT set_config('application_name', %s, true)", what)
+    def say(self, what: str, *, stays: bool = False) -> None:
+        """Let other sessions of this role see, as this one's application name, what it has come to.
+
+        ``stays``: until the connection is closed; else it is gone with this scan.
+        """
+        self._row("SELECT set_config('application_name', %s, %s)", what, not stays)
 
     def sees(self, prefix: str) -> str | None:
         """The application name of another session of this role that begins so, as it is now."""
