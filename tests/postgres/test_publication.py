@@ -216,3 +216,27 @@ def test_only_the_owner_can_apply_and_nothing_is_left_half_done(tables: Database
     with pytest.raises(psycopg.errors.UndefinedTable):
         apply(tables, a, inserts_only_tables={1: ("public", "nowhere")})
     assert tables.sql("SELECT pubname FROM pg_publication") == []
+
+
+class InterruptedConnection(psycopg.Connection[Any]):
+    """Somebody else is at work, too, between any two of its statements."""
+
+    between: Any = staticmethod(lambda: None)
+
+    def execute(self, *arguments: Any, **keywords: Any) -> Any:
+        answer = super().execute(*arguments, **keywords)
+        self.between()
+        return answer
+
+
+def test_a_publication_made_anew_while_it_is_looked_at_is_the_old_one_or_the_new_one(tables: Database) -> None:
+    """Never one without tables: that would be a finding about each of them."""
+    expected = oids(tables, "a", "b")
+    tables.create_publication("witnz", "a", "b")
+    old = state_of(tables, "witnz")
+    with InterruptedConnection.connect(tables.witnz_dsn, autocommit=True) as connection:
+        connection.between = lambda: tables.sql("DROP PUBLICATION witnz; CREATE PUBLICATION witnz FOR TABLE ONLY a, ONLY b")
+        seen = publication_state(connection, "witnz")
+        again = publication_state(connection, "witnz")
+    assert seen is not None and seen.oid == old.oid and seen.tables == old.tables
+    assert again is not None and again.oid != old.oid and again.tables.keys() == expected.keys()

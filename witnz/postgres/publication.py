@@ -195,38 +195,40 @@ def apply(
     return executed
 
 
-_PUBLICATION = """
+_STATE = """
 SELECT p.oid, p.pubname::text, pg_get_userbyid(p.pubowner)::text, p.xmin::text, p.puballtables, p.pubinsert, p.pubupdate,
-       p.pubdelete, p.pubtruncate, p.pubviaroot, {generated}
-FROM pg_catalog.pg_publication p WHERE p.pubname = %s
-"""
-_TABLES = """
-SELECT r.prrelid, n.nspname::text, c.relname::text, r.oid, r.xmin::text, {row_filter}, {column_list}
-FROM pg_catalog.pg_publication_rel r
+       p.pubdelete, p.pubtruncate, p.pubviaroot, {generated}, {schemas},
+       t.prrelid, t.nspname::text, t.relname::text, t.oid, t.xmin, {row_filter}, {column_list}
+FROM pg_catalog.pg_publication p LEFT JOIN (
+    SELECT r.*, r.xmin::text, n.nspname, c.relname FROM pg_catalog.pg_publication_rel r
     JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE r.prpubid = %s ORDER BY r.prrelid
+) t ON t.prpubid = p.oid
+WHERE p.pubname = %s ORDER BY t.prrelid
 """
-_SCHEMAS = """
-SELECT n.nspname::text FROM pg_catalog.pg_publication_namespace s JOIN pg_catalog.pg_namespace n ON n.oid = s.pnnspid
-WHERE s.pnpubid = %s ORDER BY 1
-"""
+_SCHEMAS = """ARRAY(
+    SELECT n.nspname::text FROM pg_catalog.pg_publication_namespace s JOIN pg_catalog.pg_namespace n ON n.oid = s.pnnspid
+    WHERE s.pnpubid = p.oid ORDER BY 1)"""
 
 
 def publication_state(connection: Connection[Any], name: str) -> PublicationState | None:
-    """The publication of that name, None where there is none.  Any role may ask."""
+    """The publication of that name, None where there is none.  Any role may ask.
+
+    It is one query, hence one snapshot: between two, a publication that is dropped and made anew would seem to have no tables.
+    """
     version = connection.info.server_version
-    generated = sql.SQL("p.pubgencols = 's'" if version >= GENERATED_PUBLISHED_SINCE else "NULL::bool")
-    row = connection.execute(sql.SQL(_PUBLICATION).format(generated=generated), (name,)).fetchone()
-    if row is None:
-        return None
     has_filters = version >= FILTERS_SINCE
-    tables = sql.SQL(_TABLES).format(
-        row_filter=sql.SQL("r.prqual IS NOT NULL" if has_filters else "false"),
-        column_list=sql.SQL("r.prattrs IS NOT NULL" if has_filters else "false"),
+    query = sql.SQL(_STATE).format(
+        generated=sql.SQL("p.pubgencols = 's'" if version >= GENERATED_PUBLISHED_SINCE else "NULL::bool"),
+        schemas=sql.SQL(_SCHEMAS if has_filters else "ARRAY[]::text[]"),
+        row_filter=sql.SQL("t.prqual IS NOT NULL" if has_filters else "false"),
+        column_list=sql.SQL("t.prattrs IS NOT NULL" if has_filters else "false"),
     )
-    published = [PublishedTable(*values) for values in connection.execute(tables, (row[0],))]
-    schemas = connection.execute(_SCHEMAS, (row[0],)).fetchall() if has_filters else []
-    complete = (*row, {table.oid: table for table in published}, tuple(schema for (schema,) in schemas))
+    rows = connection.execute(query, (name,)).fetchall()
+    if not rows:
+        return None
+    *own, schemas = rows[0][:12]
+    published = [PublishedTable(*row[12:]) for row in rows if row[12] is not None]
+    complete = (*own, {table.oid: table for table in published}, tuple(schemas))
     return PublicationState(*complete)
 
 
