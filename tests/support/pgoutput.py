@@ -84,25 +84,36 @@ class Feed:
         self.relations: list[Relation] = []
 
     def take(self, timeout_s: float = 30.0) -> list[list[Event]]:
-        """The transactions committed until now, each with its Begin and Commit; ours that marks the end is left out."""
+        """The transactions committed until now, each with its Begin and Commit; ours that marks the end is left out.
+
+        They are decoded at once, so that rows of one kind are one event wherever the stream was cut into batches.
+        """
         nonce = secrets.token_hex(8).encode()
         emit_marker(self.database.connect_witnz(), "test-mark", nonce)
+        received = self._receive(nonce, timeout_s)
+        self.payloads += received
         transactions: list[list[Event]] = []
+        for event in self.decoder.decode(received):
+            if isinstance(event, Relation):
+                self.relations.append(event)
+            elif isinstance(event, Begin):
+                transactions.append([event])
+            elif transactions and not isinstance(transactions[-1][-1], Commit):
+                transactions[-1].append(event)
+            else:
+                transactions.append([event])  # a message outside of transactions
+        assert _is_mark(transactions[-1], nonce)
+        return transactions[:-1]
+
+    def _receive(self, nonce: bytes, timeout_s: float) -> list[bytes]:
+        """The messages up to the end of the transaction that carries the marker."""
+        received: list[bytes] = []
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            batch = self.stream.read(1000, 0.5)
-            self.payloads += batch.payloads
-            for event in self.decoder.decode(batch.payloads):
-                if isinstance(event, Relation):
-                    self.relations.append(event)
-                elif isinstance(event, Begin):
-                    transactions.append([event])
-                elif transactions and not isinstance(transactions[-1][-1], Commit):
-                    transactions[-1].append(event)
-                else:
-                    transactions.append([event])  # a message outside of transactions
-            if transactions and isinstance(transactions[-1][-1], Commit) and _is_mark(transactions[-1], nonce):
-                return transactions[:-1]
+            received += self.stream.read(1000, 0.5).payloads
+            marked = next((at for at, payload in enumerate(received) if payload[:1] == b"M" and payload.endswith(nonce)), None)
+            if marked is not None and any(payload[:1] == b"C" for payload in received[marked:]):
+                return received
         raise TimeoutError("the marker did not come back")
 
     def take_events(self) -> list[Event]:
