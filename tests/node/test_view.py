@@ -10,18 +10,24 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.support.served import CLUSTER, SECRET, START_US, TABLE, AuditState, StandingNode
+from witnz.core.classify import Rules
 from witnz.core.entry import chain_hash, content_hash, first_parent
 from witnz.core.merkle import leaf_hash, root_of
+from witnz.core.names import log_origin
 from witnz.core.note import parse_note
 from witnz.core.tiles import parse_entry_bundle
 from witnz.errors import DatabaseUnreachable, UsageError
+from witnz.node.opening import Opening
+from witnz.node.plan import Plan, Surroundings
 from witnz.node.status import STATUSES
 from witnz.node.view import StoreView
-from witnz.store import entries, logs
+from witnz.postgres.catalog import TableInfo
+from witnz.store import entries, logs, tablelog
 from witnz.store.database import Database
 
 
@@ -97,6 +103,30 @@ def test_a_view_beside_the_node_shows_what_the_node_shows(node: StandingNode, vi
         assert other.tables() == [{**view.tables()[0], "last_verified_s": None}]
         assert other.findings() == view.findings()
         assert other.checkpoint()["note"] == view.checkpoint()["note"]
+
+
+def test_a_table_whose_opening_is_only_queued_is_among_the_tables(node: StandingNode, view: StoreView) -> None:
+    """Right after a start nothing is in the store yet; who verifies all tables then must not be told of none, or of fewer."""
+    node.add_table(rows=3)
+    node.generations.openings = [queued(node, TABLE, 2), queued(node, "billing.prices", 1)]
+    for tables in (view.tables(node), view.status(node)["tables"]):
+        assert [(t["name"], t["generation"], t["status"], t["protected"]) for t in tables] == [
+            ("billing.prices", 1, "open", False),
+            (TABLE, 1, "active", True),
+        ]
+    before = view.tables(node)[0]
+    with node.db.write() as conn:  # it begins
+        tablelog.create_log(
+            conn, table="billing.prices", generation=1, origin=log_origin(CLUSTER, "billing.prices", 1), oid=7, secret=SECRET,
+            key_columns=("id",), status="open",
+        )  # fmt: skip
+    assert view.tables(node)[0] == view.tables()[0] == before
+    json.dumps(before, allow_nan=False)
+
+
+def queued(node: StandingNode, name: str, generation: int) -> Opening:
+    plan = Plan(name, cast(TableInfo, None), Rules("append_only"), hidden_keys=False, generation=generation, reason="protected")
+    return Opening(plan, cast(Surroundings, None))
 
 
 def test_root_and_chain_of_a_table_are_those_of_its_entries(node: StandingNode, view: StoreView) -> None:

@@ -10,18 +10,20 @@ from __future__ import annotations
 import base64
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from witnz.config import Config
 from witnz.core.checkpoint import checkpoint_digest, parse_checkpoint
-from witnz.core.entry import parse_entry
+from witnz.core.entry import first_parent, parse_entry
 from witnz.core.finding import CLASSES, STATES, Finding
 from witnz.core.journal import JournalState
 from witnz.core.lsn import format_lsn
+from witnz.core.merkle import EMPTY_ROOT
+from witnz.core.names import log_origin
 from witnz.core.note import cosignature_time, parse_note
 from witnz.core.record import parse_record
 from witnz.core.timestamp import format_time
@@ -36,6 +38,9 @@ from witnz.store import checkpoints, entries, findings, journal, live, logs, ver
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
 from witnz.store.verifications import StoredVerification
+
+if TYPE_CHECKING:
+    from witnz.node.opening import Opening
 
 MAX_LISTED: Final = 10_000
 MAX_ENTRIES: Final = 1_000
@@ -84,9 +89,9 @@ class StoreView:
 
     def status(self, live_node: Live | None = None) -> dict[str, Any]:
         """``witnz.status/1``; without the running node its state is "stopped" and what only it knows is null."""
+        openings = _openings(live_node)
         with self._moment(live_node) as moment:
-            tables = [self._table(moment, row) for row in self._current_logs(moment.conn)]
-            return vitals_document(moment) | {"tables": tables}
+            return vitals_document(moment) | {"tables": self._tables(moment, openings)}
 
     def vitals(self, live_node: Live | None = None) -> dict[str, Any]:
         """The status without its tables but for their open findings: cheap enough to be asked for every few seconds."""
@@ -96,10 +101,23 @@ class StoreView:
             total = findings.count_open(moment.conn)
             return vitals_document(moment) | {"findings_open_by_table": counts | {"": total - sum(counts.values())}}
 
-    def tables(self) -> list[dict[str, Any]]:
-        """The protected tables, and those whose first generation is being opened, by name."""
+    def tables(self, live_node: Live | None = None) -> list[dict[str, Any]]:
+        """The protected tables, and those whose first generation is being opened, by name.
+
+        Of an opening that has not begun yet only the running node knows: without it a table just asked for would seem not to be
+        protected at all, and `witnz verify --all` would pass over it.
+        """
+        openings = _openings(live_node)
         with self._moment() as moment:
-            return [self._table(moment, row) for row in self._current_logs(moment.conn)]
+            return self._tables(moment, openings)
+
+    def _tables(self, moment: Moment, openings: Sequence[Opening]) -> list[dict[str, Any]]:
+        """``openings``: as they were before the moment, so that one that ends meanwhile has its log in it."""
+        found = {row.table: self._table(moment, row) for row in self._current_logs(moment.conn)}
+        for opening in openings:
+            if opening.plan.name not in found:
+                found[opening.plan.name] = self._queued(moment, opening)
+        return [found[name] for name in sorted(found)]
 
     def table(self, name: str) -> dict[str, Any]:
         """One table with its rules, columns and generations; also one that is protected no longer."""
@@ -153,6 +171,28 @@ class StoreView:
             "last_verified_s": None if newest is None else moment.age_s(newest.at),
             "verdict": None if newest is None else newest.verdict,
             "findings_open": findings.count_open(moment.conn, row.table),
+        }
+
+    def _queued(self, moment: Moment, opening: Opening) -> dict[str, Any]:
+        """A table whose first log is not there yet: as it is shown once that is, and empty."""
+        name, generation = opening.plan.name, opening.plan.generation
+        newest = verifications.latest(moment.conn, name)
+        return {
+            "name": name,
+            "generation": generation,
+            "status": "open",
+            "protected": False,
+            "mode": None,
+            "rules": None,
+            "entries": 0,
+            "live_rows": 0,
+            "root": base64.b64encode(EMPTY_ROOT).decode(),
+            "chain": first_parent(log_origin(moment.state.cluster, name, generation)),
+            "lsn": format_lsn(0),
+            "sealed": 0,
+            "last_verified_s": None if newest is None else moment.age_s(newest.at),
+            "verdict": None if newest is None else newest.verdict,
+            "findings_open": findings.count_open(moment.conn, name),
         }
 
     def _live_rows(self, conn: sqlite3.Connection, row: LogRow) -> int:
@@ -300,6 +340,10 @@ class StoreView:
             size = min(sealed.size, row.size) if fmt == "tiles" and sealed is not None else row.size
             files = export_log(conn, row, size, directory, fmt)
             return {"schema": "witnz.log-export/1", **log_summary(conn, row, size), "format": fmt, "files": files}
+
+
+def _openings(live_node: Live | None) -> list[Opening]:
+    return [] if live_node is None else live_node.generations.opening()
 
 
 def load_journal_state(db: Database) -> JournalState:

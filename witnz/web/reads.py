@@ -81,7 +81,7 @@ def metrics(site: Site, asked: Asked) -> Answer:
 
 
 def tables(site: Site, asked: Asked) -> Answer:
-    return {"schema": "witnz.tables/1", "tables": site.view.tables()}
+    return {"schema": "witnz.tables/1", "tables": site.view.tables(site.node)}
 
 
 def table(site: Site, asked: Asked) -> Answer:
