@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.alerts import CLUSTER, NODE, finding
-from tests.support.faulty_commits import faulty_commits
+from tests.support.faulty_commits import FaultyCommits, faulty_commits
 from tests.support.faulty_files import FAILED, KINDS
 from tests.support.node import Protected, wait
 from tests.support.postgres import Database
@@ -54,7 +55,7 @@ def test_commits_that_fail_lose_and_double_nothing(database: Database, tmp_path:
                 database.sql(f"UPDATE {TABLE} SET note = 'forged' WHERE id = 7")
                 violation = protected.wait_for("violation.update", "7")
                 node.anchoring.now([], 1.0)
-                wait(lambda: faulty.failed >= 8, "commits that failed")
+                wait(lambda: _commits_fail(node, faulty, 8), "commits that failed")
                 faulty.kind = ""
             wait(lambda: node.capture.last_error is None, "the stream again")
             wait(lambda: node.state(TABLE).head.size == 1 + 1 + 300 + 1, "every change")
@@ -86,6 +87,14 @@ def test_commits_that_fail_lose_and_double_nothing(database: Database, tmp_path:
             assert told == [violation.id]
         finally:
             protected.stop()
+
+
+def _commits_fail(node: Node, faulty: FaultyCommits, wanted: int) -> bool:
+    """Whether so many have failed; until then there is one more thing to commit: a node with nothing to do commits nothing."""
+    if faulty.failed < wanted:
+        with suppress(StoreFull):
+            node.note_operator("drill", "one more")
+    return faulty.failed >= wanted
 
 
 def _fail_each_commit_of_a_checkpoint(node: Node, kind: str) -> None:
