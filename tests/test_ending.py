@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from witnz.ending import STUCK, end_futures, end_process, end_threads
+from witnz.ending import STUCK, end_futures, end_process, end_server, end_threads
 from witnz.errors import WitnzError
 
 
@@ -48,3 +49,30 @@ def test_work_in_a_pool_is_waited_for_and_what_was_cancelled_is_not() -> None:
 def test_a_process_is_killed_and_collected() -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     assert end_process(process) == -9
+
+
+def test_a_server_whose_loop_hangs_is_named_and_its_port_is_free_again() -> None:
+    serving, event = threading.Event(), threading.Event()
+
+    class Hanging(ThreadingHTTPServer):
+        def service_actions(self) -> None:
+            serving.set()
+            hang_here(event)
+
+    server = Hanging(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    loop = threading.Thread(target=server.serve_forever, args=(0.01,), name="loop")
+    loop.start()
+    assert serving.wait(60)
+    with pytest.raises(WitnzError) as caught:
+        end_server(server, loop, limit_s=0.5)
+    assert "loop at " in caught.value.message and server.fileno() == -1
+    event.set()
+    end_threads(loop)
+
+
+def test_a_server_is_closed_with_its_loop() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    loop = threading.Thread(target=server.serve_forever)
+    loop.start()
+    end_server(server, loop)
+    assert not loop.is_alive() and server.fileno() == -1

@@ -1,10 +1,11 @@
-"""Waiting for threads and processes to end, for a limited time: what does not end is named, with the line it stands at.
+"""Waiting for threads, servers and processes to end, for a limited time: what does not end is named, with where it stands.
 
 A join without a limit turns one thread that hangs into a node that never stops, and says nothing about which one it was.
 """
 
 from __future__ import annotations
 
+import socketserver
 import subprocess
 import sys
 import threading
@@ -41,13 +42,26 @@ def end_futures(futures: Iterable[Future[Any]], what: str, limit_s: float = ENDI
         raise _stuck([what], limit_s)
 
 
-def end_process(process: subprocess.Popen[Any], limit_s: float = ENDING_S) -> int:
-    """Kill a process and collect it; its exit code."""
+def end_server(server: socketserver.BaseServer, *threads: threading.Thread, limit_s: float = ENDING_S) -> None:
+    """Close a server of the standard library and wait for its loop, which one of ``threads`` runs, as in :func:`end_threads`.
+
+    ``shutdown`` itself waits for the loop without a limit.
+    """
+    closing = threading.Thread(target=server.shutdown, name=f"closing {server.server_address!r}", daemon=True)
+    closing.start()
+    try:
+        end_threads(*threads, closing, limit_s=limit_s)
+    finally:
+        server.server_close()
+
+
+def end_process(process: subprocess.Popen[Any], limit_s: float = ENDING_S, *, what: str = "process") -> int:
+    """Kill a process, called ``what`` where it does not end, and collect it; its exit code."""
     process.kill()
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        raise _stuck([f"process {process.pid}"], limit_s) from None
+        raise _stuck([f"{what} {process.pid}"], limit_s) from None
 
 
 def _where(thread: threading.Thread) -> str:

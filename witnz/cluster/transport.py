@@ -35,6 +35,7 @@ from witnz.cluster.frames import (
 from witnz.cluster.link import Link
 from witnz.cluster.peers import MAX_REQUEST_BYTES, EngineListener, Handler, Member
 from witnz.cluster.tls import make_context
+from witnz.ending import ENDING_S, end_threads
 from witnz.errors import ConfigError, FormatError, PeerRefused, PeerUnreachable, UsageError
 from witnz.logging import get_logger
 
@@ -85,9 +86,13 @@ class TlsPeers:
         if self._thread.ident is not None:
             return  # a node that has joined goes on with the channel that it joined over
         self._thread.start()
-        self._listening.wait()
+        if not self._listening.wait(ENDING_S):
+            raise PeerUnreachable(
+                f"did not begin to listen on {self._bind[0]}:{self._bind[1]} within {ENDING_S:g} s",
+                hint="node.bind_addr must be an address: the name that it gives is perhaps not resolved",
+            )
         if self._problem is not None:
-            self._thread.join()
+            end_threads(self._thread)
             raise ConfigError(
                 f"cannot listen on {self._bind[0]}:{self._bind[1]}: {self._problem.strerror or self._problem}",
                 hint="node.bind_addr must be an address of this host that is free",
@@ -98,6 +103,8 @@ class TlsPeers:
         if self._stop is not None and self._thread.is_alive():
             self._soon(self._stop.set)
             self._thread.join(_STOP_S)
+            if self._thread.is_alive():  # a look-up of a name, say, which nothing can interrupt; it holds nothing
+                log.warning("connections to members were not closed in time", limit_s=_STOP_S)
 
     def call(self, node: str, method: str, body: bytes, timeout_s: float) -> bytes:
         if len(body) > MAX_REQUEST_BYTES:

@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from witnz.ending import end_server
 from witnz.errors import UsageError
 
 MAX_QUERY_BYTES: Final = 4096
+OPENSSL_S: Final = 30.0
 POLICY: Final = "1.2.3.4.1"
 _CONFIG: Final = """\
 [tsa]
@@ -51,7 +53,9 @@ class Authority:
 
     def __init__(self, directory: Path, server: ThreadingHTTPServer) -> None:
         self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="authority", daemon=True
+        )
         self.root = directory / "root.pem"
         self.url = f"http://127.0.0.1:{server.server_address[1]}/tsr"
 
@@ -74,9 +78,7 @@ class Authority:
         return authority
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        end_server(self._server, self._thread)
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +104,7 @@ def _handler(binary: str, directory: Path) -> type[BaseHTTPRequestHandler]:
                     cwd=directory,
                     check=True,
                     capture_output=True,
+                    timeout=OPENSSL_S,
                 )
                 response = (directory / "response").read_bytes()
             self.send_response(200)

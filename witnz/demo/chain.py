@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, Self
 
 import httpx
 
+from witnz.ending import end_process
 from witnz.errors import WitnzError
 
 START_TIMEOUT_S: Final = 60.0
@@ -117,8 +118,7 @@ class Anvil:
         self.call("anvil_reorg", depth, [])
 
     def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        end_process(self._process, what="anvil")
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from witnz.core.evm.block import HEADER_FIELDS, HEADER_INTEGERS
 from witnz.core.evm.rlp import Item, as_bytes, as_integer, decode_list
+from witnz.ending import end_server
 from witnz.errors import UsageError
 
 MAX_REQUEST_BYTES: Final = 1 << 20
@@ -56,10 +57,7 @@ class InProcessChain:
 
     def stop(self) -> None:
         self._stop.set()
-        self._server.shutdown()
-        self._server.server_close()
-        for thread in self._threads:
-            thread.join()
+        end_server(self._server, *self._threads)
 
     def _make_blocks(self) -> None:
         while not self._stop.wait(BLOCK_TIME_S):

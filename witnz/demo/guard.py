@@ -29,6 +29,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+CLEANING_S = 120.0
+
 _lock = threading.Lock()
 _process: subprocess.Popen[str] | None = None
 _parent_pid = 0
@@ -84,7 +86,10 @@ def _finish() -> None:
     assert _process.stdin is not None
     with contextlib.suppress(OSError):
         _process.stdin.close()
-    _process.wait()
+    try:
+        _process.wait(CLEANING_S)
+    except subprocess.TimeoutExpired:  # it goes on without us
+        sys.stderr.write(f"witnz: process {_process.pid} has not cleaned up within {CLEANING_S:g} s, and goes on\n")
 
 
 def _follow(lines: Iterable[str]) -> list[dict[str, Any]]:

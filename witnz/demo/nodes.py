@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from witnz.demo import guard
+from witnz.ending import end_process
 from witnz.errors import DatabaseError, NodeUnreachable
 from witnz.web.client import NodeClient
 
 STOP_S: Final = 30.0
+ORDER_S: Final = 120.0
+"""The longest order, a false seal, takes half a minute."""
 HONEST: Final = ("witnz", "start")
 COMPROMISED: Final = ("witnz.demo.compromised",)
 """The modules that a node may run, with their words: the program, and what an intruder puts in its place."""
@@ -61,6 +65,8 @@ class NodeProcess:
         with contextlib.suppress(OSError):
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], ORDER_S)[0]:  # one line an order: nothing waits in the buffer
+                raise DatabaseError(f"{self.id} did not answer {line} within {ORDER_S:g} s", code="demo.node")
             answer = self._process.stdout.readline()
         if not answer:
             raise DatabaseError(f"{self.id} has ended; its log ends:\n{self.log_tail()}", code="demo.node")
@@ -98,8 +104,7 @@ class NodeProcess:
         if self._process is None:
             return
         process, self._process = self._process, None
-        process.kill()
-        process.wait()
+        end_process(process, what=self.id)
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from typing import Final
 
 from witnz.demo.play import TAMPERED, VERIFIED, Play
 from witnz.demo.proving import POLICY
-from witnz.demo.stage import AUDIT
+from witnz.demo.stage import AUDIT, COMMAND_S
 
 PACKAGE, SPOILT = "evidence", "evidence-spoilt"
 FIGURES: Final = "populations/findings.csv"
@@ -54,7 +54,9 @@ def _verify_alone(play: Play, scene: str, name: str, code: int) -> None:
     play.narrator.say(f"auditor$ python3 {PACKAGE}/verify.py --policy {POLICY} {name}")
     begun = time.monotonic()
     words = [sys.executable, "-I", f"{PACKAGE}/verify.py", "--policy", POLICY, name]
-    done = subprocess.run(words, cwd=play.stage.directory, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        words, cwd=play.stage.directory, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=COMMAND_S
+    )
     seconds, seen = time.monotonic() - begun, f"exit code {done.returncode}"
     play.note(scene, f"exit code {code}", seen, ok=done.returncode == code, detector="offline", seconds=seconds)
 

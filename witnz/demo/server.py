@@ -33,6 +33,7 @@ from witnz.demo import guard
 from witnz.demo.datadir import DataDirectory, give
 from witnz.demo.installation import find_installation, may_enter, server_account, temporary_root
 from witnz.demo.programs import Programs, last_line
+from witnz.ending import end_process
 from witnz.errors import DatabaseError, UsageError
 
 SETTINGS: Mapping[str, str] = {
@@ -252,7 +253,7 @@ class PostgresServer:
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait()
+        end_process(self._process, what="PostgreSQL")
         self._ended()
 
     def restart(self, mode: Literal["smart", "fast", "immediate"] = "fast", *, timeout_s: float = 60.0) -> None:
@@ -359,8 +360,10 @@ def _children_of(pid: int) -> list[int]:
     if path.exists():
         return [int(child) for child in path.read_text().split()]
     try:
-        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
-    except OSError:
+        listing = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False, timeout=30
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
         return []  # they notice the postmaster's death themselves, a little later
     return [int(child) for child, parent in (line.split() for line in listing.splitlines()) if parent == str(pid)]
 

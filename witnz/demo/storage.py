@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import httpx
 
+from witnz.ending import end_process
 from witnz.errors import UsageError, WitnzError
 
 START_TIMEOUT_S: Final = 60.0
@@ -104,7 +105,7 @@ class StorageServer:
         """At once: its own orderly stop takes half a minute, and its directory is thrown away."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        end_process(self._process, what="S3 server")
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from witnz.core.keys import Signer
 from witnz.core.message import CLAIM_PREFIX, format_intent, sign_intent
+from witnz.ending import end_threads
 
 PAUSE_S: Final = 0.04
 RECONNECT_S: Final = 0.1
@@ -71,8 +72,7 @@ class Workload:
     def stop(self) -> None:
         """Finish the transaction at hand and stop."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        end_threads(self._thread)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
