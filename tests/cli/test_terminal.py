@@ -61,16 +61,13 @@ def test_long_work_shows_a_bar_with_rate_and_time_left_and_clears_it() -> None:
     assert shown.rstrip().endswith("done")
 
 
-def test_beside_a_pipe_there_is_a_line_now_and_then_and_none_with_q(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("witnz.cli.progress.LINE_EVERY_S", 0.0)
-    with progress(Output(), "public.t", 1000) as advance:
+def test_beside_a_pipe_there_is_a_line_now_and_then_and_none_with_q(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(Output(), "public.t", 1000, line_every_s=0.0) as advance:
         advance(500)
     line = capsys.readouterr().err
     assert line.startswith("public.t: 500 rows of about 1,000, ")
     assert line.endswith("/s\n")
-    with progress(Output(quiet=True), "public.t", 1000) as advance:
+    with progress(Output(quiet=True), "public.t", 1000, line_every_s=0.0) as advance:
         advance(500)
     assert capsys.readouterr().err == ""
 

@@ -137,11 +137,15 @@ def test_a_truncated_table_gets_all_its_rows_back(bench: Bench) -> None:
     assert bench.texts("truncated") == before
 
 
-def test_a_flood_is_undone_row_by_row_and_as_a_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_is_undone_row_by_row_and_as_a_whole(bench: Bench) -> None:
     before = bench.texts("flood")
-    monkeypatch.setattr("witnz.node.recorder.FINDINGS_PER_TRANSACTION", 2)
-    bench.sql("UPDATE flood SET amount = amount + 1")
-    rest = bench.found("violation.update", None, table="flood")
+    recorder = bench.node.capture.recorder
+    usual, recorder.max_findings = recorder.max_findings, 2
+    try:
+        bench.sql("UPDATE flood SET amount = amount + 1")
+        rest = bench.found("violation.update", None, table="flood")
+    finally:
+        recorder.max_findings = usual
     assert len(bench.plan(rest).statements) == 3
     assert bench.repair(rest).repaired
     assert bench.repair(bench.found("violation.update", "1", table="flood")).repaired

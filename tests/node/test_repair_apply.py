@@ -17,6 +17,7 @@ from witnz.core.finding import Finding
 from witnz.demo.server import PostgresServer
 from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, FormatError, Inconclusive, KeyProblem, UsageError, WitnzError
+from witnz.node.repair import Repairs
 from witnz.node.repair_apply import applied_from_json, apply_plan
 from witnz.node.repair_rows import REPAIRABLE
 from witnz.postgres.session import Conninfo
@@ -206,25 +207,25 @@ def test_a_role_whose_rows_are_filtered_gets_an_error_instead_of_a_wrong_picture
     assert "row-level security" in error.message
 
 
-def test_a_server_that_sends_no_messages_is_not_written_to(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_sends_no_messages_is_not_written_to(bench: Bench) -> None:
     """PostgreSQL 13 sends none; no such server runs here, so this one is taken for too old."""
     finding = tampered(bench, "rights", 4)
-    monkeypatch.setattr("witnz.node.repair_apply.MESSAGES_SINCE", 990000)
-    error = assert_untouched(bench, "rights", finding, lambda: bench.repair(finding), UsageError)
+    plan = bench.plan(finding)
+    attempt = lambda: bench.apply(plan, messages_since=990000)  # noqa: E731
+    error = assert_untouched(bench, "rights", finding, attempt, UsageError)
     assert "sends no logical messages" in error.message and "approve" in error.hint
 
 
-@pytest.mark.parametrize("limit", ["repair_rows.MAX_ROWS", "repair_planner.MAX_PLAN_BYTES"])
-def test_more_rows_than_one_repair_takes_are_refused_beforehand(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
+@pytest.mark.parametrize("limit", ["max_rows", "max_plan_bytes"])
+def test_more_rows_than_one_repair_takes_are_refused_beforehand(bench: Bench, limit: str) -> None:
     found = [f for f in bench.open("huge") if f.cls == "violation.truncate"]
     if not found:
         bench.sql("TRUNCATE huge")
         found = [bench.found("violation.truncate", None, table="huge")]
     assert len(bench.plan(found[0]).statements) == 4
-    monkeypatch.setattr(f"witnz.node.{limit}", 3)
-    error = assert_untouched(bench, "huge", found[0], lambda: bench.repair(found[0]), UsageError)
+    repairs = Repairs(bench.node.repairs.parts, **{limit: 3})
+    attempt = lambda: repairs.apply(found[0].id, bench.admin, bench.name, bench.signer, "because")  # noqa: E731
+    error = assert_untouched(bench, "huge", found[0], attempt, UsageError)
     assert "than one repair takes" in error.message and "backup" in error.hint
 
 

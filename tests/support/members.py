@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
@@ -13,14 +14,14 @@ from witnz.store import checkpoints, entries, findings, logs
 from witnz.store import journal as stored
 
 
-class Members:
+class Members(ABC):
     """Whoever has :meth:`store` for each member."""
 
     configs: dict[str, Config]
 
+    @abstractmethod
     def store(self, node: str) -> AbstractContextManager[sqlite3.Connection]:
         """The store of a member, to read."""
-        raise NotImplementedError
 
     def log(self, node: str, table: str, generation: int | None = None) -> list[bytes]:
         """The entries of a table log; none where there is no such log."""

@@ -84,8 +84,8 @@ class Bench:
         """The plan, as the command line gets it."""
         return plan_from_json(self.node.repairs.plan(finding.id).to_json())
 
-    def apply(self, plan: RepairPlan) -> Applied:
-        return apply_plan(plan, self.admin, operator=self.name, signer=self.signer, reason=REASON)
+    def apply(self, plan: RepairPlan, **how: Any) -> Applied:
+        return apply_plan(plan, self.admin, operator=self.name, signer=self.signer, reason=REASON, **how)
 
     def repair(self, finding: Finding) -> RepairResult:
         return self.node.repairs.apply(finding.id, self.admin, self.name, self.signer, REASON)

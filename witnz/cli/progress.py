@@ -16,7 +16,9 @@ LINE_EVERY_S: Final = 10.0
 
 
 @contextmanager
-def progress(output: Output, what: str, total: int | None = None, unit: str = "row") -> Iterator[Advance]:
+def progress(
+    output: Output, what: str, total: int | None = None, unit: str = "row", *, line_every_s: float = LINE_EVERY_S
+) -> Iterator[Advance]:
     """A function to be told how many of ``total`` (None: nobody knows) are done.  With ``-q`` nothing is shown."""
     if output.quiet:
         yield lambda done: None
@@ -24,7 +26,7 @@ def progress(output: Output, what: str, total: int | None = None, unit: str = "r
         with _bar(what, total) as advance:
             yield advance
     else:
-        yield _lines(output, what, total, unit)
+        yield _lines(output, what, total, unit, line_every_s)
 
 
 @contextmanager
@@ -50,13 +52,13 @@ def _bar(what: str, total: int | None) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(output: Output, what: str, total: int | None, unit: str) -> Advance:
+def _lines(output: Output, what: str, total: int | None, unit: str, every_s: float) -> Advance:
     begun = told = time.monotonic()
 
     def advance(done: int) -> None:
         nonlocal told
         now = time.monotonic()
-        if now - told >= LINE_EVERY_S:
+        if now - told >= every_s:
             told = now
             of = f" of about {total:,}" if total else ""
             output.note(f"{printable(what)}: {count(done, unit)}{of}, {done / (now - begun):,.0f}/s")

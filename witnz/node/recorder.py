@@ -64,8 +64,11 @@ class Recorder:
         last_final_lsn: int,
         xid_near: int,
         unknown: Unknown,
+        max_findings: int = FINDINGS_PER_TRANSACTION,
     ) -> None:
+        """``max_findings``: how many of one class one transaction makes in one table; one more stands for all others."""
         self.db, self.book, self.intents, self.box = db, book, intents, box
+        self.max_findings = max_findings
         self.position, self.last_final_lsn = position, last_final_lsn
         self.horizon = self.xid_near = xid_near
         self._unknown = unknown
@@ -286,9 +289,9 @@ class Recorder:
         tx = block.said[draft.index].tx
         flood = (tx.xid64, table.head.id, draft.cls)
         count = self._flood[flood] = self._flood.get(flood, 0) + 1
-        if count > FINDINGS_PER_TRANSACTION + 1:
+        if count > self.max_findings + 1:
             return
-        overflow = count == FINDINGS_PER_TRANSACTION + 1
+        overflow = count == self.max_findings + 1
         opened = self.book.from_stream(conn, table, block, draft, overflow=overflow)
         if opened is not None:
             self._outcome.findings.append(opened)

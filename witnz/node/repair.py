@@ -35,8 +35,8 @@ from witnz.node.images import ImageBox
 from witnz.node.journal import Journal
 from witnz.node.repair_apply import Applied, apply_plan
 from witnz.node.repair_plan import RepairPlan
-from witnz.node.repair_planner import Planner
-from witnz.node.repair_rows import REPAIRABLE, FindingRows, check_repairable, with_restored
+from witnz.node.repair_planner import MAX_PLAN_BYTES, Planner
+from witnz.node.repair_rows import MAX_ROWS, REPAIRABLE, FindingRows, check_repairable, with_restored
 from witnz.node.table_state import TableState
 from witnz.node.verification import Verified
 from witnz.postgres.session import Conninfo, classify_error
@@ -99,10 +99,10 @@ class RepairResult:
 
 
 class Repairs:
-    """Plans, carries out and settles the repairs of one node."""
+    """Plans, carries out and settles the repairs of one node; each of at most ``max_rows`` rows and a plan of so many bytes."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, parts: Parts, *, max_rows: int = MAX_ROWS, max_plan_bytes: int = MAX_PLAN_BYTES) -> None:
+        self.parts, self._max_rows, self._max_plan_bytes = parts, max_rows, max_plan_bytes
 
     # -- plan -----------------------------------------------------------------------------------------------------------------
 
@@ -117,14 +117,16 @@ class Repairs:
     def _plan(self, finding: Finding, restored: Iterable[str] = ()) -> RepairPlan:
         """``restored``: keys that have to be as recorded, too (of a truncate, restored rows are no longer those before it)."""
         state = self._state_of(finding)
-        with self._parts.db.read() as conn:
-            rows = FindingRows(conn, state, self._parts.box)
+        with self.parts.db.read() as conn:
+            rows = FindingRows(conn, state, self.parts.box, self._max_rows)
             wanted = with_restored(rows.wanted(finding), restored)
             recorded = rows.recorded([row.key for row in wanted])
             heap_only = finding.xid is None
             try:
-                with self._parts.connect() as pg:
-                    planner = Planner(finding, state, rows, pg, self._scan_for, heap_only=heap_only)
+                with self.parts.connect() as pg:
+                    planner = Planner(
+                        finding, state, rows, pg, self._scan_for, heap_only=heap_only, max_bytes=self._max_plan_bytes
+                    )
                     planner.run(wanted, recorded)
             except psycopg.Error as error:
                 raise classify_error(error, doing=f"reading {state.name} for a repair") from None
@@ -134,7 +136,7 @@ class Repairs:
             table=state.name,
             generation=state.generation,
             oid=state.oid,
-            cluster_id=self._parts.journal.state.cluster_id,
+            cluster_id=self.parts.journal.state.cluster_id,
             columns=planner.shape.names,
             heap_only=heap_only,
             signers=self.signers(),
@@ -145,7 +147,7 @@ class Repairs:
 
     def signers(self) -> dict[str, bytes]:
         """The keys in force that may sign a repair, by name; as the intents are judged, an intent key before an operator's."""
-        journal = self._parts.journal.state
+        journal = self.parts.journal.state
         return {**journal.keys_in_force("operator"), **journal.keys_in_force("intent")}
 
     # -- apply ----------------------------------------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ class Repairs:
         finding = self._open_one(finding_id)
         intent = self._check_intent(finding, applied.intent)
         try:
-            self._parts.await_mark(os.urandom(16).hex().encode(), PATIENCE)
+            self.parts.await_mark(os.urandom(16).hex().encode(), PATIENCE)
         except Inconclusive as error:
             raise Inconclusive(
                 f"the repair is written, but not recorded yet: {error.message}",
@@ -195,39 +197,39 @@ class Repairs:
             restored=applied.restored,
             left=() if done else left,
             notes=applied.notes,
-            verified=self._parts.verify_table(rest.table),
+            verified=self.parts.verify_table(rest.table),
         )
 
     def get(self, finding_id: str) -> Finding:
         """Raises UsageError if there is no such finding."""
-        return self._parts.approvals.get(finding_id)
+        return self.parts.approvals.get(finding_id)
 
     def note(self, finding: Finding, result: str, sql_sha256: str | None = None) -> None:
         """Journal what became of a repair; any other result than ``repaired`` leaves the finding as it is."""
-        self._parts.approvals.journal_finding(finding)
+        self.parts.approvals.journal_finding(finding)
         body = {"finding": finding.id, "target": finding.table or "", "sql_sha256": sql_sha256, "result": result}
-        self._parts.journal.propose("repair", body)
+        self.parts.journal.propose("repair", body)
 
     def resume(self) -> None:
         """Close what the journal calls repaired and a crash left open here."""
-        with self._parts.db.read() as conn:
+        with self.parts.db.read() as conn:
             still_open = [finding for finding in findings.list_findings(conn) if finding.state not in CLOSED]
         for finding in still_open:
-            known = self._parts.journal.state.finding_state(finding.id)
+            known = self.parts.journal.state.finding_state(finding.id)
             if known is not None and known.status == _REPAIRED:
-                with self._parts.db.write() as conn:
-                    self._parts.book.set_state(conn, finding.id, REPAIRED)
+                with self.parts.db.write() as conn:
+                    self.parts.book.set_state(conn, finding.id, REPAIRED)
 
     def _close(self, finding_id: str, sql_sha256: str) -> None:
         finding = self.get(finding_id)
         self.note(finding, _REPAIRED, sql_sha256)
-        with self._parts.db.write() as conn:
-            self._parts.book.set_state(conn, finding_id, REPAIRED)
+        with self.parts.db.write() as conn:
+            self.parts.book.set_state(conn, finding_id, REPAIRED)
         log.info("finding was repaired", finding=finding_id, table=finding.table)
 
     def _check_intent(self, finding: Finding, text: str) -> Intent:
         intent = parse_intent(text)
-        journal = self._parts.journal.state
+        journal = self.parts.journal.state
         public = self.signers().get(intent.key)
         if public is None or not check_intent(intent, journal.cluster_id, public):
             raise KeyProblem(
@@ -241,8 +243,8 @@ class Repairs:
     def _near(self, finding: Finding, rest: RepairPlan) -> list[Finding]:
         """The other open findings about rows that are as recorded again."""
         state, names = self._state_of(finding), set(rest.unchanged)
-        with self._parts.db.read() as conn:
-            rows = FindingRows(conn, state, self._parts.box)
+        with self.parts.db.read() as conn:
+            rows = FindingRows(conn, state, self.parts.box, self._max_rows)
             known = findings.list_findings(conn, table=finding.table)
             return [other for other in known if self._is_near(other, finding, names) and not _written_over(rows, other)]
 
@@ -262,7 +264,7 @@ class Repairs:
 
     def _state_of(self, finding: Finding) -> TableState:
         check_repairable(finding)
-        state = self._parts.state(finding.table or "")
+        state = self.parts.state(finding.table or "")
         if state.generation != finding.generation:
             raise UsageError(
                 f"finding {finding.id} is about generation {finding.generation} of {state.name}, which is over",
@@ -284,7 +286,7 @@ class Repairs:
     def _scan_for(self, state: TableState, key: bytes) -> list[bytes]:
         """The row lines with a hidden key, of which only the digest is known."""
         found: list[bytes] = []
-        with self._parts.open_scan(state) as scan:
+        with self.parts.open_scan(state) as scan:
             for lines in scan.lines():
                 found += [line for line, at in zip(lines, state.plan.state_keys(lines)[0], strict=True) if at == key]
         return found

@@ -89,9 +89,18 @@ def _text(value: object) -> str:
 
 
 def apply_plan(
-    plan: RepairPlan, admin: Conninfo, *, operator: str, signer: Signer, reason: str, by: str | None = None
+    plan: RepairPlan,
+    admin: Conninfo,
+    *,
+    operator: str,
+    signer: Signer,
+    reason: str,
+    by: str | None = None,
+    messages_since: int = MESSAGES_SINCE,
 ) -> Applied:
     """Restore the rows of a plan.  ``operator``: the name under which the journal knows the key of ``signer``.
+
+    ``messages_since``: the ``server_version_num`` from which on a server's stream carries logical messages.
 
     Raises KeyProblem for a key that is not in force and for missing rights, UsageError for a reason that is too long or a
     server without logical messages, Inconclusive where a lock was not to be had or the table is another one,
@@ -104,7 +113,7 @@ def apply_plan(
         return Applied(_intent(plan, NO_TRANSACTION, operator, signer, hint, by), NO_TRANSACTION, (), (), ())
     search_path = _search_path_of(admin)
     with connect(admin, scan=True, application_name="witnz repair", silence_s=WAITING_SILENCE_S) as conn:
-        if conn.info.server_version < MESSAGES_SINCE:
+        if conn.info.server_version < messages_since:
             raise UsageError(
                 "PostgreSQL 13 sends no logical messages, so a repair could carry no intent and would be a violation itself",
                 hint="review `witnz repair plan`, have a DBA run it, and approve the findings that it leads to",

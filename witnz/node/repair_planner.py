@@ -45,8 +45,10 @@ class Planner:
         scan_for: ScanFor,
         *,
         heap_only: bool,
+        max_bytes: int = MAX_PLAN_BYTES,
     ) -> None:
         self._finding, self._state, self._rows, self._pg, self._scan_for = finding, state, rows, pg, scan_for
+        self._max_bytes = max_bytes
         pg.execute(_BEGIN.format(on="off" if heap_only else "on").encode())
         self.shape = _shape_of(pg, state)
         self._bytes = 0
@@ -88,9 +90,9 @@ class Planner:
             self._refuse(wanted, reason.message)
             return
         self._bytes += len(text) + len(before or b"") + len(after or b"")
-        if self._bytes > MAX_PLAN_BYTES:
+        if self._bytes > self._max_bytes:
             raise UsageError(
-                f"the rows of finding {self._finding.id} are more than one repair takes ({MAX_PLAN_BYTES >> 20} MiB)",
+                f"the rows of finding {self._finding.id} are more than one repair takes ({self._max_bytes >> 20} MiB)",
                 hint="restore the table from a backup in a transaction with a signed intent, then verify it",
             )
         self.statements.append(

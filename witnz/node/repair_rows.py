@@ -57,19 +57,20 @@ class Recorded:
 
 
 class FindingRows:
-    """The rows of findings about one table, in one read of the store."""
+    """The rows of findings about one table, in one read of the store; of one finding at most ``max_rows``."""
 
-    def __init__(self, conn: sqlite3.Connection, state: TableState, box: ImageBox) -> None:
+    def __init__(self, conn: sqlite3.Connection, state: TableState, box: ImageBox, max_rows: int = MAX_ROWS) -> None:
         self._conn, self._state, self._box, self._log = conn, state, box, state.head.id
+        self._max_rows = max_rows
 
     def wanted(self, finding: Finding) -> list[Wanted]:
         """Raises UsageError where there are too many, and for one that no repair can settle."""
         if finding.xid is None:
             return [_scanned(finding)]
-        rows = list(islice(self._streamed(finding), MAX_ROWS + 1))
-        if len(rows) > MAX_ROWS:
+        rows = list(islice(self._streamed(finding), self._max_rows + 1))
+        if len(rows) > self._max_rows:
             raise UsageError(
-                f"finding {finding.id} is about more rows than one repair takes ({MAX_ROWS})",
+                f"finding {finding.id} is about more rows than one repair takes ({self._max_rows})",
                 hint="restore the table from a backup in a transaction with a signed intent, then verify it",
             )
         return rows
@@ -120,7 +121,7 @@ class FindingRows:
         only = self._key(line, start) if finding.key is not None else None
         for line in entries.entries(self._conn, self._log, first, None if only is None else first + MAX_LOOK_AHEAD):
             entry = parse_entry(line)
-            if entry.lsn != start.lsn or len(last) > MAX_ROWS:
+            if entry.lsn != start.lsn or len(last) > self._max_rows:
                 break
             if entry.op == "truncate":
                 last = dict.fromkeys(last, entry)

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import re
 import struct
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -178,7 +179,7 @@ class _Shape:
         ]
 
 
-class _RunReader:
+class _RunReader(ABC):
     """Reads runs of one kind of message of one relation, and learns which combinations of NULLs it usually has."""
 
     __slots__ = ("_columns", "_counted", "_shapes", "_tuples")
@@ -224,9 +225,9 @@ class _RunReader:
             self._shapes.reverse()
         return lines
 
+    @abstractmethod
     def _read_strictly(self, message: bytes) -> tuple[bytes, bool]:
         """The line (or two), and whether all values are known."""
-        raise NotImplementedError
 
     def _learn(self, nulls: list[int]) -> None:
         """Count what the fast way missed; a combination of NULLs that it misses often takes the second place."""
