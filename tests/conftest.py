@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -28,6 +30,17 @@ SERVER_FIXTURES = {"pg_server", "database", "own_server", "every_server", "every
 
 for _name in [name for name in os.environ if name.startswith("PG")]:
     del os.environ[_name]  # a developer's own database never comes into play
+
+# The stores of many nodes are synced to a disk thousands of times, only to be thrown away: where memory has room for the tests'
+# files (1.5 GB in all), that takes a third of the time away.  PostgreSQL's own files stay where TMPDIR says; it does not sync.
+MEMORY, ROOM = Path("/dev/shm"), 8 << 30
+if (
+    "TMPDIR" not in os.environ
+    and os.access(MEMORY, os.W_OK)
+    and shutil.disk_usage(MEMORY).free > ROOM
+    and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # Time limits say more about the neighbours on the machine than about the code.
 hypothesis.settings.register_profile("witnz", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

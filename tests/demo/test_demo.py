@@ -106,7 +106,8 @@ class Played:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """A directory that also the server's account may enter, to see what is left in it."""
-    directory = Path(tempfile.mkdtemp(prefix="witnz-test-", dir=temporary_root(server_account())))
+    root = os.environ.get("PYTEST_DEBUG_TEMPROOT", temporary_root(server_account()))
+    directory = Path(tempfile.mkdtemp(prefix="witnz-test-", dir=root))
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
