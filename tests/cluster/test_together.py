@@ -116,6 +116,29 @@ def test_a_slow_member_holds_nobody_up_and_is_compared_when_it_comes(trio: Trio,
     trio.assert_alike()
 
 
+def test_a_member_that_is_done_is_compared_though_its_record_comes_here_later(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = trio.followers()[0]
+    together, comparison = trio[asked].peering.together, trio[asked].peering.comparison
+    kept: list[Record] = []
+    followed, wait_for_all = comparison.followed, together._await
+
+    def let_go() -> None:
+        monkeypatch.setattr(comparison, "followed", followed)
+        for record in kept:
+            followed(record)
+
+    def then_let_go(*waited_for: Any) -> None:
+        wait_for_all(*waited_for)
+        threading.Timer(0.3, let_go).start()
+
+    monkeypatch.setattr(comparison, "followed", kept.append)
+    monkeypatch.setattr(together, "_await", then_let_go)
+    others = sorted(set(trio.nodes) - {asked})
+    assert trio[asked].verify_table(LEDGER).members == dict.fromkeys(others, "the same")
+
+
 def test_a_member_that_says_it_found_something_else_is_named_by_the_others(trio: Trio) -> None:
     liar = trio.followers()[0]
     others = [node for node in trio.nodes if node != liar]

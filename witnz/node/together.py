@@ -58,6 +58,8 @@ JOIN_TIMEOUT_S: Final = 10.0
 IMPORT_S: Final = 8.0  # below the asker's timeout
 CALL_TIMEOUT_S: Final = 2.0
 POLL_S: Final = 0.2
+RECORD_WAIT_S: Final = 10.0  # for the records of those that are done
+RECORD_POLL_S: Final = 0.02
 WAIT_LEAST_S: Final = 30.0  # for the slower members; and three times what this one took
 KEPT: Final = 64
 CONFIRMED: Final = "a quorum of members has confirmed in the same snapshot"
@@ -196,13 +198,22 @@ class Together:
             self._await(token, waiting, joined, max(WAIT_LEAST_S, 3 * verified.result.seconds))
             if waiting:  # they need the hold until they have been confirmed, and nobody else needs to wait for them
                 self._in_background(partial(self._hold_on, token, waiting, hold.pop_all()))
-        result = verified.result
-        mine = _Said(result.rows, verified.found_root_b64)
-        for node in sorted(joined):
-            said = self._comparison.said_of(result.table, result.generation, result.snapshot, node)
-            if said is not None:
-                joined[node] = "the same" if said == mine else "another state"
+        self._compare(verified, joined)
         return replace(verified, members=dict(sorted(joined.items())))
+
+    def _compare(self, verified: Verified, joined: dict[str, str]) -> None:
+        """What the members' records say beside this node's; that of one that is done comes here a moment later."""
+        result, mine = verified.result, _Said(verified.result.rows, verified.found_root_b64)
+        deadline = time.monotonic() + RECORD_WAIT_S
+        for node in sorted(joined):
+            while True:
+                said = self._comparison.said_of(result.table, result.generation, result.snapshot, node)
+                if said is not None:
+                    joined[node] = "the same" if said == mine else "another state"
+                elif not joined[node] and time.monotonic() < deadline and not self._stopped.wait(RECORD_POLL_S):
+                    continue
+                break
+            joined[node] = joined[node] or "is done; its result is compared when it comes"
 
     def _hold_on(self, token: str, waiting: set[str], hold: ExitStack) -> None:
         with hold:
