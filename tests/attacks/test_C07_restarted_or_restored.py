@@ -167,7 +167,8 @@ def test_another_server_under_the_same_address_is_refused_and_never_read(own_ser
     assert "system identifier" in finding.detail and scene.node.journal.state.epoch is None
     verified = scene.protected.verify(TABLE)
     assert verified.verdict is Verdict.INCONCLUSIVE and verified.result.differences == []
-    assert not scene.node.capture.status.connected and scene.node.capture.last_error.code == FOREIGN, "nothing is read there"
+    wait(lambda: scene.node.capture.last_error.code == FOREIGN, "nothing to be read there")
+    assert not scene.node.capture.status.connected
     scene.stop()
     server.stop()
     put_in_place(server, server.data_dir.with_name("honest"), aside="foreign")
