@@ -27,6 +27,7 @@ from tests.support.strangers import PICKLE, client, hello, malformed, shout, tal
 from witnz.core.keys import parse_private_key, parse_verifier_key
 from witnz.core.note import parse_note, verify_note
 from witnz.core.record import Record
+from witnz.node.cosigning import own_signature
 from witnz.node.view import load_journal_state
 from witnz.store import checkpoints
 from witnz.store.database import Database as Store
@@ -233,9 +234,32 @@ def test_e09_a_weaker_file_weakens_nothing_and_is_journalled(processes: Processe
     path.write_text(honest)
 
 
+def cosigned_by(processes: Processes, node: str, signer: str) -> list[int]:
+    """0, and the sizes of the last final checkpoints of this node that carry the cosignature of ``signer``."""
+    with Store.open(processes.configs[node].data_dir / "witnz.db", read_only=True) as db:
+        state = load_journal_state(db)
+        with db.read() as conn:
+            kept = checkpoints.list_checkpoints(conn, limit=20, final=True)
+    return [0, *(each.size for each in kept if own_signature(state, signer, each.note))]
+
+
 def test_e04_a_directory_put_back_to_an_older_copy_cosigns_nothing_below_what_it_had_cosigned(processes: Processes) -> None:
     (victim,) = (node for node in processes.configs if processes.configs[node].data_dir.with_name("older").exists())
     data = processes.configs[victim].data_dir
+    with Store.open(data.with_name("older") / "witnz.db", read_only=True) as db, db.read() as conn:
+        older = checkpoints.load_cosigned(conn)
+    assert older is not None
+
+    def cosigned_since() -> bool:
+        """Two of three are a quorum: whether the victim has cosigned one of those that were made since the copy."""
+        processes.database.sql("INSERT INTO ledger SELECT max(id) + 1, 'since', 1 FROM ledger")
+        processes.sealed_anew()
+        return (
+            max(size for node in processes.running if node != victim for size in cosigned_by(processes, node, victim))
+            > older.size
+        )
+
+    wait(cosigned_since, "the others to keep a later checkpoint with its cosignature", 240)
     with processes.store(victim) as conn:
         before = checkpoints.load_cosigned(conn)
     assert before is not None

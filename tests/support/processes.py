@@ -133,8 +133,9 @@ class Processes(Members):
                 process = self.running[node]
                 assert process.poll() is None, f"{node} ended with {process.returncode}:\n{self.tail(node)}"
                 status = self.status(node)
-                recording = status is not None and status["node"]["state"] == "running"
-                return bool(recording and {t["name"] for t in status["tables"]} >= wanted and status["cluster"]["leader"])
+                if status is None or status["node"]["state"] != "running" or not status["cluster"]["leader"]:
+                    return False
+                return {t["name"] for t in status["tables"] if t["status"] == "active"} >= wanted
 
             try:
                 wait(look, f"{node} to be ready", START_S)
