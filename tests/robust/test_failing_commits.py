@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -137,3 +138,23 @@ def test_a_mark_of_delivery_that_fails_neither_loses_an_alert_nor_sends_it_twice
             with db.read() as conn:
                 assert outbox.counts(conn) == {"pending": 0, "delivered": number, "dead": 0}
         assert (kind == FAILED) or faulty.commits >= 2
+
+
+def test_what_was_delivered_and_could_not_be_noted_is_noted_at_the_stop(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "witnz.db") as db, receiver(answer(200)) as hook:
+
+        def service() -> AlertService:
+            sinks = [WebhookSink("hook", Secret(hook.url), timeout_s=60.0)]
+            return AlertService(db, sinks, cluster=CLUSTER, node=NODE, chance=random.Random(1))
+
+        alerts, stop = service(), threading.Event()
+        alerts.deliver_due()
+        with db.write() as conn:
+            alerts.enqueue(conn, finding(1))
+        with faulty_commits(db, lambda n: True, FAILED) as faulty:
+            alerts.deliver_due()
+            assert faulty.failed and len(hook.received) == 1
+        stop.set()
+        alerts.run(stop)
+        service().deliver_due()
+        assert len(hook.received) == 1

@@ -162,6 +162,8 @@ class AlertService:
                 stop.wait(5 * POLL_S)
             self._woken.wait(POLL_S)
             self._woken.clear()
+        for lane in self._lanes.values():
+            self._mark(lane)  # the next start remembers nothing
 
     def deliver_due(self, now_s: float | None = None) -> int:
         """One round: send what is due, to all sinks side by side.  The number of messages delivered.
