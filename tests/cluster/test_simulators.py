@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.support.node import wait
 from tests.support.simulated_engine import EngineHub, SimulatedEngine
 from tests.support.simulated_peers import PeerHub
 from witnz.cluster.engine import Engine, Membership
@@ -184,3 +186,20 @@ def test_a_slow_handler_does_not_outlast_the_callers_deadline() -> None:
     let_go.set()
     one.close()
     two.close()
+
+
+def test_who_waits_for_a_member_that_closes_is_told_that_it_is_gone() -> None:
+    hub = PeerHub()
+    one, two = hub.join(member("node1")), hub.join(member("node2"))
+    one.start()
+    two.start()
+    let_go = threading.Event()
+    two.serve("wait", lambda caller, body: b"done" if let_go.wait(60) else b"", 8)
+    with ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(one.call, "node2", "wait", b"", 60.0) for _ in range(5)]
+        wait(lambda: two._workers._work_queue.qsize() == 1, "one more than it has hands for")
+        two.close()
+        let_go.set()
+        failed = [error for call in calls if (error := call.exception()) is not None]
+    assert [type(error) for error in failed] == [PeerUnreachable]
+    one.close()
