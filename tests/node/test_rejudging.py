@@ -6,6 +6,7 @@ import os
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,7 +20,8 @@ from witnz.core.keys import Ed25519Signer
 from witnz.core.message import format_intent, sign_intent
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
-from witnz.node import delivery, peering
+from witnz.node import delivery, peering, rejudging
+from witnz.node.rejudging import Rejudging
 from witnz.verify.store import audit_store
 
 pytestmark = pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
@@ -72,6 +74,25 @@ def found(trio: Trio, node: str) -> set[tuple[str, str | None, str | None, str]]
     return {(f.cls, f.table, f.key, f.id) for f in trio.findings(node, state=None) if f.cls != "quorum.lost"}
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """The tables whose logs are derived anew, and those whose findings of the stream are listed for that."""
+    derived: list[str] = []
+    listed: list[str] = []
+    derive, listing = Rejudging._derive, rejudging.findings.list_findings
+
+    def deriving(self: Rejudging, conn: Any, row: Any, *arguments: Any) -> None:
+        derived.append(row.table)
+        derive(self, conn, row, *arguments)
+
+    def lists(conn: Any, **wanted: Any) -> Any:
+        listed.extend([wanted["table"]] if wanted.get("classes") is rejudging.STREAM else [])
+        return listing(conn, **wanted)
+
+    monkeypatch.setattr(Rejudging, "_derive", deriving)
+    monkeypatch.setattr(rejudging.findings, "list_findings", lists)
+    return derived, listed
+
+
 def alike(trio: Trio, expected: set[tuple[str, str | None, str | None]]) -> None:
     """Every node has exactly these findings, the journal too; the audits of all are content, and a scan sees what it must."""
     for node in trio.nodes:
@@ -93,6 +114,7 @@ def test_each_transaction_is_judged_by_its_own_position_whenever_the_records_com
     """On both sides of the rotation: by nodes that agree on it while the application writes, and by one that was cut off."""
     monkeypatch.setattr(peering, "OTHERS_JOURNAL_AFTER_S", 0.0)
     monkeypatch.setattr(delivery, "HOLD_S", 0.0)
+    derived, listed = counted(monkeypatch)
     old, new = new_signer("intent/shop"), new_signer("intent/shop-2")
     alone, other = trio.followers()
     rotate(trio, other, "add", "shop", old, insert_lsn(trio))
@@ -117,3 +139,4 @@ def test_each_transaction_is_judged_by_its_own_position_whenever_the_records_com
     late = {("change.unapproved", PRICES, "11"), ("violation.update", NOTES, "1"), ("change.unapproved", PRICES, "10")}
     alike(trio, late | {("change.unapproved", PRICES, "14")})
     assert {state for node in trio.nodes for f in trio.findings(node, state=None) if (state := f.state)} == {"open"}
+    assert len(listed) == len(derived) > 1, "findings are read once for a log that is judged anew, not once for each entry"

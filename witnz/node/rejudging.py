@@ -22,6 +22,7 @@ from typing import Any, Final
 import structlog
 
 from witnz.core.entry import Entry, parse_entry
+from witnz.core.finding import Finding
 from witnz.core.journal_facts import TableRecord
 from witnz.core.keyplan import key_text
 from witnz.core.lsn import format_lsn, parse_lsn
@@ -145,24 +146,36 @@ class Rejudging:
         )  # fmt: skip
         judged.lsns = lsns
         judged.run(held_entries(conn, row, self._journal.state))
+        known = self._known(conn, row)
         flood: dict[tuple[int, str], int] = {}
         for entry, cls in judged.classes:
-            count = flood[entry.lsn, cls or ""] = flood.get((entry.lsn, cls or ""), 0) + 1
-            if count <= FINDINGS_PER_TRANSACTION + 1 or cls is None:
+            if cls is None:
+                self._take_back(conn, known.pop(entry.seq, ()))
+                continue
+            count = flood[entry.lsn, cls] = flood.get((entry.lsn, cls), 0) + 1
+            if count <= FINDINGS_PER_TRANSACTION + 1:
                 self._find(conn, row, entry, cls, overflow=count > FINDINGS_PER_TRANSACTION)
 
-    def _find(self, conn: sqlite3.Connection, row: LogRow, entry: Entry, cls: str | None, *, overflow: bool) -> None:
-        if cls is not None:
-            self._book.open(
-                conn, cls=cls, table=row.table, generation=row.generation, key=None if overflow else _key(entry), seq=entry.seq,
-                lsn=format_lsn(entry.lsn), xid=str(entry.xid), found=entry.row.hex() if entry.row is not None else None,
-                explained_by=f"entry {entry.seq}", window=(last_good(conn, row.table), format_time(entry.at)),
-                detail=f"{entry.op} in transaction {entry.xid}, signed with a key that was not in force",
-            )  # fmt: skip
-            return
+    def _find(self, conn: sqlite3.Connection, row: LogRow, entry: Entry, cls: str, *, overflow: bool) -> None:
+        self._book.open(
+            conn, cls=cls, table=row.table, generation=row.generation, key=None if overflow else _key(entry), seq=entry.seq,
+            lsn=format_lsn(entry.lsn), xid=str(entry.xid), found=entry.row.hex() if entry.row is not None else None,
+            explained_by=f"entry {entry.seq}", window=(last_good(conn, row.table), format_time(entry.at)),
+            detail=f"{entry.op} in transaction {entry.xid}, signed with a key that was not in force",
+        )  # fmt: skip
+
+    @staticmethod
+    def _known(conn: sqlite3.Connection, row: LogRow) -> dict[int, list[Finding]]:
+        """What the stream found in a log, by the seq of the entry: read once, a key may have signed many."""
+        found: dict[int, list[Finding]] = {}
         for finding in findings.list_findings(conn, table=row.table, classes=STREAM):
-            same = (finding.generation, finding.entry_seq) == (row.generation, entry.seq)
-            if same and self._journal.state.finding_state(finding.id) is None:
+            if finding.generation == row.generation and finding.entry_seq is not None:
+                found.setdefault(finding.entry_seq, []).append(finding)
+        return found
+
+    def _take_back(self, conn: sqlite3.Connection, found: Iterable[Finding]) -> None:
+        for finding in found:
+            if self._journal.state.finding_state(finding.id) is None:
                 self._book.take_back(conn, finding, "the key that signed the change was in force")
                 log.info("finding was taken back: its key was in force", finding=finding.id)
 
