@@ -230,6 +230,29 @@ def test_a_full_disk_is_said_and_waited_for_and_loses_nothing(site: Site, tmp_pa
         assert site.findings() == [], started.log.read_text()
 
 
+def test_a_configured_table_is_no_stranger_while_the_database_is_gone(site: Site) -> None:
+    """A table was added to the configuration and is not recorded: INCONCLUSIVE with the reason, by name and among all."""
+    name, server = site.database.name, site.database.server
+    with site.cli.start():
+        wait_until(lambda: len(site.cli.json("status")["tables"]) == 2, "both tables to be recorded")
+        site.config.write_text(
+            site.config.read_text().replace("protected_tables:\n", "protected_tables:\n  - name: later\n", 1)
+        )
+        document = site.cli.run("verify", "--all", "--json").expect(4).document
+        assert document["not_checked"] == ["public.later: it is configured and is not being recorded"]
+        assert len(document["tables"]) == 2, "the others were looked at"
+        server.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            server.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            wait_until(lambda: capture_check(site)["status"] == "fail", "the node to miss its database")
+            document = site.cli.run("verify", "later", "--json").expect(4).document
+            (said,) = document["not_checked"]
+            assert document["verdict"] == "INCONCLUSIVE" and "the replication stream is not connected" in said
+            assert site.cli.run("verify", "nosuch", "--json").expect(2).error["message"] == "public.nosuch is not protected"
+        finally:
+            server.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
 def test_a_role_that_lost_its_right_is_named_and_asked_again(site: Site) -> None:
     """Status names the right that is missing and how to grant it; with the grant, the process goes on by itself."""
     role = f"w_{site.database.name}"

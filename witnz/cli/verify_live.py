@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Table = Mapping[str, Any]
 Tables = Callable[[], list[dict[str, Any]]]
 """The protected tables, as ``status`` shows them."""
+Status = Callable[[], Mapping[str, Any]]
+"""``witnz.status/1``."""
 Ask = Callable[[str, Advance], dict[str, Any]]
 """Verify one table, told by its name; ``witnz.verify/1`` of it."""
 
@@ -40,30 +42,35 @@ def verify_tables(call: Invocation, asked: Sequence[str], how: str = "") -> int:
 
     config = call.startable_config()
     names = list(dict.fromkeys(table_name(text) for text in asked))
-    with _asking(call, config, how) as (ask, protected):
+    with _asking(call, config, how) as (ask, protected, status):
         known = _settled(call.output, protected, names)
+        unrecorded = {table.name for table in config.protected_tables} - known.keys()
         for name in names:
-            if name not in known:
+            if name not in known and name not in unrecorded:
                 raise UsageError(f"{name} is not protected", hint="`witnz status` lists the protected tables")
-        parts = [_one(call.output, ask, name, known[name]) for name in names or sorted(known)]
+        why = _why_unrecorded(status()) if unrecorded else ""
+        parts = [
+            _not_looked_at(name, why) if name in unrecorded else _one(call.output, ask, name, known[name])
+            for name in names or sorted(known.keys() | unrecorded)
+        ]
     document = combine(parts)
     call.output.answer(document, _lines(call.output, document))
     return exit_code(Verdict(document["verdict"]))
 
 
 @contextmanager
-def _asking(call: Invocation, config: Config, how: str) -> Iterator[tuple[Ask, Tables]]:
-    """How to verify a table, and the protected tables."""
+def _asking(call: Invocation, config: Config, how: str) -> Iterator[tuple[Ask, Tables, Status]]:
+    """How to verify a table, the protected tables, and how the node is."""
     with running_client(config) as client:
         if client is not None:
-            yield lambda name, advance: client.verify(name, advance, how), client.tables
+            yield lambda name, advance: client.verify(name, advance, how), client.tables, client.status
             return
     from witnz.cli.stored import StoredDocuments
     from witnz.web.streams import verify_work
 
     with own_node(config, call.output) as node:
         view = StoredDocuments(node.db, node.journal.state, config)
-        yield lambda name, advance: verify_work(node, name, how)(advance), view.tables
+        yield lambda name, advance: verify_work(node, name, how)(advance), view.tables, lambda: view.status(node)
 
 
 def _settled(output: Output, protected: Tables, names: Sequence[str]) -> dict[str, Table]:
@@ -78,6 +85,13 @@ def _settled(output: Output, protected: Tables, names: Sequence[str]) -> dict[st
             output.note(f"recording {', '.join(printable(name) for name in opening)} for the first time")
             told = True
         time.sleep(POLL_S)
+
+
+def _why_unrecorded(status: Mapping[str, Any]) -> str:
+    """Why a table that the configuration names cannot be looked at: with what keeps the node from recording, if it is that."""
+    text = "it is configured and is not being recorded"
+    broken = [one["message"] for one in status["checks"] if one["name"] == "capture" and one["status"] == "fail"]
+    return "; ".join([text, *broken])
 
 
 def _one(output: Output, ask: Ask, name: str, table: Table) -> dict[str, Any]:
