@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 FILES: Final = "tests/robust/test_faulty_files.py"
+REPORTS: Final = "tests/robust/test_faulty_reports.py"
 COMMITS: Final = "tests/robust/test_failing_commits.py"
 LINKS: Final = "../"
 
@@ -45,6 +46,13 @@ TABLE: Final = (
     DurableWrite(
         "What a command writes for a person (`-o`): bundles, proofs, policies, report packages file by file",
         ("witnz/cli/files.py",), "what stood there stands as it was; the command says why, exit code 2", _WHOLE, FILES,
+    ),
+    DurableWrite(
+        "The folder of a `report` or `report sample`, in the node (of a report's files a quarter each way) and where `-o` says",
+        ("witnz/node/reporting.py", "witnz/cli/report.py", "witnz/report/bundles.py", "witnz/report/package.py",
+         "witnz/report/populations.py", "witnz/report/sample.py"),
+        "no folder in the node, an empty one at whoever asked; the command says why, and the same can be asked once more",
+        "the same: what was reported as failed is taken away, and SHA256SUMS is the last file of the node's folder", REPORTS,
     ),
     DurableWrite(
         "A checkpoint in a folder or git work tree (anchor `basic`)", ("witnz/anchor/basic.py",),
@@ -100,10 +108,6 @@ NO_EVIDENCE: Final = {
     "witnz/node/export.py": "an export into a new folder: repeated into another",
     "witnz/store/export.py": "an export into a new folder: repeated into another",
     "witnz/cli/table.py": "an export into a new file: repeated into another",
-    "witnz/report/bundles.py": "a report in a folder of its own, removed unless it is complete",
-    "witnz/report/package.py": "a report in a folder of its own, removed unless it is complete",
-    "witnz/report/populations.py": "a report in a folder of its own, removed unless it is complete",
-    "witnz/report/sample.py": "a sample in a folder of its own, removed unless it is complete",
 }
 """What also writes files, and why nothing is lost with one that failed: what it was made from is still there."""
 

@@ -53,3 +53,46 @@ def faulty_files(directory: Path, nth: int, kind: str) -> Iterator[FaultyFiles]:
         for name in (*_BY_NAME, *_BY_FD):
             patch.setattr(os, name, files.around(name, getattr(os, name)))
         yield files
+
+
+class FaultyWrites:
+    """Counts the files that Python writes whole below ``directory``; the ``nth`` (from 1; 0: none) fails as ``kind`` says."""
+
+    def __init__(self, directory: Path, nth: int, kind: str) -> None:
+        self._directory, self._nth, self._kind = directory.resolve(), nth, kind
+        self.files: list[str] = []
+        self._within = False
+
+    @property
+    def fired(self) -> bool:
+        return 0 < self._nth <= len(self.files)
+
+    def around(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def write(path: Path, *arguments: Any, **keywords: Any) -> Any:
+            reads = name == "open" and not (arguments and str(arguments[0]).startswith(("w", "x", "a")))
+            if self._within or reads or not path.resolve().is_relative_to(self._directory):
+                return real(path, *arguments, **keywords)
+            self.files.append(path.name)
+            fails = len(self.files) == self._nth
+            self._within = True  # write_bytes opens
+            try:
+                made = None if fails and self._kind == FAILED else real(path, *arguments, **keywords)
+            finally:
+                self._within = False
+            if fails:
+                if name == "open" and made is not None:
+                    made.close()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return made
+
+        return write
+
+
+@contextmanager
+def faulty_writes(directory: Path, nth: int, kind: str) -> Iterator[FaultyWrites]:
+    """Files that are written without being made durable: those of a folder that counts only once it is complete."""
+    files = FaultyWrites(directory, nth, kind)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_bytes", "write_text", "open"):
+            patch.setattr(Path, name, files.around(name, getattr(Path, name)))
+        yield files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,7 +14,7 @@ from witnz.cli.command import MANAGE, SETTINGS, Group, add_command, examples
 from witnz.cli.files import write_output
 from witnz.cli.invocation import invocation
 from witnz.cli.text import count, printable, size
-from witnz.errors import UsageError
+from witnz.errors import UsageError, WitnzError
 
 if TYPE_CHECKING:
     from witnz.config import Config
@@ -200,14 +200,30 @@ def _new_directory(name: str) -> Path:
 
 
 def _save(directory: Path, made: Mapping[str, Any], fetch: Fetch) -> None:
-    """Fetch every file; names from a node are taken only if they stay below the folder."""
-    for file in made["files"]:
-        name = PurePosixPath(file["name"])
-        if name.is_absolute() or ".." in name.parts or len(name.parts) > 2:
-            raise UsageError(f"the node names a file outside the folder: {printable(str(name))}", code="report.file-name")
-        path = directory / name
-        path.parent.mkdir(exist_ok=True)
-        write_output(str(path), fetch(file["name"]))
+    """Fetch every file; names from a node are taken only if they stay below the folder.
+
+    Where one cannot be fetched or written, nothing of it stays in the folder, so that the same can be asked again.
+    """
+    saved: list[Path] = []
+    try:
+        for file in made["files"]:
+            name = PurePosixPath(file["name"])
+            if name.is_absolute() or ".." in name.parts or len(name.parts) > 2:
+                raise UsageError(f"the node names a file outside the folder: {printable(str(name))}", code="report.file-name")
+            path = directory / name
+            saved.append(path)
+            path.parent.mkdir(exist_ok=True)
+            write_output(str(path), fetch(file["name"]))
+    except (WitnzError, OSError) as error:
+        for path in saved:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        for folder in {path.parent for path in saved} - {directory}:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise UsageError(f"{directory} cannot be written: {(error.strerror or 'failed').lower()}") from None
+        raise
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:

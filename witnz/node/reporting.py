@@ -11,7 +11,8 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from witnz.core.record import parse_record
-from witnz.errors import FormatError, Inconclusive, KeyProblem, NoQuorum, UsageError
+from witnz.errors import FormatError, Inconclusive, KeyProblem, NoQuorum, StoreFull, UsageError
 from witnz.report import key as report_key
 from witnz.report.evidence import Request
 from witnz.report.key import ReportKey
@@ -87,8 +88,7 @@ class Reports:
         with self._turn:
             key, key_seq = self._key_in_force()
             self._seal()
-            name, folder = self._new_folder()
-            try:
+            with self._new_folder() as (name, folder):
                 request = Request(standard, period, self._clock(), self._config.node_id)
                 with self._db.read() as conn:
                     built = package.build(
@@ -105,9 +105,6 @@ class Reports:
                 note = self._final(seq)
                 with self._db.read() as conn:
                     made = package.finish(conn, self._journal.state, built, note, (key_seq, seq), self._clock())
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
         tell(3)
         log.info("report was made", standard=standard.id, seq=seq, exceptions=made["conclusion"]["exceptions"])
         return {"schema": "witnz.report/1", "id": name, **made}
@@ -118,14 +115,8 @@ class Reports:
 
         check_wanted(population, n, seed)
         wanted = Wanted(population, n, seed, parse_period(begin, end), self._clock())
-        with self._turn:
-            name, folder = self._new_folder()
-            try:
-                with self._db.read() as conn:
-                    made = write_sample(conn, self._journal.state, wanted, folder)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+        with self._turn, self._new_folder() as (name, folder), self._db.read() as conn:
+            made = write_sample(conn, self._journal.state, wanted, folder)
         files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
         sizes = [{"name": file, "bytes": (folder / file).stat().st_size} for file in files]
         return {"schema": "witnz.report-sample/1", "id": name, **made, "files": sizes}
@@ -144,15 +135,29 @@ class Reports:
 
     # -- parts ----------------------------------------------------------------------------------------------------------------
 
-    def _new_folder(self) -> tuple[str, Path]:
-        """A new empty folder; of those before only the newest stay."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        known = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        for old in known[: max(0, len(known) - KEPT + 1)]:
-            shutil.rmtree(old, ignore_errors=True)
+    @contextmanager
+    def _new_folder(self) -> Iterator[tuple[str, Path]]:
+        """A new empty folder, gone again unless what is written into it is complete; of those before only the newest stay.
+
+        Raises StoreFull where it cannot be written.
+        """
         name = secrets.token_hex(16)
-        (self._folder / name).mkdir(mode=0o700)
-        return name, self._folder / name
+        folder = self._folder / name
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            known = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
+            for old in known[: max(0, len(known) - KEPT + 1)]:
+                shutil.rmtree(old, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            yield name, folder
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                hint = "make room, or have the volume mounted for writing, and ask again"
+                raise StoreFull(
+                    f"what was asked for cannot be written below {self._folder}: {error.strerror}", hint=hint
+                ) from None
+            raise
 
     def _key_in_force(self) -> tuple[ReportKey, int]:
         """The report key, and the seq of the record that put it into force."""
