@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.node import wait
-from tests.support.restoring import put_in_place
+from tests.support.node import WATCH_S, wait
+from tests.support.restoring import keyless, put_in_place
 from witnz.core.lsn import format_lsn
 from witnz.core.verdict import CheckStatus, Verdict
 from witnz.demo.server import PostgresServer
+from witnz.node.node import Node
 from witnz.postgres.session import FOREIGN
 from witnz.verify.store import audit_store
 
@@ -150,6 +151,67 @@ def test_a_point_in_time_recovery_names_what_was_lost_regained_and_set_back(own_
     scene.assert_bystanders_verified(TABLE, "public.rates")
     scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 7")
     scene.now("violation.update", 7, TABLE)
+
+
+@pytest.mark.slow
+def test_a_recovery_to_before_the_present_generations_is_judged_by_those_that_were_recorded_then(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
+    server = own_server(version=16)
+    rates = {"name": "public.rates", "mode": "state_integrity", "on_change": "record"}
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, rates, server=server)
+    bare = keyless(scene)
+    backup = server.data_dir.with_name("backup")
+    server.run("pg_basebackup", "-D", backup, "-X", "stream", "-c", "fast", "-U", "postgres")
+    insert = f"INSERT INTO {TABLE} VALUES"
+    scene.database.sql(f"{insert} (50, 'kept', 1, NULL, '2026-02-01'); UPDATE public.rates SET amount = 5 WHERE id = 1")
+    scene.protected.caught_up()
+    target = format_lsn(scene.insert_lsn())
+    scene.database.sql(f"{insert} (51, 'lost', 1, NULL, '2026-02-01'); INSERT INTO {bare} VALUES (3, 'lost')")
+    lost = scene.row_hash(bare, 3)
+    scene.database.sql("UPDATE public.rates SET amount = 6 WHERE id = 1; DELETE FROM public.rates WHERE id = 2")
+    late = scene.protect("append_only")
+    for change in (f"{TABLE} ALTER note TYPE varchar", f"{bare} ALTER note TYPE varchar", "public.rates ADD COLUMN more text"):
+        scene.database.sql(f"ALTER TABLE {change}")
+    scene.wait_bridged(TABLE, bare, "public.rates")
+    scene.database.sql(
+        f"{insert} (52, 'lost', 1, NULL, '2026-02-01'); INSERT INTO public.rates VALUES (53, 'lost', 1, 'n', now())"
+    )
+    scene.protected.caught_up()
+    lost_again = scene.row_hash(bare, 3)
+    assert lost != lost_again, "each generation has hashes of its own"
+    scene.stop()
+    recovered_until(server, backup, target)
+    scene.dba_at_once(f"UPDATE {TABLE} SET amount = 0 WHERE id = 7; DELETE FROM {TABLE} WHERE id = 8")
+    scene.protected.node = Node(scene.protected.config, watch_s=WATCH_S)
+    scene.node.start(schedule=False)  # it is not ready before somebody has accepted what the database holds
+    scene.running = True
+    finding = restored(scene)
+    said = finding.found.split("; ")
+    assert f"{TABLE}: lost 2 (51, 52)" in said and f"{TABLE}: 2 row(s) that were never recorded" in said
+    assert "public.rates: lost 1 (53), regained 1 (2)" in said
+    assert f"{bare}: lost 1 ({lost_again})" in said
+    assert any(each.startswith(f"{late}: lost 15 (1, 2, 3") for each in said) and f"{late}: the table is not there" in said
+    assert "2 other table(s): nothing" in said
+    rows = [(f.cls, f.table, f.key) for f in scene.protected.findings() if f.cls.startswith("row.")]
+    assert sorted(rows) == [("row.deleted", TABLE, "8"), ("row.modified", TABLE, "7")], "no finding for each row lost"
+    assert scene.protected.verify(TABLE).verdict is Verdict.TAMPERED, "of the two rows"
+    for table in ("public.rates", bare, late, "public.untouched"):
+        verified = scene.protected.verify(table)
+        assert (verified.result.differences, verified.verdict) == ([], Verdict.INCONCLUSIVE), verified
+    scene.database.sql(f"{insert} (51, 'again', 1, NULL, '2026-02-01')")  # no second time: the database never had it
+    scene.protected.approve(finding)
+    scene.caught_up_again()
+    scene.wait_bridged("public.untouched")
+    for each in scene.protected.findings(TABLE):
+        scene.protected.approve(each)
+    for table in (TABLE, bare, "public.rates"):
+        wait(lambda name=table: scene.node.state(name).generation == 3, f"generation 3 of {table}")  # type: ignore[misc]
+    assert {f.cls for f in scene.protected.findings() if f.table is not None} <= {"config.changed"}  # the scene's own
+    scene.assert_bystanders_verified(TABLE, bare, "public.rates")
+    scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 9")
+    scene.now("violation.update", 9, TABLE)
+    scene.stop()
+    audit = audit_store(scene.protected.directory / "data" / "witnz.db")
+    assert [check for check in audit.checks if check.status is not CheckStatus.OK] == []
 
 
 def test_another_server_under_the_same_address_is_refused_and_never_read(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.node import TIMEOUT_S
-from tests.support.restoring import put_in_place
-from witnz.core.classify import Rules
+from tests.support.restoring import keyless, put_in_place
 from witnz.core.verdict import Verdict
 
 TABLE = "public.ledger"
@@ -23,18 +21,6 @@ def copied(scene: Any, to: Path) -> None:
     shutil.copytree(server.data_dir, to, symlinks=True, copy_function=shutil.copy2)
     server.start()
     scene.caught_up_again()
-
-
-def keyless(scene: Any) -> str:
-    """A protected table without a key, of three rows, two of them alike."""
-    scene.database.sql(
-        "CREATE TABLE bare (id bigint, note text); ALTER TABLE bare REPLICA IDENTITY FULL;"
-        " INSERT INTO bare VALUES (1), (1), (2);"
-        f" ALTER PUBLICATION {scene.protected.config.publication} ADD TABLE ONLY bare"
-    )
-    scene.node.protect_table("public.bare", Rules("append_only"))
-    scene.node.wait_ready(TIMEOUT_S)
-    return "public.bare"
 
 
 def restored(scene: Any, copy: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+from tests.support.node import TIMEOUT_S
+from witnz.core.classify import Rules
 from witnz.demo.server import PostgresServer
 
 
@@ -16,3 +19,15 @@ def put_in_place(server: PostgresServer, directory: Path, *, aside: str) -> None
     for path in [server.data_dir, *server.data_dir.rglob("*")]:
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
     server.data_dir.chmod(0o700)
+
+
+def keyless(scene: Any) -> str:
+    """A protected table without a key, of three rows, two of them alike."""
+    scene.database.sql(
+        "CREATE TABLE bare (id bigint, note text); ALTER TABLE bare REPLICA IDENTITY FULL;"
+        " INSERT INTO bare VALUES (1), (1), (2);"
+        f" ALTER PUBLICATION {scene.protected.config.publication} ADD TABLE ONLY bare"
+    )
+    scene.node.protect_table("public.bare", Rules("append_only"))
+    scene.node.wait_ready(TIMEOUT_S)
+    return "public.bare"

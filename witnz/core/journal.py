@@ -224,9 +224,13 @@ class JournalState(JournalView):
         switch_lsn = self.last_seal_lsn = parse_lsn(body["switch_lsn"])
         self.epoch = Epoch(self.size + 1, self.system, self.timeline, switch_lsn)
         for table, generation, head in body_heads(body["final"]):
-            self._ended[table, generation] = head
-            if same:
-                self._switched[table, generation] = min(switch_lsn, self._switched.get((table, generation), switch_lsn))
+            log = (table, generation)
+            once_more = log in self._ended
+            self._ended[log] = head
+            if not same or switch_lsn < self._newest[table].lsn:  # what the database held then, this log does not say
+                self._switched.pop(log, None)
+            elif log in self._switched or not once_more:
+                self._switched[log] = min(switch_lsn, self._switched.get(log, switch_lsn))
         self._gaps.update(dict.fromkeys(self._tables, self.size + 1))
 
     def _note_split(self, record: Record) -> None:

@@ -152,9 +152,11 @@ class JournalView:
         return self._ended.get((table, generation))
 
     def switched_at(self, table: str, generation: int) -> int | None:
-        """The LSN up to which a restored database has what a generation recorded, None where no ``epoch`` ended it.
+        """The LSN up to which a restored database has what a generation recorded.
 
-        Entries beyond it, up to :meth:`ended_at`, were recorded and are no part of what the database holds.
+        Entries beyond it, up to :meth:`ended_at`, were recorded and are no part of what the database holds.  None where no
+        ``epoch`` ended the generation, and where its log does not say what the database holds, because that is another system
+        now, or was restored to before the baseline.
         """
         return self._switched.get((table, generation))
 

@@ -17,11 +17,10 @@ import psycopg
 from witnz.core import hashing
 from witnz.core.entry import parse_entry, parse_schema_hint
 from witnz.core.journal_facts import TableRecord
-from witnz.core.keyplan import KeyPlan, key_text, state_key_of_entry
+from witnz.core.keyplan import KeyPlan, state_key_of_entry
 from witnz.core.names import parse_table_name
-from witnz.core.rowline import escape
 from witnz.errors import Inconclusive
-from witnz.node.rewinding import Loss, loss_of
+from witnz.node.rewinding import NONE, Loss, Rows, loss_of, row_name
 from witnz.postgres.catalog import find_table
 from witnz.postgres.scan import SnapshotScan
 from witnz.store import entries, granted, live
@@ -31,19 +30,30 @@ from witnz.verify.live import Difference
 
 @dataclass(slots=True)
 class Compared:
-    """One table of another system.  ``foreign``: rows that were never recorded; ``problem``: why it was not compared."""
+    """One table, as the database holds it that was put in place.
+
+    ``foreign``: rows that are no work of the restore, each a finding with ``why`` as its detail; ``unjudged``: rows that nobody
+    can judge, because no log says what the table was then; ``problem``: why it was not compared, or not in full.
+    """
 
     loss: Loss
     foreign: list[Difference] = field(default_factory=list)
     problem: str = ""
+    unjudged: Rows = NONE
+    why: str = "the row of the new database was never recorded like that"
 
     def __bool__(self) -> bool:
-        return bool(self.loss or self.foreign or self.problem)
+        return bool(self.loss or self.foreign or self.problem or self.unjudged.count)
 
     def __str__(self) -> str:
         said = [str(self.loss)] if self.loss else []
-        said += [f"{self.loss.table}: {len(self.foreign)} row(s) that were never recorded"] if self.foreign else []
-        return "; ".join([*said, *([f"{self.loss.table}: {self.problem}"] if self.problem else [])])
+        if self.foreign:
+            said.append(f"{self.loss.table}: {len(self.foreign)} row(s) that were never recorded")
+        if self.unjudged.count:
+            said.append(f"{self.loss.table}: not recorded what they were then {self.unjudged}")
+        if self.problem:
+            said.append(f"{self.loss.table}: {self.problem}")
+        return "; ".join(said)
 
 
 def compare(scanning: psycopg.Connection[Any], conn: sqlite3.Connection, row: LogRow, record: TableRecord) -> Compared:
@@ -146,6 +156,4 @@ class _Comparison:
         return {self._name(key): found for key, found in rows.items()}
 
     def _name(self, key: bytes) -> str:
-        if not self._plan.keyed:
-            return key.hex()
-        return key_text(key if key.startswith(b"\\H") else escape(key)) or ""
+        return row_name(key) if self._plan.keyed else key.hex()

@@ -33,7 +33,8 @@ from witnz.node.comparing import Compared, compare
 from witnz.node.findings import APPROVED, CLOSED, REPAIRED, FindingBook
 from witnz.node.heads import PENDING, from_items, head_at, to_items
 from witnz.node.journal import Journal
-from witnz.node.rewinding import Extent, Loss, beyond, cut, derive_state, extent_of, rewind
+from witnz.node.looking_back import look_back
+from witnz.node.rewinding import Extent, Loss, beyond, cut, derive_state, extent_of, loss_of, place_in, rewind
 from witnz.node.voting import Refused, TooFewVotes
 from witnz.postgres.session import Identity
 from witnz.store import findings, journal, logs, meta, undo
@@ -132,18 +133,43 @@ class Restores:
 
     @property
     def undecided(self) -> bool:
-        """Whether the database is another system than before, and nobody has accepted yet what it holds."""
+        """Whether some table is not what its log describes, and nobody has accepted yet what it holds: the database is another
+        system than before, or was restored to before a present generation began."""
         restore, state = self.pending, self._journal.state
-        if restore is not None and self._switch(restore) is None:
+        if restore is not None and self.reaches_behind(restore.switch_lsn):
             return True
         current = ((table, record.generation) for table, record in state.tables().items())
         return any(is_foreign(state, *log) and state.open_gap(log[0]) is not None for log in current)
 
-    def compare(self, scanning: psycopg.Connection[Any]) -> list[Compared]:
-        """What another system holds of every table."""
+    def reaches_behind(self, switch_lsn: int) -> bool:
+        """Whether a restore to there leaves a table with what its present log does not describe (0: of another system)."""
+        with self._db.read() as conn:
+            return any(self._place(row, switch_lsn) is None for row in self._rows(conn))
+
+    def compare(self, scanning: psycopg.Connection[Any], switch_lsn: int) -> list[Compared]:
+        """What the database holds of every table whose present log does not describe it."""
         with self._db.read() as conn:
             records = [parse_record(leaf) for leaf in journal.records(conn)]
-            return [compare(scanning, conn, row, _table_record(records, row)) for row in self._rows(conn)]
+            rows = [row for row in self._rows(conn) if self._place(row, switch_lsn) is None]
+            return [self._compare(scanning, conn, row, records, switch_lsn) for row in rows]
+
+    def _compare(
+        self,
+        scanning: psycopg.Connection[Any],
+        conn: sqlite3.Connection,
+        row: LogRow,
+        records: Sequence[Record],
+        switch_lsn: int,
+    ) -> Compared:
+        record = _table_record(records, row)
+        if not switch_lsn:
+            return compare(scanning, conn, row, record)
+        try:
+            state, folder = self._journal.state, self._db.path.parent
+            return look_back(scanning, conn, row, record, records, state, switch_lsn, folder)
+        except (WitnzError, psycopg.Error) as error:
+            # Said, not tried again: the server may go on until nothing shows any more that it went back.
+            return Compared(loss_of(row.table, {}, {}), problem=f"its rows were not compared: {str(error).strip()}")
 
     def begin(
         self,
@@ -151,11 +177,11 @@ class Restores:
         switch_lsn: int,
         reason: str,
         confirmed: int,
-        compared: Sequence[Compared] | None = None,
+        compared: Sequence[Compared] = (),
     ) -> None:
         """Take everything back to ``switch_lsn``; the stream goes on from ``confirmed``, where the new slot begins.
 
-        ``compared``: of another system, what it holds.
+        ``compared``: what it holds of the tables that their present logs do not describe.
         """
         state = self._journal.state
         restore = Restore(seen.system, seen.timeline, switch_lsn, reason)
@@ -165,8 +191,9 @@ class Restores:
             rows = self._rows(conn)
             unsealed = [self._drop_unsealed(conn, row, restore, records) for row in rows]
             losses = [self._take_back(conn, logs.get_log(conn, row.id), restore, records) for row in rows]
-            said, at = _said(losses if compared is None else compared), format_lsn(switch_lsn)
-            for each in compared or ():
+            told = {each.loss.table: each for each in compared}
+            said, at = _said([told.get(loss.table, loss) for loss in losses]), format_lsn(switch_lsn)
+            for each in compared:
                 self._open_foreign(conn, each)
             if not known:
                 restore = replace(restore, said=said)
@@ -197,7 +224,7 @@ class Restores:
                 seq=row.seq,
                 recorded=row.recorded.hex() if row.recorded else None,
                 found=row.found.hex() if row.found else None,
-                detail="the row of the new database was never recorded like that",
+                detail=compared.why,
             )
 
     def _rows(self, conn: sqlite3.Connection) -> list[LogRow]:
@@ -206,14 +233,15 @@ class Restores:
         active = logs.list_logs(conn, "active")
         return [row for row in active if row.table in tables and tables[row.table].generation == row.generation]
 
-    @staticmethod
-    def _switch(restore: Restore) -> int | None:
-        return restore.switch_lsn or None
+    def _place(self, row: LogRow, switch_lsn: int) -> int | None:
+        """Where in a log a restored database left, None where it is nothing that this log describes."""
+        state = self._journal.state
+        return None if is_foreign(state, row.table, row.generation) else place_in(state, row, switch_lsn)
 
     def _drop_unsealed(self, conn: sqlite3.Connection, row: LogRow, restore: Restore, records: Sequence[Record]) -> Loss:
         """What this node alone knows and the database does not hold goes to the evidence; the rest is alike on every node."""
         state = self._journal.state
-        extent = extent_of(conn, row, state, self._switch(restore))
+        extent = extent_of(conn, row, state, self._place(row, restore.switch_lsn))
         ended = state.ended_at(row.table, row.generation) is not None
         extent = replace(extent, held=held_size(conn, row, state) if ended else extent.final)
         self._keep_evidence(conn, row, extent)
@@ -221,7 +249,7 @@ class Restores:
 
     def _take_back(self, conn: sqlite3.Connection, row: LogRow, restore: Restore, records: Sequence[Record]) -> Loss:
         state = self._journal.state
-        extent = extent_of(conn, row, state, self._switch(restore))
+        extent = extent_of(conn, row, state, self._place(row, restore.switch_lsn))
         logs.set_final_lsn(conn, row.id, None)
         return rewind(conn, row, extent, _table_record(records, row), records, state)
 
@@ -260,7 +288,7 @@ class Restores:
         state, found = self._journal.state, {}
         with self._db.read() as conn:
             for row in self._rows(conn):
-                final = extent_of(conn, row, state, self._switch(restore)).final
+                final = extent_of(conn, row, state, self._place(row, restore.switch_lsn)).final
                 if final:
                     found[row.table, row.generation] = head_at(conn, row, final)
         return found
@@ -345,7 +373,8 @@ def _table_record(records: Sequence[Record], row: LogRow) -> TableRecord:
 
 
 def is_foreign(state: JournalView, table: str, generation: int) -> bool:
-    """Whether a generation ended because the database is another system now, whose tables it says nothing about."""
+    """Whether a generation ended and says nothing of what the database holds: that is another system now, or was restored to
+    before the generation began."""
     return state.ended_at(table, generation) is not None and state.switched_at(table, generation) is None
 
 

@@ -16,6 +16,7 @@ from itertools import chain
 from witnz.core.entry import parse_entry
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import TableRecord
+from witnz.core.journal_view import JournalView
 from witnz.core.keyplan import key_text, state_key_of_entry
 from witnz.core.record import Record
 from witnz.core.rowline import escape
@@ -52,6 +53,9 @@ class Rows:
         return f"{self.count} ({', '.join(self.names)}{more})"
 
 
+NONE = Rows(0, ())
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """How what a table holds after a restore differs from what was recorded before it."""
@@ -70,7 +74,7 @@ class Loss:
 
 
 def extent_of(conn: sqlite3.Connection, row: LogRow, state: JournalState, switch_lsn: int | None) -> Extent:
-    """What a database holds that left at ``switch_lsn`` (None: that is another system, of which the log says nothing)."""
+    """What a database holds that left at ``switch_lsn`` (None: that is no place in this log, :func:`place_in`)."""
     sealed, ended, before = (
         state.last_sealed(row.table, row.generation),
         state.ended_at(row.table, row.generation),
@@ -78,7 +82,8 @@ def extent_of(conn: sqlite3.Connection, row: LogRow, state: JournalState, switch
     )
     if ended is not None:  # restored once more before anybody accepted the restore of before
         if switch_lsn is None or before is None:
-            return Extent(held_size(conn, row, state), ended.size, row.size)
+            kept = row.size if before is None else ended.size  # what came after a switch that is no place in this log any more
+            return Extent(kept, ended.size, kept)
         if switch_lsn >= before:
             return Extent(held_size(conn, row, state), ended.size, _kept(conn, row, ended.size, switch_lsn))
         return Extent(held_until(conn, row, switch_lsn, ended.size), ended.size, ended.size)
@@ -88,6 +93,16 @@ def extent_of(conn: sqlite3.Connection, row: LogRow, state: JournalState, switch
     held = held_until(conn, row, switch_lsn, row.size)
     final = max(held, sealed.size if sealed is not None else 0)
     return Extent(held, final, final)
+
+
+def place_in(state: JournalView, row: LogRow, switch_lsn: int) -> int | None:
+    """Where in a log a restored database left (an LSN), None where the log does not reach back so far.
+
+    That is so for another system, whose positions are other ones (``switch_lsn`` 0), and before the log's baseline.
+    """
+    record = state.current_table(row.table)
+    began = record.lsn if record is not None and record.generation == row.generation else row.lsn
+    return switch_lsn if switch_lsn and switch_lsn >= began else None
 
 
 def _kept(conn: sqlite3.Connection, row: LogRow, final: int, switch_lsn: int) -> int:
@@ -138,7 +153,9 @@ def derive_state(
     counted = dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
     made = decisions_of(records)[row.table, row.generation]
     replay = Replay(conn, row.id, row.table, record.rules, Intents(state, counted), made, keyed=row.keyed)
-    replay.run(chain(entries.entries(conn, row.id, 1, extent.held), entries.entries(conn, row.id, extent.final + 1)))
+    replay.run(
+        chain(entries.entries(conn, row.id, 1, extent.held), entries.entries(conn, row.id, max(extent.held, extent.final) + 1))
+    )
 
 
 def _touched(lines: Iterable[bytes], *, keyed: bool) -> set[bytes] | None:
@@ -165,7 +182,7 @@ def _applied(conn: sqlite3.Connection, row: LogRow, keys: set[bytes] | None) -> 
     found: dict[str, Counter[bytes | None]] = {}
     for key, seq in seqs.items():
         row_hash = hashes[seq] if seq > 0 else granted.get(conn, row.id, seq)[1]
-        name = _name(key) if row.keyed else (row_hash or key[:32]).hex()
+        name = row_name(key) if row.keyed else (row_hash or key[:32]).hex()
         found.setdefault(name, Counter())[row_hash] += 1
     return found
 
@@ -173,15 +190,22 @@ def _applied(conn: sqlite3.Connection, row: LogRow, keys: set[bytes] | None) -> 
 def loss_of(table: str, before: dict[str, Counter[bytes | None]], after: dict[str, Counter[bytes | None]]) -> Loss:
     """The difference between two states of a table, each the hashes of its rows by the rows' names."""
     lost, regained, earlier = [], [], []
-    for name in sorted(before.keys() | after.keys(), key=lambda name: (len(name), name)):
+    for name in before.keys() | after.keys():
         then, now = before.get(name, Counter()), after.get(name, Counter())
         fewer, more = then.total() - now.total(), now.total() - then.total()
         lost += [name] * fewer
         regained += [name] * more
         if fewer == 0 and then != now:
             earlier.append(name)
-    return Loss(table, *(Rows(len(names), tuple(names[:MAX_NAMED])) for names in (lost, regained, earlier)))
+    return Loss(table, rows_of(lost), rows_of(regained), rows_of(earlier))
 
 
-def _name(key: bytes) -> str:
+def rows_of(names: Iterable[str]) -> Rows:
+    """Rows by their names, numbers in the order of numbers."""
+    ordered = sorted(names, key=lambda name: (len(name), name))
+    return Rows(len(ordered), tuple(ordered[:MAX_NAMED]))
+
+
+def row_name(key: bytes) -> str:
+    """What findings call the row under a state key."""
     return key_text(key if key.startswith(b"\\H") else escape(key)) or ""

@@ -47,7 +47,8 @@ class Scanning:
         with conn:
             require_recorded_source(conn, self._journal, self._db)
             if is_foreign(self._journal.state, state.name, state.generation):
-                raise Inconclusive(f"a new generation of {state.name} is being opened, as the database is another system now")
+                why = "the database is another system now, or was restored to before this one began"
+                raise Inconclusive(f"a new generation of {state.name} is being opened once that is accepted: {why}")
             info = catalog.table_by_oid(conn, state.oid)
             if info is None or info.witnz_name != state.name:
                 info = catalog.find_table(conn, *parse_table_name(state.name))

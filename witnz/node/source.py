@@ -18,6 +18,7 @@ import structlog
 from witnz.core.journal_view import JournalView
 from witnz.core.lsn import format_lsn
 from witnz.errors import Inconclusive, ReplicationImpossible
+from witnz.node.comparing import Compared
 from witnz.node.findings import FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.journal import Journal
@@ -193,7 +194,7 @@ class SourceGuard:
         if self._restores.pending is None:
             self._restores.prepare()
             with connect(self._conninfo, scan=True, application_name="witnz compare") as scanning:
-                compared = self._restores.compare(scanning)
+                compared = self._restores.compare(scanning, 0)
                 slot = slots.slot_state(scanning, self._slot)
                 if slot is not None:
                     slots.drop_slot(scanning, self._slot)
@@ -202,10 +203,12 @@ class SourceGuard:
         self._require_decided()
 
     def _require_decided(self) -> None:
-        """Raises ReplicationImpossible while nobody has accepted what another system holds; its slot keeps the stream."""
+        """Raises ReplicationImpossible while nobody has accepted what a table holds that no log describes; the slot keeps the
+        stream."""
         if self._restores.undecided:
             raise ReplicationImpossible(
-                "the database is another system than before, and nobody has accepted yet what it holds",
+                "the database is another system than before, or was restored to before a table's present generation began, "
+                "and nobody has accepted yet what it holds",
                 hint="`witnz findings list` shows what was lost; approve it with an operator's key",
                 code=FOREIGN,
             )
@@ -234,7 +237,11 @@ class SourceGuard:
         if slot is not None:
             with connect(self._conninfo, application_name="witnz slot") as conn:
                 slots.drop_slot(conn, self._slot)
-        self._restores.begin(identity, switched_at, reason, self._create())
+        compared: list[Compared] = []
+        if self._restores.reaches_behind(switched_at):
+            with connect(self._conninfo, scan=True, application_name="witnz compare") as scanning:
+                compared = self._restores.compare(scanning, switched_at)
+        self._restores.begin(identity, switched_at, reason, self._create(), compared)
 
     # -- publications, slots and gaps -----------------------------------------------------------------------------------------
 

@@ -255,8 +255,8 @@ def _has_key(entry: Entry) -> bool:
 def held_size(conn: sqlite3.Connection, row: LogRow, journal: JournalView) -> int:
     """How many of the first entries of a log the database holds: all, unless it was restored to a point before the last.
 
-    Never less than the baseline, whose rows were there before the log: what a database was that is restored to before its
-    baseline, this log cannot say.
+    Never less than the baseline, whose rows were there before the log: what a database holds that was restored to before that,
+    or is another system, this log cannot say, and then nothing of it is left out.
     """
     switch, ended = journal.switched_at(row.table, row.generation), journal.ended_at(row.table, row.generation)
     return row.size if switch is None or ended is None else held_until(conn, row, switch, min(ended.size, row.size))

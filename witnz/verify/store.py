@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +40,8 @@ from witnz.store.logs import LogRow
 from witnz.verify.checkpoints import check_checkpoints
 from witnz.verify.pruned import check_forgotten, check_pruned
 from witnz.verify.register import Described, check_described, check_followed, check_register, record_of
-from witnz.verify.replay import BATCH, Decisions, Intents, Replay, batches, decisions_of, held_entries
+from witnz.verify.replay import BATCH, Decisions, Intents, batches, decisions_of, held_entries
+from witnz.verify.scratch import replayed
 
 JOURNAL_LOG = 0
 Progress = Callable[[str, int], None]
@@ -268,17 +268,9 @@ class _Audit:
 
     def _replay(self, row: LogRow, rules: Rules, made: Decisions, keys: JournalState) -> str:
         nonces = dict(self.conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
-        with tempfile.TemporaryDirectory(dir=self.spill_dir) as folder:
-            scratch = Database.create(Path(folder) / "scratch.db")
-            with scratch, scratch.write() as out:
-                log = logs.insert_log(
-                    out, table=row.table, generation=row.generation, origin=row.origin, oid=row.oid, secret=row.secret,
-                    keyed=row.keyed, key_columns=row.key_columns, chain=row.chain,
-                )  # fmt: skip
-                out.execute("UPDATE logs SET size = ? WHERE id = ?", (row.size, log))
-                replay = Replay(out, log, row.table, rules, Intents(keys, nonces), made, keyed=row.keyed)
-                replay.run(held_entries(self.conn, row, self.state))
-                return self._compare(row, out, log)
+        lines = held_entries(self.conn, row, self.state)
+        with replayed(row, rules, Intents(keys, nonces), made, lines, self.spill_dir) as (out, log):
+            return self._compare(row, out, log)
 
     def _compare(self, row: LogRow, out: sqlite3.Connection, log: int) -> str:
         stored_flags, derived = live.live_flags(self.conn, row.id), live.live_flags(out, log)
