@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.node import WATCH_S, wait
-from tests.support.restoring import keyless, put_in_place
+from tests.support.restoring import dumped, keyless, load_in_place, put_in_place
 from witnz.core.lsn import format_lsn
 from witnz.core.verdict import CheckStatus, Verdict
 from witnz.demo.server import PostgresServer
@@ -243,20 +243,12 @@ def test_another_server_under_the_same_address_is_refused_and_never_read(own_ser
 
 def loaded_elsewhere(scene: Any, other: PostgresServer) -> None:
     """A dump of the database, loaded into another cluster, which takes the place of the old one; rows were forged in it."""
-    server, name = scene.database.server, scene.database.name
-    dump = server.run("pg_dump", "-U", "postgres", "-d", name).stdout
+    dump = dumped(scene.database)
     scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'after the dump', 1, NULL, '2026-02-01')")
     scene.dba(f"DELETE FROM {TABLE} WHERE id = 3")
     scene.now("violation.delete", 3, TABLE)
-    other.sql("CREATE ROLE app_owner LOGIN; CREATE ROLE witnz LOGIN REPLICATION")
-    other.sql(f"CREATE DATABASE {name} OWNER app_owner")
-    other.run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", name, input=dump)
     forged = f"UPDATE {TABLE} SET amount = 0 WHERE id = 7; INSERT INTO {TABLE} VALUES (99, 'forged', 1, NULL, now())"
-    other.sql(forged, dbname=name)
-    other.stop()
-    server.stop()
-    put_in_place(server, other.data_dir, aside="old")
-    server.start()
+    load_in_place(scene.database, dump, other, forged)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from tests.support.cluster import LEDGER, ledger_trio
 from tests.support.node import wait
 from tests.support.postgres import create_database
-from tests.support.restoring import put_in_place
+from tests.support.restoring import dumped, load_in_place, put_in_place
 from witnz.core.lsn import format_lsn
 from witnz.core.verdict import Verdict
 
@@ -69,5 +69,60 @@ def test_three_nodes_end_the_generations_alike_and_go_on_together(own_server: An
         assert trio["node3"].verify_table(LEDGER).verdict is Verdict.VERIFIED
         trio.assert_alike(expected=lambda finding: finding.cls in ("epoch.restored", "quorum.lost"))
         assert format_lsn(trio["node1"].journal.state.epoch.switch_lsn) == epoch.body["switch_lsn"]  # type: ignore[union-attr]
+    finally:
+        trio.stop()
+
+
+@pytest.mark.slow
+def test_three_nodes_move_to_a_dump_in_a_new_cluster_together(own_server: Any, tmp_path: Path) -> None:
+    """Nobody reads there before an operator says so; then all three say the same of it, and go on when it is accepted."""
+    server = own_server(version=16)
+    trio = ledger_trio(tmp_path, create_database(server))
+    try:
+        dump = dumped(trio.database)
+        trio.database.sql("INSERT INTO ledger VALUES (11, 'after the dump', 1)")
+        trio.database.sql("DELETE FROM ledger WHERE id = 3", user="postgres")
+        for node in trio.nodes:
+            trio.wait_for(node, "violation.delete", "3")
+        trio.settled()
+        before = trio.log("node1", LEDGER)
+        forged = "UPDATE ledger SET amount = 0 WHERE id = 7; INSERT INTO ledger VALUES (99, 'forged', 1)"
+        load_in_place(trio.database, dump, own_server(version=16), forged)
+        strangers = [trio.wait_for(node, "epoch.restored") for node in trio.nodes]
+        assert len({(f.id, f.key) for f in strangers}) == 1
+        for node in trio.nodes:
+            looked = trio[node].verify_table(LEDGER)
+            assert looked.result.differences == [] and looked.verdict is not Verdict.VERIFIED
+        trio.approve(trio.leader, strangers[0])
+        for node in trio.nodes:
+            wait(lambda node=node: trio[node].journal.state.epoch, f"the epoch on {node}", 120)  # type: ignore[misc]
+            wait(lambda node=node: trio[node].restores.pending is None, f"{node} to know that it stands", 120)  # type: ignore[misc]
+        (epoch,) = (record for record in trio.records("node1") if record.type == "epoch")
+        assert epoch.body["system"] == strangers[0].key and len(epoch.body["votes"]) >= 2
+        said = f"{LEDGER}: lost 1 (11), regained 1 (3); {LEDGER}: 2 row(s) that were never recorded; 1 other table(s): nothing"
+        moved = []
+        for node in trio.nodes:
+            (finding,) = (f for f in trio.findings(node) if f.cls == "epoch.restored")
+            moved.append(finding)
+            assert finding.found == said
+            rows = sorted((f.cls, f.key) for f in trio.findings(node) if f.cls.startswith("row."))
+            assert rows == [("row.inserted", "99"), ("row.modified", "7")]
+        assert len({finding.id for finding in moved}) == 1
+        trio.approve(trio.leader, moved[0])
+        trio.caught_up()
+        for finding in trio.findings(trio.leader):
+            if finding.table == LEDGER:
+                trio.approve(trio.leader, finding)
+        for node in trio.nodes:
+            for table in (LEDGER, "public.untouched"):
+                wait(lambda node=node, table=table: trio[node].state(table).generation == 2, f"{table} on {node}", 120)  # type: ignore[misc]
+        trio.settled()
+        assert trio.log("node1", LEDGER, 1) == before, "history stays"
+        trio.database.sql("UPDATE ledger SET amount = 0 WHERE id = 8", user="postgres")
+        for node in trio.nodes:
+            trio.wait_for(node, "violation.update", "8")
+            assert trio[node].verify_table("public.untouched").verdict is Verdict.VERIFIED
+        known = ("epoch.restored", "quorum.lost", "violation.delete", "violation.update", "row.inserted", "row.modified")
+        trio.assert_alike(expected=lambda finding: finding.cls in known)
     finally:
         trio.stop()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.node import TIMEOUT_S
+from tests.support.postgres import Database
 from witnz.core.classify import Rules
 from witnz.demo.server import PostgresServer
 
@@ -31,3 +32,21 @@ def keyless(scene: Any) -> str:
     scene.node.protect_table("public.bare", Rules("append_only"))
     scene.node.wait_ready(TIMEOUT_S)
     return "public.bare"
+
+
+def dumped(database: Database) -> str:
+    """What pg_dump writes of a database."""
+    return str(database.server.run("pg_dump", "-U", "postgres", "-d", database.name).stdout)
+
+
+def load_in_place(database: Database, dump: str, other: PostgresServer, forged: str) -> None:
+    """Load a dump into another cluster, run ``forged`` there, and put that in the place of the old one, its address too."""
+    server, name = database.server, database.name
+    other.sql("CREATE ROLE app_owner LOGIN; CREATE ROLE witnz LOGIN REPLICATION")
+    other.sql(f"CREATE DATABASE {name} OWNER app_owner")
+    other.run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", name, input=dump)
+    other.sql(forged, dbname=name)
+    other.stop()
+    server.stop("immediate")
+    put_in_place(server, other.data_dir, aside="old")
+    server.start()
