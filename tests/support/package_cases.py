@@ -30,18 +30,26 @@ def package_cases() -> dict[str, PackageCase]:
     """Every case by its name."""
     paths = [path for path in (FOLDER / "good").rglob("*") if path.is_file()]
     good = {path.relative_to(FOLDER / "good").as_posix(): path.read_bytes() for path in paths}
-    return {name: _case(good, case) for name, case in json.loads((FOLDER / "cases.json").read_text()).items()}
+    cases = json.loads((FOLDER / "cases.json").read_text())
+    return {name: _case(_files(name, cases, good), case) for name, case in cases.items()}
 
 
-def _case(good: Files, case: dict[str, Any]) -> PackageCase:
-    files = dict(good)
-    for name, change in case["files"].items():
+def _files(name: str, cases: dict[str, Any], good: Files) -> Files:
+    """The files of a case: those of the case that it is ``of``, or the good ones, with what differs."""
+    case = cases[name]
+    base = _files(case["of"], cases, good) if "of" in case else good
+    files = dict(base)
+    for file, change in case["files"].items():
         if change is None:
-            del files[name]
+            del files[file]
         elif "edits" in change:
-            files[name] = _edited(good[name], change["edits"])
+            files[file] = _edited(base[file], change["edits"])
         else:
-            files[name] = base64.b64decode(change["base64"]) if "base64" in change else change["text"].encode("latin-1")
+            files[file] = base64.b64decode(change["base64"]) if "base64" in change else change["text"].encode("latin-1")
+    return files
+
+
+def _case(files: Files, case: dict[str, Any]) -> PackageCase:
     policy = case.get("policy", "good")
     trusted = None if policy == "none" else (FOLDER / POLICIES[policy]).read_bytes()
     return PackageCase(files, trusted, tuple(case.get("anchors", ())), case["code"])

@@ -5,6 +5,7 @@ of every other what differs from it, and what a verifier must answer.  The repor
 signatures differ anyway), so the files are committed as they are and no test makes them again.
 
     {name: {"code": 0 | 2 | 3 | 4, "anchors": [types asked for],
+            "of": the case that it differs from, where that is not the good one,
             "policy": "none" | "foreign" | "two-logs", where it is not the good one,
             "files": {name: null: left out | {"text"} | {"base64"} | {"edits": [[position, bytes left out, "text"]]}}}}
 
@@ -29,26 +30,27 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from tests.support.bundle_lies import OTHER_LOG
-from tests.support.evidence import HOUR_US, PaperStore, make_package, policy_of, request
+from tests.support.evidence import DAY_US, FIRST_DAY_US, HOUR_US, PaperStore, make_package, policy_of, request
 from tests.support.journal_maker import PaperCluster
 from tests.vectors.generate import foreign_policy
 from witnz.core.bundle import build_bundle
 from witnz.core.canonical import canonical
-from witnz.core.checkpoint import Checkpoint, cosign, format_checkpoint
+from witnz.core.checkpoint import Checkpoint, checkpoint_digest, cosign, format_checkpoint
 from witnz.core.keys import ED25519, format_verifier_key, verifier_key
 from witnz.core.merkle import root_of
-from witnz.core.note import format_note, sign_note
+from witnz.core.note import format_note, parse_note, sign_note
 from witnz.core.record import format_record, record_leaf_hash
 from witnz.report import bundles, package, statement
 from witnz.report.mapping import load_standard
 from witnz.report.package import Built
 from witnz.report.pdf import Fingerprints, make_pdf
 from witnz.report.pdf_sign import attach, sign_pdf
-from witnz.store import journal
+from witnz.store import checkpoints, journal
 
 HERE = Path(__file__).parent / "packages"
 STANDARD = "cfr11"
 """The one with the fewest controls: the package is small."""
+NEXT = "good-of-the-next-period"
 
 Files = dict[str, bytes]
 
@@ -66,18 +68,50 @@ def quiet() -> PaperStore:
     return store
 
 
+def next_day(store: PaperStore) -> None:
+    """The day after: a checkpoint whose note is kept outside, one whose receipt is from a bucket, and one more."""
+    store.at = FIRST_DAY_US + DAY_US + 8 * HOUR_US
+    store.change([(b"insert", b"5")])
+    store.seal()
+    with store.db.read() as conn:
+        saved = checkpoints.latest(conn)
+    assert saved is not None
+    digest = checkpoint_digest(parse_note(saved.note).text).hex()
+    receipt = {"type": "basic", "digest": digest, "size": saved.size, "note": saved.note}
+    store.add("anchor", {"type": "basic", "digest": digest, "size": saved.size, "receipt": receipt})
+    store.at += HOUR_US
+    store.change([(b"update", b"5")])
+    store.seal()
+    store.anchor("s3")
+    store.verify(rows=5)
+    store.at += HOUR_US
+    store.change([(b"insert", b"6")])
+    store.seal()
+
+
 @dataclass
 class Maker:
-    """Signs packages that say something else than the good one: a maker who has the keys, and lies."""
+    """Signs packages that say something else than a good one: a maker who has the keys, and lies."""
 
     store: PaperStore
     built: Built
     good: Files
 
-    def signed(self, spoil: Callable[[Files], None], *, pdf: bool = False, by: OtherKey | None = None, **about: Any) -> Files:
+    def signed(
+        self,
+        spoil: Callable[[Files], None],
+        *,
+        pdf: bool = False,
+        by: OtherKey | None = None,
+        recorded: Mapping[str, str] | None = None,
+        show_key: bool = True,
+        **about: Any,
+    ) -> Files:
         """The good files after ``spoil``, with all digests and signatures made again; ``about``: members of the signed summary.
 
         ``pdf``: report.pdf is made anew too, with the evidence as it is now attached.  ``by``: signed by that key instead.
+        ``recorded``: what the journal's ``report`` record says otherwise.
+        ``show_key``: the report's bundle shows the key's record.
         """
         files = dict(self.good)
         spoil(files)
@@ -96,7 +130,7 @@ class Maker:
         (folder / "report.json").write_bytes(sealed)
         built = replace(self.built, package=folder, digest=sha256(sealed).hexdigest())
         self.store.at += 1_000_000
-        body = {name: told[name] for name in ("standard", "from", "to")} | {"sha256": built.digest}
+        body = {name: told[name] for name in ("standard", "from", "to")} | {"sha256": built.digest} | dict(recorded or {})
         if by is None:
             keys = [next(one.seq or 0 for one in self.store.cluster.records if one.type == "key")]
         else:
@@ -106,7 +140,8 @@ class Maker:
         keys += [self.put(by.public_der, "remove")] if by is not None and by.removed else []
         note = self.store.checkpoint()
         with self.store.db.read() as conn:
-            package.finish(conn, self.store.cluster.state, built, note, (*keys, record.seq or 0), self.store.at)
+            shown = keys if show_key else []
+            package.finish(conn, self.store.cluster.state, built, note, (*shown, record.seq or 0), self.store.at)
         return read(folder)
 
     def put(self, public: bytes, action: str = "add") -> int:
@@ -227,6 +262,9 @@ def sums(files: Files) -> Files:
 
 def document(name: str, path: tuple[Any, ...], value: Any) -> Callable[[Files], None]:
     """Changes one member of a canonical document of a package, and of a bundle its digest too."""
+
+    if isinstance(value, dict):
+        value = {member: item for member, item in value.items() if item is not ...}
 
     def spoil(files: Files) -> None:
         whole = json.loads(files[name])
@@ -402,8 +440,23 @@ LIAR: Mapping[str, tuple[Callable[[Files], None], dict[str, Any]]] = {
     "signed-without-the-pdf": (without("report.pdf"), {}),
     "signed-without-the-period-bundle": (without(PERIOD), {}),
     "signed-gap-that-is-open": (evidence("coverage", "open_gaps", ["public.lost"]), {"pdf": True}),
+    "signed-and-journalled-for-another-standard": (without(), {"recorded": {"standard": "soc2"}}),
+    "signed-and-journalled-for-another-beginning": (without(), {"recorded": {"from": "2020-01-01"}}),
+    "signed-and-journalled-for-another-end": (without(), {"recorded": {"to": "2030-01-01"}}),
+    "signed-by-a-key-that-only-another-bundle-shows": (without(), {"show_key": False}),
 }  # fmt: skip
 """What a maker could sign."""
+
+
+def later_lies(good: Files) -> Mapping[str, Callable[[Files], None]]:
+    """What a maker could sign about a period that has an opening checkpoint."""
+    told = json.loads(good["evidence.json"])["predicate"]["period"]
+    return {
+        "signed-opening-checkpoint-of-another-size": evidence("period", "opening", "size", told["opening"]["size"] + 1),
+        "signed-opening-checkpoint-of-another-root": evidence("period", "opening", "root", told["closing"]["root"]),
+        "signed-opening-checkpoint-that-is-the-closing-one": evidence("period", "opening", told["closing"]),
+        "signed-without-a-word-on-the-opening-checkpoint": evidence("period", {**told, "opening": ...}),
+    }
 
 
 def differences(good: Files, files: Files) -> dict[str, Any]:
@@ -441,6 +494,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp()) / "good"
     built = make_package(store, folder, request(STANDARD, 0, 1))
     good = read(folder)
+    next_day(store)
+    later = folder.parent / "later"
+    built_later = make_package(store, later, request(STANDARD, 1, 2))
+    following = read(later)
     maker = Maker(store, built, good)
     shutil.rmtree(HERE, ignore_errors=True)
     shutil.copytree(folder, HERE / "good")
@@ -456,6 +513,11 @@ def main() -> None:
         "good-with-an-anchor-that-is-not-checked": {"code": 4, "anchors": ["s3"], "files": {}},
         "good-with-an-anchor-that-is-not-there": {"code": 4, "anchors": ["evm"], "files": {}},
     }
+    cases |= {
+        NEXT: {"code": 0, "files": differences(good, following)},
+        f"{NEXT}-with-an-anchor-that-is-checked": {"code": 0, "anchors": ["basic"], "of": NEXT, "files": {}},
+        f"{NEXT}-with-an-anchor-that-is-and-one-that-is-not": {"code": 4, "anchors": ["basic", "s3"], "of": NEXT, "files": {}},
+    }
     for name, (code, spoil) in STRANGER.items():
         files = dict(good)
         spoil(files)
@@ -465,6 +527,9 @@ def main() -> None:
     for name, (spoil, about) in LIAR.items():
         code = 4 if "gap" in name else 3
         cases[name] = {"code": code, "files": differences(good, maker.signed(spoil, **about))}
+    for name, spoil in later_lies(following).items():
+        files = Maker(store, built_later, following).signed(spoil)
+        cases[name] = {"code": 3, "of": NEXT, "files": differences(following, files)}
     for name, key in KEYS.items():
         cases[name] = {"code": 3, "files": differences(good, maker.signed(without(), by=key()))}
     for name, bundle in more_bundles(maker):
