@@ -187,6 +187,18 @@ def test_an_epoch_in_two_parts_ends_each_table_where_it_says(cluster: PaperClust
     assert (cluster.state.timeline, cluster.state.last_seal_lsn) == (2, 0x1949000)
 
 
+def test_a_restore_to_before_a_baseline_is_no_place_in_that_log_and_stays_none(cluster: PaperCluster) -> None:
+    cluster.add("table", table_body(table="public.later", oid=16400, lsn="0/194A000"))
+    final = (head_body(4), head_body(2, "public.later"))
+    cluster.add("epoch", epoch_body(*final, switch_lsn="0/1949F00"))
+    switched = lambda: [cluster.state.switched_at(table, 1) for table in (TABLE, "public.later")]  # noqa: E731
+    assert switched() == [0x1949F00, None]
+    cluster.add("epoch", epoch_body(*final, timeline=3, switch_lsn="0/194B000"))
+    assert switched() == [0x1949F00, None], "what was a restore to before it is not undone by another one"
+    cluster.add("epoch", epoch_body(*final, timeline=4, switch_lsn="0/1949000"))
+    assert switched() == [None, None]
+
+
 def test_a_gap_is_open_until_its_table_begins_anew(cluster: PaperCluster) -> None:
     cluster.add("table", table_body(table="public.other", oid=16400))
     sealed(cluster).add("gap", gap_body())
