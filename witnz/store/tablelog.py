@@ -141,6 +141,8 @@ def append(
 def _save_bundles(connection: sqlite3.Connection, head: LogHead, columns: _Columns, leaves: Sequence[bytes]) -> int:
     """Write the blocks that the new entries complete, moving ``head.chain`` along; how many of the new entries are in them."""
     rows = []
+    if len(head.tail) + len(leaves) < TILE:  # no block is complete yet: nothing to take apart
+        return 0
     held = [split_entry(line) for line in head.tail]
     start, n = 0, head.size // TILE
     while (end := start + TILE - len(held)) <= len(leaves):
