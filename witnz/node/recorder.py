@@ -118,7 +118,7 @@ class Recorder:
     def connection(self) -> sqlite3.Connection:
         """The store's write transaction, begun if it is not open yet."""
         if self._conn is None:
-            self._writer = self.db.write()
+            self._writer = self.db.write(urgent=True)
             self._conn = self._writer.__enter__()
         return self._conn
 

@@ -24,6 +24,7 @@ from typing import NoReturn
 from witnz.errors import NotInitialised, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from witnz.store import schema
 from witnz.store.datadir import may_write, sync_directory
+from witnz.store.turn import Turn
 
 PAGE_BYTES = 8192
 WAL_BYTES = 16 * 1024 * 1024
@@ -40,7 +41,7 @@ class Database:
         self.path = path
         self._writer = writer
         self._immutable = immutable
-        self._turn = threading.Lock()
+        self._turn = Turn()
         self._turn_of: int | None = None
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
@@ -110,8 +111,11 @@ class Database:
         return self._writer is None
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, *, urgent: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction; waits for the one before.  Committed and durable when it returns, undone when anything raises.
+
+        ``urgent``: before the others that wait (:mod:`witnz.store.turn`); for what records, so that a finding does not stand
+        behind the journal's and the alerts' transactions, each of which takes the disk's time.
 
         Raises StoreError for a store opened read-only and for a ``write()`` within a ``write()`` of one thread (it would wait
         for itself), StoreFull, StoreLocked and StoreCorrupt as SQLite says.
@@ -121,7 +125,7 @@ class Database:
             raise StoreError(f"store {self.path} is {'closed' if self._closed else 'open for reading only'}")
         if self._turn_of == threading.get_ident():
             raise StoreError(f"store {self.path}: a transaction of this thread is open already")
-        with self._turn, _translated(self.path):
+        with self._turn.taken(urgent=urgent), _translated(self.path):
             self._turn_of = threading.get_ident()
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -165,7 +169,7 @@ class Database:
         """Move what the write-ahead log holds into the file itself and empty the log; whether readers let it, in that time."""
         if self._writer is None:
             raise StoreError(f"store {self.path} is open for reading only")
-        with self._turn, _translated(self.path):
+        with self._turn.taken(), _translated(self.path):
             self._writer.execute(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
             try:
                 busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
@@ -175,7 +179,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection; the file then stands alone, without a write-ahead log."""
-        with self._turn:
+        with self._turn.taken():
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
