@@ -4,6 +4,9 @@ CPU time is the kernel's own account (proc(5), utime and stime): of the walsende
 backends of pgbench, which end with it, from what the postmaster has waited for (cutime and cstime).  Latency is pgbench's own,
 of every single transaction, at half of what the server reached without witnz, once before the nodes and once after they were
 stopped, with the nodes in between.
+
+What of it is PostgreSQL's own price of three slots is measured in the same run: the nodes are followed by three programs
+`pg_recvlogical` that read the same publications and throw away what they get.
 """
 
 from __future__ import annotations
@@ -12,12 +15,17 @@ import os
 import re
 import statistics
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.setting import OWNER, WATCHER, Setting
 from benchmarks.three_nodes import Cluster
+from tests.support.cluster import IDS
+from witnz.ending import end_process
+from witnz.postgres.publication import publication_names
 
 TABLES = [
     {"name": "pgbench_accounts", "mode": "state_integrity", "on_change": "record"},
@@ -37,11 +45,15 @@ def cost(bench: Bench) -> dict[str, Any]:
         rate = full_tps / 2
         _, before_ms = _load(place, rate)
         with Cluster.running(place, TABLES, rows=0) as cluster:
-            cpu = _cpu(cluster)
+            cpu = _cpu(place, cluster.caught_up)
             _, with_ms = _load(place, rate)
             cluster.caught_up()
             for node in list(cluster.processes.running):
                 cluster.processes.end(node)
+            _drop_slots(place)
+            with _bare_readers(place, publication_names(cluster.processes.configs["node1"].publication)) as caught_up:
+                bare = _cpu(place, caught_up)
+                _, bare_ms = _load(place, rate)
             _, after_ms = _load(place, rate)
     without_ms = statistics.mean([before_ms, after_ms])
     return {
@@ -51,7 +63,49 @@ def cost(bench: Bench) -> dict[str, Any]:
         "p95_ms": round(with_ms, 2),
         "p95_without_ms": [round(before_ms, 2), round(after_ms, 2)],
         "p95_ratio": round(with_ms / without_ms, 3),
+        "bare_readers_cpu_ratio": bare["cpu_ratio"],
+        "bare_readers_p95_ratio": round(bare_ms / without_ms, 3),
     }
+
+
+def _drop_slots(place: Setting) -> None:
+    """Those of the nodes that have ended; else they would hold back WAL for the bare readers' run."""
+    free = "SELECT count(*) FROM pg_replication_slots WHERE NOT active"
+    Cluster.until(lambda: place.sql(free, user="postgres")[0][0] == len(IDS), "the nodes' slots to be free")
+    place.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots", user="postgres")
+
+
+@contextmanager
+def _bare_readers(place: Setting, publications: Sequence[str]) -> Iterator[Callable[[], None]]:
+    """As many programs as there are nodes, each with a slot of its own; yields what waits until they have read everything."""
+    slots = [f"bare{number}" for number in range(len(IDS))]
+    running = []
+    for slot in slots:
+        place.sql(f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')", user=WATCHER)
+        running.append(
+            place.server.popen(
+                "pg_recvlogical", "-d", place.dsn(), "--slot", slot, "--start", "--no-loop", "-f", "/dev/null",
+                "-s", "1", "-F", "1", "-o", "proto_version=1", "-o", f"publication_names={','.join(publications)}",
+            )
+        )  # fmt: skip
+
+    def caught_up() -> None:
+        target = place.sql("SELECT pg_current_wal_insert_lsn()::text", user="postgres")[0][0]
+        query = f"SELECT count(*) FROM pg_replication_slots WHERE active AND confirmed_flush_lsn >= '{target}'"
+        Cluster.until(lambda: place.sql(query, user="postgres")[0][0] == len(slots), "the bare readers")
+
+    try:
+        caught_up()
+        yield caught_up
+    finally:
+        for process in running:
+            end_process(process)
+        Cluster.until(
+            lambda: not place.sql("SELECT 1 FROM pg_replication_slots WHERE active", user="postgres"),
+            "the bare readers to be gone",
+        )
+        for slot in slots:
+            place.sql(f"SELECT pg_drop_replication_slot('{slot}')", user=WATCHER)
 
 
 def _load(place: Setting, rate: float | None) -> tuple[float, float]:
@@ -76,16 +130,18 @@ def _load(place: Setting, rate: float | None) -> tuple[float, float]:
     return float(found[1]), taken[len(taken) * 95 // 100] / 1000
 
 
-def _cpu(cluster: Cluster) -> dict[str, Any]:
-    """CPU time of the walsenders, of witnz's other sessions, and of pgbench's backends, over one run at full speed."""
-    place = cluster.place
-    cluster.caught_up()
+def _cpu(place: Setting, caught_up: Callable[[], None]) -> dict[str, Any]:
+    """CPU time of the walsenders, of witnz's other sessions, and of pgbench's backends, over one run at full speed.
+
+    ``caught_up`` waits until all readers have confirmed what is committed.
+    """
+    caught_up()
     postmaster = place.server.pid
     if postmaster is None:
         raise ValueError("the server does not run")
     before, reaped = _sessions(place), _times(postmaster)[1]
     _load(place, None)
-    cluster.caught_up()
+    caught_up()
     after, backends_s = _sessions(place), _times(postmaster)[1] - reaped
     spent: dict[str, float] = {"walsender": 0.0, "client backend": 0.0}
     for pid, (kind, seconds) in after.items():

@@ -29,7 +29,9 @@ _REMARKS: Final = """
   changes seals nothing. Verifications come on top, one record each.
 - **P7** protects the tables that pgbench's `simple-update` writes to, at scale 1, all rows in memory. Hardly any transaction
   that is worth protecting is cheaper, so the walsenders' share is an upper bound. Every walsender decodes all WAL of the
-  server, whichever tables are protected: PostgreSQL's own price of a slot, whoever reads it.
+  server, whichever tables are protected: PostgreSQL's own price of a slot, whoever reads it. What that price is says the same
+  run with three programs `pg_recvlogical` on the same publications instead of the nodes (bare readers): the floor for any
+  three readers here. What a node adds for the server are ten small acknowledgements a second and the other sessions' queries.
 - **P9** takes 1,000,000 entries by default; `--large` takes 10,000,000 for P5 and P9.
 - **report** makes its store by a simulated clock: three days, or with `--large` thirty days and 1,000,000 entries. Time is
   that of the whole process (of verify.html: from choosing the folder to the verdict), memory its peak (of verify.html: the

@@ -28,7 +28,7 @@ def queued(turn: Turn, *wishes: tuple[str, bool]) -> Iterator[list[str]]:
     with turn.taken():
         for before, thread in enumerate(threads):
             thread.start()
-            wait(lambda before=before: turn.waiting == before + 1, "one more to wait")
+            wait(lambda wanted=before + 1: turn.waiting == wanted, "one more to wait")  # type: ignore[misc]
         yield order
     end_threads(*threads)
 
