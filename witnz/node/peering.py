@@ -156,8 +156,8 @@ class Peering:
         self.engine.close()
         self.peers.close()
         self.companions.close()
+        self.together.close()  # what still waits there for a slow member lets go of what it holds through the next
         self.confirming.close()
-        self.together.close()
         self.gossip.close()
         self.ballots.close()
 
