@@ -38,6 +38,10 @@ class Machine:
         if command in self.commands:
             return
         self.applied.append((index, command))
+        self._told(index, command)
+
+    def _told(self, index: int, command: bytes) -> None:
+        """Who changes the members by a command does so however it came here: any member may miss the end of an epoch."""
         if self.on_command is not None:
             self.on_command(index, command)
 
@@ -52,8 +56,11 @@ class Machine:
         for peer in self.peers.values():
             have = [item for item in list(peer.applied) if item[0] <= index]
             if peer is not self and have and _digest(have) == snapshot:
+                before = len(self.applied)
                 self.applied, self.index = have, index
                 self.restored += 1
+                for at, command in have[before:]:
+                    self._told(at, command)
                 return
         raise Inconclusive("no peer has that state now")
 
