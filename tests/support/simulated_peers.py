@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 
 from tests.support.links import Links
@@ -92,8 +92,12 @@ class SimulatedPeers:
             response = answer.result(max(0.0, timeout_s - (time.monotonic() - started)))
         except NotInTime:
             raise PeerUnreachable(f"{node} did not answer within {timeout_s:g} s") from None
-        except CancelledError:  # it was closed before it came to this
-            raise PeerUnreachable(f"{node} is not connected any more") from None
+        except WitnzError:
+            raise
+        except Exception:
+            if peer._running:
+                raise
+            raise PeerUnreachable(f"{node} is not connected any more") from None  # it closed before, or while, it was at this
         finally:
             time.sleep(max(0.0, min(links.delay_s(node, self.me.id), timeout_s - (time.monotonic() - started))))
         if not links.up(node, self.me.id) or time.monotonic() - started > timeout_s:
