@@ -233,14 +233,15 @@ def test_acknowledgements_are_gathered_and_still_go_out_soon(fresh: Database) ->
             commit = read_until_commit(stream, decoder)[-1]
             assert isinstance(commit, Commit)
             ends.append(commit.end_lsn)
+        for end_lsn in ends:  # in no time, on whatever machine
             before = stream._status_at
-            stream.ack(commit.end_lsn)
+            stream.ack(end_lsn)
             sent.append(stream._status_at != before)
         assert not all(sent)
         begun = time.monotonic()
         while confirmed(fresh) < ends[-1]:
             stream.read(10, 0.05)  # the timer within read() sends what is left
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 20
 
 
 def test_an_idle_slot_moves_on_with_the_keepalives(every_database: Database) -> None:
@@ -317,10 +318,11 @@ def test_without_its_timer_the_same_reader_would_be_cut_off(fresh: Database) -> 
 def test_an_owner_that_is_busy_elsewhere_keeps_the_stream_alive_with_beat(fresh: Database) -> None:
     conninfo = prepare(fresh)
     impatient = Conninfo(
-        conninfo.host, conninfo.port, conninfo.dbname, conninfo.user, extra=(("options", "-c wal_sender_timeout=1s"),)
+        conninfo.host, conninfo.port, conninfo.dbname, conninfo.user, extra=(("options", "-c wal_sender_timeout=3s"),)
     )
     with ReplicationStream(impatient, "s", "p", start_lsn=0, status_interval_s=0.2) as stream:
-        for _ in range(30):
+        begun = time.monotonic()
+        while time.monotonic() - begun < 4.5:  # half as long again as the server's patience
             time.sleep(0.1)
             stream.beat()
         fresh.sql("INSERT INTO t VALUES (1, 'x')")
