@@ -25,7 +25,6 @@ def test_whoever_has_read_before_the_other_looks_has_read_all_the_same(database:
         return sees(scan, prefix)
 
     monkeypatch.setattr(SnapshotScan, "sees", looks_late)
-    monkeypatch.setattr(handshake, "WAIT_S", 1.0)  # who was not seen by now never will be
     found: list[list[bytes]] = []
 
     def offer() -> None:

@@ -19,6 +19,7 @@ from witnz.core.lsn import parse_lsn
 from witnz.demo.server import PostgresServer
 from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, KeyProblem, ReplicationImpossible, SlotLost, UsageError
+from witnz.postgres import stream as stream_module
 from witnz.postgres.pgoutput import Commit, Decoder, Event, LogicalMessage, Rows
 from witnz.postgres.session import Conninfo, connect
 from witnz.postgres.slot import emit_marker, slot_state
@@ -420,7 +421,8 @@ def test_a_crash_of_the_server_is_something_to_try_again(own_server: Callable[..
         assert read_until_commit(again) == first
 
 
-def test_a_closed_stream_leaves_its_slot_free_at_once(fresh: Database) -> None:
+def test_a_closed_stream_leaves_its_slot_free_at_once(fresh: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "_CLOSE_S", 60.0)  # after which it would be left without the server's word
     conninfo = prepare(fresh)
     fresh.sql("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 5000) i")
     for messages in (0, 10, 100000):
@@ -429,7 +431,7 @@ def test_a_closed_stream_leaves_its_slot_free_at_once(fresh: Database) -> None:
             stream.read(messages, 2.0)
         begun = time.monotonic()
         stream.close()
-        assert time.monotonic() - begun < 1.5  # the server agreed; otherwise it would have been left after 2 s
+        assert time.monotonic() - begun < 50, "the server agreed"
         stream.close()
 
 
