@@ -247,3 +247,40 @@ def test_verify_html_takes_files_that_are_dropped(page: VerifierPage) -> None:
         ["bundle.witnz.json", GOOD.read_text(), POLICY.read_text()],
     )
     page.page.wait_for_selector("body[data-verdict=VERIFIED]")
+
+
+_TAKE = """async files => {
+  await page.report(page.take(Object.entries(files).map(([name, text]) => (
+    { name, file: new File([Uint8Array.from(atob(text), char => char.charCodeAt(0))], name.split("/").pop()) }))));
+  return [document.body.dataset.verdict ?? null, page.policy === null];
+}"""
+"""Files with their paths as they come out of a drop; which a script cannot make of folders."""
+
+
+def test_verify_html_takes_a_package_as_its_folder_or_as_what_lies_in_it_and_never_its_own_policy(
+    page: VerifierPage,
+) -> None:
+    folder = VECTORS / "packages"
+    inside = {path.relative_to(folder / "good").as_posix(): path for path in (folder / "good").rglob("*") if path.is_file()}
+    in_folder = {f"evidence/{name}": path for name, path in inside.items()}
+    policy = {"policy.txt": folder / "policy.txt"}
+    for files, verdict, untrusted in (
+        (inside, "INCONCLUSIVE", True),
+        (in_folder, "INCONCLUSIVE", True),
+        ({**in_folder, **policy}, "VERIFIED", False),
+        ({"bundle.witnz.json": inside["bundles/period.witnz.json"], **policy}, "VERIFIED", False),
+        ({"report.json": inside["report.json"]}, "REFUSED", True),
+    ):
+        page.page.evaluate("() => { page.policy = null; }")
+        sent = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
+        assert page.page.evaluate(_TAKE, sent) == [verdict, untrusted], files.keys()
+
+
+def test_verify_html_shows_no_verdict_of_before_beside_files_that_it_cannot_take(page: VerifierPage) -> None:
+    good = {"bundle.witnz.json": GOOD, "policy.txt": POLICY}
+    sent = {name: base64.b64encode(path.read_bytes()).decode() for name, path in good.items()}
+    assert page.page.evaluate(_TAKE, sent) == ["VERIFIED", False]
+    two = {name: base64.b64encode(b"{}").decode() for name in ("a/report.json", "b/report.json")}
+    assert page.page.evaluate(_TAKE, two) == [None, False]
+    assert not page.page.is_visible("#verdict")
+    assert "one bundle or one package" in page.page.inner_text("#summary")
