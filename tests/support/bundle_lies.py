@@ -14,12 +14,23 @@ from hashlib import sha256
 from tests.support.bundle_cases import CASES, case, edit, other_table
 from tests.support.bundle_maker import ROWS, SEAL_8, UPDATED, VERIFY_4, PaperBundle, edited
 from tests.support.journal_cases import key_under
-from tests.support.journal_maker import CLUSTER, SECRET, PaperCluster, b64, root_of_rows, signer, state_of, table_body
-from witnz.core.bundle import RowState
+from tests.support.journal_maker import (
+    CLUSTER,
+    SECRET,
+    TABLE,
+    PaperCluster,
+    b64,
+    open_body,
+    root_of_rows,
+    signer,
+    state_of,
+    table_body,
+)
+from witnz.core.bundle import BundledTable, RowState
 from witnz.core.canonical import canonical
 from witnz.core.keys import ED25519, format_verifier_key, key_id, verifier_key
 from witnz.core.note import format_note, parse_note, sign_note
-from witnz.core.rowline import row_hash
+from witnz.core.rowline import row_hash, secret_commitment
 from witnz.core.state import BUCKETS, EMPTY_BUCKET, StateTree, bucket_hash, bucket_of
 
 _GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
@@ -59,6 +70,36 @@ def state_bucket_out_of_order_under_its_own_root(paper: PaperBundle) -> bytes:
 def state_bucket_with_a_row_of_another_bucket_under_its_own_root(paper: PaperBundle) -> bytes:
     own = row_hash(SECRET, ROWS[1])
     return _bucket(sorted([own, bytes([own[0] ^ 1]) + own[1:]]))
+
+
+@case(3, "not in the bucket")
+def state_bucket_of_another_row_under_its_own_root(paper: PaperBundle) -> bytes:
+    """As it is once the row is gone: what is proved is that something else is there."""
+    return _bucket([row_hash(SECRET, ROWS[1])[:2] + bytes(30)])
+
+
+@case(0)
+def good_state_with_the_row_twice(paper: PaperBundle) -> bytes:
+    """A state is a multiset: a table without a key may have the same row twice."""
+    return _bucket([row_hash(SECRET, ROWS[1])] * 2)
+
+
+# -- what stands in another's place --------------------------------------------------------------------------------------------
+
+
+@case(3, "no schema entry that stands before")
+def row_entry_that_is_its_own_schema(paper: PaperBundle) -> bytes:
+    row = paper.row(line=None, state=None)
+    return paper.build(rows=[replace(row, entry_line=row.schema_line, entry=row.schema, proof=row.schema_proof)])
+
+
+@case(3, "is not among the records")
+def table_shown_by_its_open_record_only(paper: PaperBundle) -> bytes:
+    """The record that opens a generation names the table and the secret too, and nobody had agreed on its rows yet."""
+    cluster = PaperCluster().start()
+    cluster.add("open", {**open_body(2), "secret_sha256": secret_commitment(SECRET)})
+    table = BundledTable(TABLE, 2, SECRET, None)
+    return paper.build(checkpoint=cluster.note(), records=cluster.shown(), rows=[], tables=[table], consistency=[])
 
 
 # -- signatures ---------------------------------------------------------------------------------------------------------------
@@ -149,6 +190,27 @@ _SMALL = (1).to_bytes(32, "little")
 _SMALL_KEY = f"{CLUSTER}+{key_id(CLUSTER, ED25519, _SMALL).hex()}+{b64(bytes([ED25519]) + _SMALL)}"
 assert b64decode(_LOG.split("+")[2])[0] == ED25519
 
+_LINES = [line for line in _POLICY.split("\n") if line.startswith(("log ", "witness "))]
+
+
+def _quorum(*lines: str) -> str:
+    return "\n".join([*_LINES, *lines, ""])
+
+
+QUORUMS: dict[str, tuple[str, int, int]] = {
+    "none": (_quorum("quorum none"), 0, 0),
+    "one-witness": (_quorum("quorum node2"), 0, 0),
+    "another-witness": (_quorum("quorum node3"), 4, 4),
+    "any-of-three": (_quorum("group g any node1 node2 node3", "quorum g"), 0, 0),
+    "any-of-two-that-did-not": (_quorum("group g any node1 node3", "quorum g"), 0, 4),
+    "all-of-three": (_quorum("group g all node1 node2 node3", "quorum g"), 4, 4),
+    "three-of-three": (_quorum("group g 3 node1 node2 node3", "quorum g"), 4, 4),
+    "all-of-two": (_quorum("group g all node1 node2", "quorum g"), 0, 4),
+    "groups-of-groups": (_quorum("group a any node1 node3", "group b all node2 a", "quorum b"), 0, 4),
+    "groups-of-groups-not-met": (_quorum("group a any node1 node2", "group b all node3 a", "quorum b"), 4, 4),
+}
+"""Policies that somebody could trust: what the bundle cosigned by node1 and node2 gives, and the one by node2 alone."""
+
 edit("policy-with-a-key-of-small-order", ("policy",), _POLICY.replace(_LOG, _SMALL_KEY), 2, "small order")
 edit("policy-with-a-key-under-another-id", ("policy",), _POLICY.replace(_LOG.split("+")[1], "00000000"), 2, "expected key id")
 edit(
@@ -174,6 +236,8 @@ def _strange(text: str) -> bytes:
     return data.replace(digest.encode(), sha256(without).hexdigest().encode())
 
 
+CASES["file-is-null"] = (lambda _: b"null\n", 2, "expected")
+CASES["file-is-a-number"] = (lambda _: b"1\n", 2, "expected")
 CASES["receipt-with-members-out-of-order"] = (lambda _: _strange('{"b":1,"a":2}'), 2, "another spelling")
 CASES["receipt-with-a-member-twice"] = (lambda _: _strange('{"a":1,"a":1}'), 2, "found a duplicate")
 CASES["receipt-nested-forty-deep"] = (lambda _: _strange("[" * 40 + "]" * 40), 2, "nest")

@@ -36,6 +36,11 @@ def bundles() -> tuple[dict[str, bytes], dict[str, int]]:
     codes["bundles/good.witnz.json with bundles/policy-two-logs.txt"] = 0
     only_another = "bundles/checkpoint-signed-by-another-log-only_fail.witnz.json"
     codes[f"{only_another} with bundles/policy-two-logs.txt"] = 3  # that log is trusted, and for its own checkpoints only
+    for name, (text, by_two, by_one) in bundle_lies.QUORUMS.items():
+        policy = f"bundles/policy-quorum-{name}.txt"
+        files[policy] = text.encode()
+        codes[f"bundles/good.witnz.json with {policy}"] = by_two
+        codes[f"bundles/checkpoint-with-one-cosignature_fail.witnz.json with {policy}"] = by_one
     return files, codes
 
 
