@@ -22,6 +22,12 @@ def test_the_example_is_as_it_was_made() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_verifiers_that_lie_in_it_are_those_of_today() -> None:
+    """Whoever changes one makes the example anew: ``witnz demo --no-cluster --keep DIR``, its ``evidence`` and ``policy.txt``."""
+    for verifier in (standalone.VERIFY_PY, standalone.VERIFY_HTML):
+        assert (EXAMPLE / "package" / verifier.name).read_bytes() == verifier.read_bytes(), verifier.name
+
+
 def test_its_bundles_verify_under_the_policy_beside_it() -> None:
     policy = parse_policy((EXAMPLE / "policy.txt").read_text())
     bundles = sorted((EXAMPLE / "package/bundles").iterdir())
