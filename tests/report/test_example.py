@@ -23,7 +23,7 @@ def test_the_example_is_as_it_was_made() -> None:
 
 
 def test_the_verifiers_that_lie_in_it_are_those_of_today() -> None:
-    """Whoever changes one makes the example anew: ``witnz demo --no-cluster --keep DIR``, its ``evidence`` and ``policy.txt``."""
+    """Whoever changes one makes the example anew with ``witnz demo --no-cluster --keep DIR``."""
     for verifier in (standalone.VERIFY_PY, standalone.VERIFY_HTML):
         assert (EXAMPLE / "package" / verifier.name).read_bytes() == verifier.read_bytes(), verifier.name
 
