@@ -71,7 +71,8 @@ def take(figures: tuple[Figure, ...], bench: Bench, keep: Callable[[dict[str, ob
     for place, figure in enumerate(figures):
         ERROR.print(f"[{place + 1}/{len(figures)}] {figure.name}: {figure.title} …", highlight=False, markup=False)
         started = time.monotonic()
-        about: dict[str, object] = {"title": figure.title, "limit": figure.limit}
+        load = round(os.getloadavg()[0], 2)
+        about: dict[str, object] = {"title": figure.title, "limit": figure.limit, "load_before": load}
         try:
             measured = figure.take(bench)
             about |= {"measured": measured, "verdict": figure.verdict(measured)}

@@ -91,7 +91,8 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, figure in figures.items():
         later = figure.get("taken", document["taken"])
-        measured = told(figure) + (f" (taken {later})" if later != document["taken"] else "")
+        load = f", load {figure['load_before']}" if "load_before" in figure else ""
+        measured = told(figure) + (f" (taken {later}{load})" if later != document["taken"] else "")
         cells = (name, figure["title"], figure["limit"], measured, f"**{figure.get('verdict', 'failed')}**")
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
