@@ -10,12 +10,15 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
+from eth_keys import keys
+
 from tests.support.bundle_maker import PaperBundle, edited
 from tests.support.evm_paper import (
     ACCOUNT,
     BLOCK_NUMBER,
     BLOCK_TIME_S,
     CHAIN_ID,
+    KEY,
     block_of,
     others,
     receipt_for,
@@ -23,6 +26,7 @@ from tests.support.evm_paper import (
     unchecked_receipt,
 )
 from tests.support.time_authority import NOW, authority
+from witnz.core.evm.keccak import keccak256
 from witnz.core.evm.receipt import evm_receipt_members
 from witnz.core.evm.rlp import decode, encode
 from witnz.core.evm.secp256k1 import ORDER
@@ -252,6 +256,75 @@ def evm_nonce_changed_after_signing(paper: PaperBundle) -> bytes:
 @case(3, "expected type 0, 1 or 2, found 3")
 def evm_transaction_of_a_type_that_is_no_anchor(paper: PaperBundle) -> bytes:
     return odd(paper, b"\x03" + signed(digest_and_size(paper)[0])[1:])
+
+
+def resigned(raw: bytes, place: int, value: Any) -> bytes:
+    """A type 2 transaction with one member replaced by anything, signed by its sender as it is then."""
+    items = decode(raw[1:])
+    assert isinstance(items, list)
+    body = [*items[:place], value, *items[place + 1 : -3]]
+    signature = keys.PrivateKey(KEY).sign_msg_hash(keccak256(b"\x02" + encode(body)))
+    return b"\x02" + encode([*body, signature.v, signature.r, signature.s])
+
+
+@case(3, "without leading zeros")
+def evm_transaction_signed_with_a_padded_nonce(paper: PaperBundle) -> bytes:
+    return odd(paper, resigned(signed(digest_and_size(paper)[0]), 1, b"\0\x07"))
+
+
+@case(3, "at most 8 bytes")
+def evm_transaction_signed_with_a_nonce_of_nine_bytes(paper: PaperBundle) -> bytes:
+    return odd(paper, resigned(signed(digest_and_size(paper)[0]), 1, 1 << 64))
+
+
+def nested(depth: int) -> list[Any]:
+    return [nested(depth - 1)] if depth else []
+
+
+@case(4, "not checked")
+def evm_good_access_list_ten_deep_in_a_block_that_nobody_looked_up(paper: PaperBundle) -> bytes:
+    return odd(paper, resigned(signed(digest_and_size(paper)[0]), 8, nested(9)))
+
+
+@case(4, "not checked")
+def evm_good_access_list_as_deep_as_may_be_in_a_block_that_nobody_looked_up(paper: PaperBundle) -> bytes:
+    return odd(paper, resigned(signed(digest_and_size(paper)[0]), 8, nested(14)))
+
+
+@case(3, "nested at most")
+def evm_access_list_too_deep(paper: PaperBundle) -> bytes:
+    return odd(paper, resigned(signed(digest_and_size(paper)[0]), 8, nested(15)))
+
+
+def in_block(paper: PaperBundle, block_time: int | str = BLOCK_TIME_S, **members: Any) -> bytes:
+    """A bundle whose receipt is of a block with another header."""
+    raw = signed(digest_and_size(paper)[0])
+    block = block_of([raw], **members)
+    return odd(paper, raw, header=block.hex(), block_hash=keccak256(block).hex(), block_time=block_time)
+
+
+@case(3, "found a list")
+def evm_header_with_a_list_in_it(paper: PaperBundle) -> bytes:
+    return in_block(paper, requests=[b"a"])
+
+
+@case(4, "not checked")
+def evm_good_header_of_seventy_members_in_a_block_that_nobody_looked_up(paper: PaperBundle) -> bytes:
+    return in_block(paper, **{f"more{number}": b"x" for number in range(49)})
+
+
+NINE_THOUSAND_S = 221_845_392_000
+
+
+@case(4, "not checked")
+def evm_good_block_of_the_year_9000_that_nobody_looked_up(paper: PaperBundle) -> bytes:
+    return in_block(paper, "9000-01-01T00:00:00.000000Z", time=NINE_THOUSAND_S)
+
+
+@case(3, "block_time")
+def evm_block_of_the_year_9000_with_a_fraction(paper: PaperBundle) -> bytes:
+    """So small that a float of the seconds does not show it."""
+    return in_block(paper, "9000-01-01T00:00:00.000001Z", time=NINE_THOUSAND_S)
 
 
 @case(3, "RLP")

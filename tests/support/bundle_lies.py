@@ -84,6 +84,11 @@ def good_state_with_the_row_twice(paper: PaperBundle) -> bytes:
     return _bucket([row_hash(SECRET, ROWS[1])] * 2)
 
 
+@case(0)
+def good_state_with_the_last_entry_that_was_verified(paper: PaperBundle) -> bytes:
+    return paper.build(rows=[paper.row(4, ROWS[2], state=state_of(ROWS, ROWS[2], VERIFY_4))])
+
+
 # -- what stands in another's place --------------------------------------------------------------------------------------------
 
 

@@ -301,6 +301,119 @@ def receipts() -> Iterator[Spoilt]:
         yield from _spoilt(kind, receipt, known)
 
 
+def _in_lines(name: str, good: str, words: tuple[str, ...]) -> Iterator[Spoilt]:
+    """A text line by line and word by word: left out, twice, in another order, others in its place, other white space."""
+    lines = good.split("\n")
+    for number, line in enumerate(lines):
+        before, after = lines[:number], lines[number + 1 :]
+        others = [
+            [],
+            [line, line],
+            ["", line],
+            [line, ""],
+            [" " + line],
+            [line + " "],
+            [line + "\t"],
+            ["\t" + line],
+            [line + "\r"],
+        ]
+        others += [[line.replace(" ", other)] for other in ("", "  ", "\t", " \t ", "\x0b", "\u00a0")] + [
+            ["#" + line],
+            ["# é\x01"],
+        ]
+        parts = line.split(" ")
+        for place, part in enumerate(parts):
+            for word in (
+                *words,
+                part + "0",
+                part[:-1],
+                part.upper(),
+                part.replace("=", ""),
+                "x" + part,
+                *_keys()[number % 4 :: 4],
+            ):
+                others.append([" ".join([*parts[:place], word, *parts[place + 1 :]])])
+                others.append([" ".join([*parts[:place], part, word, *parts[place + 1 :]])])
+            others.append([" ".join([*parts[:place], *parts[place + 1 :]])])
+        for other in others:
+            yield f"{name} line {number} {other!r:.80}", "\n".join([*before, *other, *after])
+        if after:
+            yield f"{name} lines {number} and the next", "\n".join([*before, after[0], line, *after[1:]])
+    for extra in ("", "\n", "\n\n", "x", "x\n", " \n", "\x00\n", "\x7f\n", "\x85\n", "\u2028\n"):
+        yield f"{name} then {extra!r}", good + extra
+        yield f"{name} after {extra!r}", extra + good
+        yield f"{name} is {extra!r}", extra
+    yield f"{name} cut", good[:-1]
+
+
+def policies() -> Iterator[Spoilt]:
+    """Policies with groups and groups of groups."""
+    policy = PAPER.policy.split("\n")
+    keys = [line for line in policy if line.startswith(("log ", "witness "))]
+    words = (
+        "",
+        "none",
+        "all",
+        "any",
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "00",
+        "01",
+        "+1",
+        "99999",
+        "100000",
+        "node1",
+        "node2",
+        "a",
+        "g",
+        "z",
+        "log",
+        "é",
+    )
+    for name, rest in (
+        ("group", ["group g 2 node1 node2 node3", "quorum g", ""]),
+        ("groups", ["group a any node1 node2", "group g all a node3", "quorum g", ""]),
+        ("none", ["quorum none", ""]),
+    ):
+        yield from _in_lines(name, "\n".join([*keys, *rest]), words)
+    whole = "\n".join([*keys, "quorum none", ""])
+    for size in (65_535, 65_536, 65_537):
+        yield f"of {size} bytes", "#" * (size - len(whole.encode()) - 1) + "\n" + whole
+    yield "group of itself", "\n".join([*keys, "group g any g", "quorum g", ""])
+    yield "group of nobody", "\n".join([*keys, "group g 1", "quorum g", ""])
+    yield "twice in groups", "\n".join([*keys, "group a any node1 node2", "group g any node1 a", "quorum g", ""])
+
+
+def notes() -> Iterator[Spoilt]:
+    """Checkpoints with their signatures."""
+    note = PAPER.note()
+    words = (
+        "",
+        "—",
+        "-",
+        "0",
+        "00",
+        "01",
+        "1",
+        "18446744073709551615",
+        "18446744073709551616",
+        "é",
+        "AAAAAA==",
+        "AAAAAAA=",
+        *BASE64[:16],
+    )
+    yield from _in_lines("note", note, words)
+    text, _, signatures = note.partition("\n\n")
+    one = signatures.split("\n")[0]
+    for count in (0, 1, 100, 101):
+        yield f"{count} signatures", "\n".join([text, "", *[one] * count, ""])
+    yield "two blank lines", f"{text}\n\n\n{signatures}"
+    yield "blank line within", f"a\n\n{text}\n\n{signatures}"
+
+
 INTENT = {"by": "alice", "hint": "h", "key": "k", "nonce": "0" * 32, "sig": b64(bytes(64)), "tables": [TABLE], "xid": "741"}
 
 

@@ -1,4 +1,4 @@
-"""What is a record, a receipt or an entry: three programs that share no code draw the line at the same place."""
+"""What is a record, receipt, entry, policy or note: three programs that share no code draw the line at the same place."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ import pytest
 from tests.support import grammar_cases, standalone
 from tests.support.browser import VerifierPage
 from tests.support.grammar_cases import Spoilt
+from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.entry import parse_entry
+from witnz.core.note import parse_note
+from witnz.core.policy import parse_policy
 from witnz.core.receipt import check_receipt
 from witnz.core.record import record_from_json
 from witnz.errors import FormatError
 
 Reads = Callable[[str], object]
+
+
+def checkpoint(text: str) -> None:
+    if parse_checkpoint(parse_note(text).text).extensions:
+        raise FormatError("checkpoint: expected no extension lines")
+
 
 FORMATS: dict[str, tuple[Callable[[], Iterator[Spoilt]], Reads, Reads, str]] = {
     "records": (
@@ -35,6 +44,18 @@ FORMATS: dict[str, tuple[Callable[[], Iterator[Spoilt]], Reads, Reads, str]] = {
         lambda text: parse_entry(text.encode()),
         lambda text: standalone.module().Entry(text),
         'text => parseEntry(text, "entry")',
+    ),
+    "policies": (
+        grammar_cases.policies,
+        parse_policy,
+        lambda text: standalone.module().Policy(text.encode()),
+        "text => parsePolicy(utf8(text))",
+    ),
+    "notes": (
+        grammar_cases.notes,
+        checkpoint,
+        lambda text: standalone.module().Note(text).checkpoint(),
+        "text => parseCheckpoint(parseNote(text))",
     ),
 }
 """Cases, and how each program reads one: witnz, verify.py, and an expression in the page of verify.html."""

@@ -45,7 +45,7 @@ def check_evm_receipt(receipt: Mapping[str, Any]) -> EvmProof:
         header = parse_header(bytes.fromhex(receipt["header"]))
         _same("block_hash", receipt["block_hash"], header.hash.hex())
         _same("block_number", receipt["block_number"], header.number)
-        _same("block_time", _in_seconds(receipt["block_time"]), header.time_s)
+        _same("block_time", _in_microseconds(receipt["block_time"]), header.time_s * _MICROSECONDS)
         proof = [bytes.fromhex(node) for node in receipt["proof"]]
         raw = value_in(header.transactions_root, transaction_key(receipt["tx_index"]), proof)
         transaction = parse_transaction(raw)
@@ -85,9 +85,9 @@ def evm_receipt_members(header: bytes, transactions: Sequence[bytes], index: int
     }
 
 
-def _in_seconds(block_time: int | str) -> float:
-    """The receipt's time in seconds since 1970: it may stand there as such, or in the spelling of times."""
-    return block_time if isinstance(block_time, int) else parse_time(block_time) / _MICROSECONDS
+def _in_microseconds(block_time: int | str) -> int:
+    """The receipt's time in µs since 1970: it may stand there in seconds, or in the spelling of times."""
+    return block_time * _MICROSECONDS if isinstance(block_time, int) else parse_time(block_time)
 
 
 def _same(name: str, claimed: object, proven: object) -> None:
