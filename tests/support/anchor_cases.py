@@ -277,30 +277,33 @@ def evm_transaction_signed_with_a_nonce_of_nine_bytes(paper: PaperBundle) -> byt
     return odd(paper, resigned(signed(digest_and_size(paper)[0]), 1, 1 << 64))
 
 
+def in_block(paper: PaperBundle, block_time: int | str = BLOCK_TIME_S, access_list: Any = None, **members: Any) -> bytes:
+    """A bundle whose receipt is of a block that nobody looked up, with another header or another transaction."""
+    raw = signed(digest_and_size(paper)[0])
+    raw = raw if access_list is None else resigned(raw, 8, access_list)
+    number = BLOCK_NUMBER + 2
+    block = block_of([raw], **{"number": number, **members})
+    told = {"header": block.hex(), "block_hash": keccak256(block).hex(), "block_number": number, "block_time": block_time}
+    return odd(paper, raw, **told)
+
+
 def nested(depth: int) -> list[Any]:
     return [nested(depth - 1)] if depth else []
 
 
 @case(4, "not checked")
 def evm_good_access_list_ten_deep_in_a_block_that_nobody_looked_up(paper: PaperBundle) -> bytes:
-    return odd(paper, resigned(signed(digest_and_size(paper)[0]), 8, nested(9)))
+    return in_block(paper, access_list=nested(9))
 
 
 @case(4, "not checked")
 def evm_good_access_list_as_deep_as_may_be_in_a_block_that_nobody_looked_up(paper: PaperBundle) -> bytes:
-    return odd(paper, resigned(signed(digest_and_size(paper)[0]), 8, nested(14)))
+    return in_block(paper, access_list=nested(14))
 
 
 @case(3, "nested at most")
 def evm_access_list_too_deep(paper: PaperBundle) -> bytes:
-    return odd(paper, resigned(signed(digest_and_size(paper)[0]), 8, nested(15)))
-
-
-def in_block(paper: PaperBundle, block_time: int | str = BLOCK_TIME_S, **members: Any) -> bytes:
-    """A bundle whose receipt is of a block with another header."""
-    raw = signed(digest_and_size(paper)[0])
-    block = block_of([raw], **members)
-    return odd(paper, raw, header=block.hex(), block_hash=keccak256(block).hex(), block_time=block_time)
+    return in_block(paper, access_list=nested(15))
 
 
 @case(3, "found a list")

@@ -19,14 +19,14 @@ from pathlib import Path
 MAX_BYTES, MAX_INT = 64 << 20, (1 << 53) - 1
 class Refused(Exception): """The file is not of its format: exit code 2."""
 def need(holds, what):
-    if not holds: raise Refused(f"{what} is not as its format says")
+    if not holds: raise Refused(f"not as its format says: {what}")
 
 # -- JSON in its one spelling (RFC 8785) -----------------------------------------------------------------------------------------------
 def canonical(value): return json.dumps(value, ensure_ascii=False, separators=(",", ":"))  # members stand as they were read: in order
 def number(digits): return int(digits) if len(digits) < 18 and abs(int(digits)) <= MAX_INT else need(False, "JSON: a number")
 def members(pairs):
     names = [name.encode("utf-16-be") for name, _ in pairs]
-    need(names == sorted(set(names)), "JSON: the members of an object")
+    need(names == sorted(set(names)), "JSON: an object's members, each once and in order")
     return dict(pairs)
 def depth(value):
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
@@ -34,7 +34,7 @@ def depth(value):
 def parse_json(data, what, most=MAX_BYTES, end="\n"):  # The value of a canonical document, ``end`` after it, 32 brackets deep at most
     hooks = {"object_pairs_hook": members, **dict.fromkeys(("parse_int", "parse_float", "parse_constant"), number)}
     try:
-        value = json.loads(data if len(data) <= most else need(False, f"{what}: {len(data)} bytes, at most {most},"), **hooks)
+        value = json.loads(data if len(data) <= most else need(False, f"{what}: {len(data)} bytes, at most {most}"), **hooks)
         need((canonical(value) + end).encode() == data and depth(value) <= 32, f"{what}: canonical JSON")
     except (ValueError, RecursionError) as error: raise Refused(f"{what}: {str(error)[:80]}") from None
     need(not re.search(rb"(?<!\\)(\\\\)*\\u0000", data), f"{what}: U+0000")
@@ -284,7 +284,7 @@ def to_rlp(item):  # Of bytes, numbers and lists of them
     if base == 0x80 and len(data) == 1 and data[0] < 0x80: return data
     return bytes([base + (55 + len(width) if width else len(data))]) + width + data
 def rlp(data, start, depth=0):  # The item at ``start`` (bytes, or a list of items) and where it ends, in any spelling
-    need(start < len(data) and depth < 8, "RLP")
+    need(start < len(data) and (depth < 16 or data[start] < 0xC0), "RLP")
     first, items, is_list = data[start], [], data[start] >= 0xC0
     if first < 0x80: return data[start:start + 1], start + 1
     length, width = first % 64, max(first % 64 - 55, 0)
@@ -295,7 +295,7 @@ def rlp(data, start, depth=0):  # The item at ``start`` (bytes, or a list of ite
         item, start = rlp(data, start, depth + 1)
         items.append(item)
     return (items if is_list else data[start:end]), end
-def rlp_list(data, *lengths):  # The items of a list, in its only spelling
+def rlp_list(data, lengths):  # The items of a list, in its only spelling
     items = rlp(data, 0)[0]
     return items if isinstance(items, list) and len(items) in lengths and to_rlp(items) == data else need(False, "RLP")
 def rlp_number(item):
@@ -305,7 +305,7 @@ def in_trie(root, index, proof):  # The value under rlp(index) in a Merkle-Patri
     while not ends:
         if not isinstance(child, list):
             need(nodes and keccak256(nodes[0]) == child, "trie: the node that the one above names")
-            child = rlp_list(nodes.pop(0), 2, 17)
+            child = rlp_list(nodes.pop(0), (2, 17))
         if len(child) == 17:
             child, path, ends = (child[int(path[0], 16)], path[1:], False) if path else (child[16], "", True)
             continue
@@ -316,18 +316,19 @@ def in_trie(root, index, proof):  # The value under rlp(index) in a Merkle-Patri
     return child
 def check_evm(receipt):  # Refused where the receipt does not prove that its sender put the digest into its block
     block, address, told = bytes.fromhex(receipt["header"]), bytes.fromhex(receipt["from"]), receipt["block_time"]
-    header, seconds = rlp_list(block, *range(15, 64)), rlp_number(rlp_list(block, *range(15, 64))[11])
-    when = seconds if isinstance(told, int) else time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(min(seconds, 1 << 37)))
+    header = [one if isinstance(one, bytes) else need(False, "block: its members") for one in rlp_list(block, range(15, len(block)))]
+    seconds = rlp_number(header[11])
+    when = seconds if isinstance(told, int) else time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(min(seconds, 253402300799)))
     need([keccak256(block).hex(), rlp_number(header[8]), when] == [receipt["block_hash"], receipt["block_number"], told], "block")
     signed = in_trie(header[4], receipt["tx_index"], [bytes.fromhex(node) for node in receipt["proof"]])
     kind = signed[0] if signed[0] < 0xC0 else 0
     need(keccak256(signed).hex() == receipt["tx"] and kind < 3, "transaction: its hash and type")
-    *items, v, r, s = rlp_list(signed[kind > 0:], (9, 11, 12)[kind])
+    *items, v, r, s = rlp_list(signed[kind > 0:], (9, 11, 12)[kind:kind + 1])
     v, r, s = rlp_number(v), rlp_number(r), rlp_number(s)
     chain, parity = (rlp_number(items[0]), v) if kind else divmod(v - 35, 2)
     y = pow(r**3 + 7, (K256.p + 1) // 4, K256.p)
     fine = 0 < chain < 1 << 64 and parity in (0, 1) and 0 < r < K256.n and 0 < s <= K256.n // 2 and (y * y - r**3 - 7) % K256.p == 0
-    need(fine, "transaction: its chain and signature")
+    need(fine and rlp_number(items[kind > 0]) < 1 << 64, "transaction: its chain, signature and nonce")
     message = bytes([kind]) + to_rlp(items) if kind else to_rlp([*items, chain, b"", b""])
     inverse, point = pow(r, -1, K256.n), (r, y if y & 1 == parity else K256.p - y)
     public = K256.sum(-int.from_bytes(keccak256(message), "big") * inverse, s * inverse, point)
@@ -369,7 +370,7 @@ class Note:  # A signed note: ``text``, ``signatures`` as (name, key id, signatu
         return len(signature) == 72 and seconds < 1 << 63 and ed25519(key.public, signature[8:], message)
 class Policy:  # The keys that somebody trusts: logs, witnesses by name, groups as (threshold, members) by name, the quorum's name
     def __init__(self, data):
-        need(len(data) <= 1 << 16 and re.fullmatch(rb"([\t\x20-\x7e\x80-\xff]*\n)*", data), "policy: lines of text:")
+        need(len(data) <= 1 << 16 and re.fullmatch(rb"([\t\x20-\x7e\x80-\xff]*\n)*", data), "policy: lines of text")
         self.logs, self.witnesses, self.groups, quorums, used = [], {}, {}, [], []
         for line in data.decode("utf-8", "surrogateescape").split("\n"):
             kind, *words = [word for word in re.split("[ \t]+", line) if word] or ["#"]
@@ -380,12 +381,12 @@ class Policy:  # The keys that somebody trusts: logs, witnesses by name, groups 
                 name, threshold, *names = words
                 least, used = {"any": "1", "all": str(len(names))}.get(threshold, threshold), used + names
                 fine = re.fullmatch("[1-9][0-9]{0,4}", least) and int(least) <= len(names) and distinct(used)
-                need(fine and set(names) <= set(known[1:]), "policy: a group of names defined before, each once:")
+                need(fine and set(names) <= set(known[1:]), "policy: a group of names defined before, each once")
                 self.groups[name] = int(least), names
             elif kind == "quorum" and len(words) == 1 and words[0] in known: quorums += words
             else: need(kind[0] == "#", f"policy: {line[:60]!r}")
         keys = [[key.public for key in some] for some in (self.logs, self.witnesses.values())]
-        need(len(quorums) == 1 and distinct(keys[0]) and distinct(keys[1]), "policy: one quorum, every key once:")
+        need(len(quorums) == 1 and distinct(keys[0]) and distinct(keys[1]), "policy: one quorum, every key once")
         self.quorum = quorums[0]
 def judge(policy, note):  # All signatures that name a key of the policy verify, the log's is there, the quorum is met
     if policy is None: return [("skip", "signatures", "no policy was given, so nobody's signature was checked")]
@@ -418,7 +419,7 @@ class Bundle:  # A bundle whose grammar holds; what it claims is unchecked until
         for kind, name in (("shown", "records"), ("row", "rows"), ("older", "consistency")):
             for item in value[name]: fits(kind, item)
         self.records = [check_record(item["record"]) for item in value["records"]]
-        need(all((one["line"] is None) == (one["blind"] is None) for one in value["rows"]), "rows: line and blind together:")
+        need(all((one["line"] is None) == (one["blind"] is None) for one in value["rows"]), "rows: line and blind together")
         need(all(is_row_line(one["line"] or "") for one in value["rows"]), "rows: a row line")
         self.rows = [(row, Entry(row["schema"]), Entry(row["entry"])) for row in value["rows"]]
         self.older = [(Note(one["checkpoint"]), raw(one["proof"])) for one in value["consistency"]]
@@ -562,7 +563,7 @@ def judged(checks):
     found = {status for status, _, _ in checks}
     return "TAMPERED" if "fail" in found else "INCONCLUSIVE" if "skip" in found or "ok" not in found else "VERIFIED"
 def verify_files(given, policy, required, tell):  # The bytes of a bundle; or the files of a package by name
-    need(isinstance(given, bytes) or {"report.json", "evidence.json", OWN} <= given.keys(), "package")
+    need(isinstance(given, bytes) or {"report.json", "evidence.json", OWN} <= given.keys(), "package: report.json, evidence.json, bundle")
     files = {"": given} if isinstance(given, bytes) else given
     bundles = {name: Bundle(data, name) for name, data in sorted(files.items()) if name == "" or name.endswith(".witnz.json")}
     checks = [] if "" in files else under("report.", check_package(files, bundles))
@@ -578,7 +579,7 @@ def read(path):
     if not path.is_dir(): return path.open("rb").read(MAX_BYTES + 1)
     found = sorted(one for one in path.rglob("*") if one.is_symlink() or not one.is_dir())
     need(all(one.is_file() and not one.is_symlink() for one in found), "package: files and folders")
-    need(len(found) <= 10_000 and sum(one.stat().st_size for one in found) <= 1 << 30, "package: 10,000 files, 1 GiB:")
+    need(len(found) <= 10_000 and sum(one.stat().st_size for one in found) <= 1 << 30, "package: 10,000 files, at most, of 1 GiB together")
     return {one.relative_to(path).as_posix(): one.read_bytes() for one in found}
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -595,5 +596,4 @@ def main():
     if asked.json: lines = [json.dumps({"verdict": verdict, "checks": [dict(zip(("status", "name", "detail"), one)) for one in checks]})]
     print("\n".join([verdict] * (not asked.json) + [line if line.isprintable() else ascii(line) for line in lines]))
     sys.exit(CODES[verdict])
-
 if __name__ == "__main__": main()
