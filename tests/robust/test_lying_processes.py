@@ -50,11 +50,14 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 def bystander(processes: Processes) -> Iterator[None]:
     """After each attack all go on sealing, and the table that nobody touched is as it was recorded."""
     yield
-    processes.database.sql("INSERT INTO ledger SELECT max(id) + 1, 'going on', 1 FROM ledger")
-    processes.sealed_anew()
+    processes.sealed_anew(write=lambda: another_row(processes))
     assert processes.verify("node1", "untouched")["verdict"] == "VERIFIED"
     for node in processes.running:
         assert not [f for f in processes.every_finding(node) if f.table == "public.untouched" and f.cls != "config.changed"]
+
+
+def another_row(processes: Processes) -> None:
+    processes.database.sql("INSERT INTO ledger SELECT max(id) + 1, 'going on', 1 FROM ledger")
 
 
 def roles(processes: Processes) -> tuple[str, list[str]]:
@@ -252,8 +255,7 @@ def test_e04_a_directory_put_back_to_an_older_copy_cosigns_nothing_below_what_it
 
     def cosigned_since() -> bool:
         """Two of three are a quorum: whether the victim has cosigned one of those that were made since the copy."""
-        processes.database.sql("INSERT INTO ledger SELECT max(id) + 1, 'since', 1 FROM ledger")
-        processes.sealed_anew()
+        processes.sealed_anew(write=lambda: another_row(processes))
         return (
             max(size for node in processes.running if node != victim for size in cosigned_by(processes, node, victim))
             > older.size

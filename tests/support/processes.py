@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,9 +215,14 @@ class Processes(Members):
             }
             raise AssertionError(f"{error}\n{told}\n" + "\n".join(self.tail(node) for node in self.running)) from None
 
-    def sealed_anew(self, timeout_s: float = START_S) -> None:
-        """Every running node has a final checkpoint that covers a seal made after this call; something is being written."""
+    def sealed_anew(self, timeout_s: float = START_S, *, write: Callable[[], object] = lambda: None) -> None:
+        """Every running node has a final checkpoint that covers a seal made after this call.
+
+        ``write``: what there is to be sealed, where nothing else is being written; what was written before the call may be
+        sealed already.
+        """
         newest = max(record.seq or 0 for node in self.running for record in self.records(node))
+        write()
 
         def look(node: str) -> bool:
             with self.store(node) as conn:
