@@ -7,8 +7,10 @@ checkpoint that anybody reachable has shown, and below it nothing is signed.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from witnz.core.checkpoint import Checkpoint, cosign, format_checkpoint, parse_checkpoint
 from witnz.core.journal import JournalState
@@ -20,9 +22,12 @@ from witnz.core.tiles import consistency_proof, root_at
 from witnz.errors import Inconclusive, ProofError, StoreCorrupt
 from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring
-from witnz.store import checkpoints
+from witnz.store import checkpoints, meta
 from witnz.store import journal as stored
 from witnz.store.database import Database
+
+FORGOTTEN: Final = "cosigned_forgotten"
+"""meta: the size of a checkpoint with this node's cosignature of which its store knew nothing, until a finding tells it."""
 
 
 class NotCosigned(Inconclusive):
@@ -114,10 +119,11 @@ class Cosigner:
         if checkpoint.origin != self._cluster or checkpoint.size > self._journal.size:
             return False
         self.compare(note)
-        if not judged(self._journal.state, note).accepted:
+        result = judged(self._journal.state, note)
+        if not result.accepted:
             return False
         with self._db.write() as conn:
-            checkpoints.save_checkpoint(conn, checkpoint.size, format_note(note), self._clock(), final=True)
+            keep_final(conn, self._journal.state, note, result.cosigned_by, self._clock())
         return True
 
     def compare(self, note: Note) -> None:
@@ -180,6 +186,21 @@ def judged(state: JournalState, note: Note) -> PolicyResult:
     """A checkpoint under the policy that the cluster claimed for itself at its size."""
     size = parse_checkpoint(note.text).size
     return evaluate(parse_policy(state.periods.at(size).policy(retired=False)), note)
+
+
+def keep_final(conn: sqlite3.Connection, state: JournalState, note: Note, cosigned_by: Sequence[str], at: int) -> None:
+    """Keep a checkpoint of this journal that a quorum made final, those ``cosigned_by`` among others.
+
+    Where this node's own cosignature is on it and nothing is known of that here, the store is an older copy: from now on it is
+    known, so that nothing below is signed, and :data:`FORGOTTEN` has the size until a finding tells it.
+    """
+    own, text, checkpoint = meta.load_value(conn, "node") or "", format_note(note), parse_checkpoint(note.text)
+    checkpoints.save_checkpoint(conn, checkpoint.size, text, at, final=True)
+    last = checkpoints.load_cosigned(conn)
+    if own in cosigned_by and (last is None or last.size < checkpoint.size):
+        checkpoints.save_cosigned(conn, checkpoint.size, checkpoint.root, text)
+        if own_signature(state, own, text):  # not by a key of a node of that name before
+            meta.save_value(conn, FORGOTTEN, checkpoint.size)
 
 
 def signers_of(state: JournalState, note: Note) -> list[str]:

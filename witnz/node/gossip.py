@@ -29,7 +29,7 @@ from witnz.core.lsn import format_lsn
 from witnz.core.note import Note, Signature, format_note, parse_note
 from witnz.core.shape import boolean, integer, members, nullable, text
 from witnz.errors import ProofError, WitnzError
-from witnz.node.cosigning import Cosigner, Forked, own_signature, signers_of
+from witnz.node.cosigning import FORGOTTEN, Cosigner, Forked, own_signature, signers_of
 from witnz.node.findings import FindingBook
 from witnz.node.journal import Journal
 from witnz.store import checkpoints, meta
@@ -140,7 +140,11 @@ class Gossip:
     def exchange(self) -> None:
         """Ask every member where it stands, and compare what it shows with this node's journal."""
         with self._db.read() as conn:
-            last = checkpoints.load_cosigned(conn)
+            last, forgotten = checkpoints.load_cosigned(conn), meta.load_number(conn, FORGOTTEN)
+        if forgotten is not None:
+            self._rolled_back(
+                forgotten, f"a checkpoint of size {forgotten} has this node's cosignature, of which it did not know"
+            )
         question = canonical({"cosigned": 0 if last is None else last.size})
         asked = {node: self._pool.submit(self._peers.call, node, HEADS, question, HEADS_TIMEOUT_S) for node in self._others()}
         for node, future in asked.items():
@@ -160,30 +164,33 @@ class Gossip:
                 self._look_at(node, parse_note(shown[name]), final=name == "final")
 
     def _look_at(self, node: str, note: Note, *, final: bool) -> None:
+        with self._db.read() as conn:
+            last = checkpoints.load_cosigned(conn)
+        size, own = parse_checkpoint(note.text).size, 0 if last is None else last.size
+        forgotten = size > own and own_signature(self._journal.state, self._node_id, format_note(note))
         try:
             self._cosigner.compare(note)
-            if final:
+            if final or forgotten:
                 self._cosigner.take(note)
         except Forked as fork:
             self.keep(node, fork)
-        size = parse_checkpoint(note.text).size
         if not signers_of(self._journal.state, note):
             return
-        with self._db.read() as conn:
-            last = checkpoints.load_cosigned(conn)
-        if own_signature(self._journal.state, self._node_id, format_note(note)) and (last is None or size > last.size):
-            self._rolled_back(node, size, 0 if last is None else last.size)
+        if forgotten:
+            self._rolled_back(size, f"{node} shows this node's cosignature on size {size}; this node knows of {own}")
         if final:
             self._cosigner.floor = max(self._cosigner.floor, size)
 
-    def _rolled_back(self, node: str, size: int, own: int) -> None:
-        """A member holds this node's own cosignature on more than this node knows to have signed."""
+    def _rolled_back(self, size: int, seen: str) -> None:
+        """There is a cosignature of this node on more than its store knows that it signed."""
         self._cosigner.floor = max(self._cosigner.floor, size)
-        detail = f"{node} shows this node's cosignature on size {size}; this node knows of {own}: an older copy of its store"
         with self._db.write() as conn:
-            opened = self._book.open(conn, cls="node.rolled-back", key=self._node_id, detail=detail)
+            opened = self._book.open(
+                conn, cls="node.rolled-back", key=self._node_id, detail=f"{seen}: an older copy of its store"
+            )
+            meta.save_value(conn, FORGOTTEN, None)
         if opened:
-            log.error("store was rolled back", peer=node, size=size, own=own)
+            log.error("store was rolled back", size=size)
 
     # -- answering ------------------------------------------------------------------------------------------------------------
 

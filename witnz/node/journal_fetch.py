@@ -25,14 +25,15 @@ from witnz.core.checkpoint import Checkpoint, parse_checkpoint
 from witnz.core.journal import JournalState
 from witnz.core.lsn import parse_lsn
 from witnz.core.merkle import verify_consistency
-from witnz.core.note import Note, format_note, parse_note
+from witnz.core.note import Note, parse_note
 from witnz.core.policy import evaluate
 from witnz.core.record import parse_record
 from witnz.core.shape import base64_bytes, integer, list_of, members, nullable, spelled, text
 from witnz.core.tiles import parse_entry_bundle
 from witnz.errors import ProofError
+from witnz.node.cosigning import keep_final
 from witnz.node.sources import NotFetched, Sources
-from witnz.store import checkpoints, importing, meta
+from witnz.store import importing, meta
 from witnz.store import journal as stored
 from witnz.store.database import Database
 
@@ -172,7 +173,7 @@ class JournalFetch:
             raise ProofError(f"its records do not lead to the root of its checkpoint of size {checkpoint.size}")
         if checkpoint.size <= size:
             with self._db.write() as conn:
-                checkpoints.save_checkpoint(conn, checkpoint.size, format_note(note), self._clock(), final=True)
+                keep_final(conn, state, note, result.cosigned_by, self._clock())
 
     def _proof(self, node: str, old: int, new: int) -> list[bytes]:
         answer = self._sources.ask(node, "join.consistency", {"old": old, "new": new})
