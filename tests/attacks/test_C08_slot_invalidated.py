@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 
+from tests.support.cluster import Trio
 from tests.support.node import wait
 from witnz.core.verdict import Verdict
+from witnz.node.sources import NotFetched
+from witnz.store import logs
 
 TABLE = "public.ledger"
 SETTINGS = {"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB", "wal_keep_size": "0"}
@@ -66,3 +70,18 @@ def test_a_slot_that_lost_its_wal_is_a_gap_and_the_scan_names_the_rows(own_serve
     scene.assert_bystanders_verified()
     scene.dba(f"DELETE FROM {TABLE} WHERE id = 3")
     scene.now("violation.delete", 3, TABLE)
+
+
+def test_a_member_whom_nobody_can_fill_up_goes_on_with_the_logs_that_it_has(trio: Trio) -> None:
+    """Two that lost their slots at once ask each other; whoever still fetches gives nothing, so both would for ever."""
+    node = trio.followers()[0]
+    trio.settled()
+    fetching = trio[node].peering.refilling._catch_up()
+    fetching._unsealed_wait_s = 0.1
+    with pytest.raises(NotFetched, match="nobody has sealed"):
+        fetching.all_logs(1 << 62)
+    with trio[node].db.read() as conn:
+        assert not logs.list_logs(conn, "fetching")
+    trio.database.sql("INSERT INTO ledger VALUES (51, 'user51', 510)")
+    trio.settled()
+    trio.assert_alike()

@@ -121,18 +121,31 @@ class CatchUp:
     # -- table logs -----------------------------------------------------------------------------------------------------------
 
     def all_logs(self, position: int) -> int:
-        """Every generation that the journal knows, the current ones up to ``position``; how many entries were added."""
+        """Every generation that the journal knows, the current ones up to ``position``; how many entries were added.
+
+        Where that can not be, logs that gained nothing are what they were.  They would else wait for each other: two members
+        that lost their slots at once have both what the quorum sealed, and neither gives of a log that it fetches.
+        """
         records, state = self._now()
         targets = targets_of(records, state)
         tables = _tables(records)
         missing = [key for key in targets if self._secret(key) is None]
         secrets = self.keys(state, missing, {key: record.secret_sha256 for key, record in tables.items()})
+        with self._home.db.read() as conn:
+            before = {row.id: row for row in logs.list_logs(conn)}
         added = 0
-        for key in sorted(targets):
-            if self._is_pruned(state, key):
-                self._take_pruned(state, tables[key], targets[key])
-                continue
-            added += self._one(state, tables[key], targets[key], secrets.get(key) or self._secret(key) or b"", position)
+        try:
+            for key in sorted(targets):
+                if self._is_pruned(state, key):
+                    self._take_pruned(state, tables[key], targets[key])
+                    continue
+                added += self._one(state, tables[key], targets[key], secrets.get(key) or self._secret(key) or b"", position)
+        except BaseException:
+            with self._home.db.write() as conn:
+                for row in logs.list_logs(conn, "fetching"):
+                    if (was := before.get(row.id)) is not None and was.size == row.size:
+                        logs.set_status(conn, row.id, was.status)
+            raise
         self._finish(state, records)
         return added
 
