@@ -126,10 +126,7 @@ class _Comparison:
 
     def _recorded(self) -> dict[bytes, Counter[bytes | None]]:
         """What the stream left and the scan has not found like that, by state key; of rows without a key all, by hash."""
-        overlay = dict(live.overlay_items(self._conn, self._row.id))
-        seqs = {key: seq for key, seq in live.accepted_items(self._conn, self._row.id) if key not in overlay}
-        seqs |= {key: seq for key, seq in overlay.items() if seq is not None}
-        left = {key: seq for key, seq in seqs.items() if seq not in self._seen}
+        left = {key: seq for key, seq in live.applied_items(self._conn, self._row.id) if seq not in self._seen}
         found: dict[bytes, Counter[bytes | None]] = {}
         for key, row in self._hashes(left).items():
             found.setdefault(key if self._plan.keyed else row or key, Counter())[row] += 1

@@ -39,7 +39,7 @@ def derive(db: Database, rows: Sequence[LogRow], records: Sequence[Record], stat
         rules = tables[row.table, row.generation].rules
         with db.write() as conn:
             importing.clear_state(conn, row.id)
-            counted = dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+            counted = nonces.all_counted(conn)
             intents = Intents(state, counted)
             replay = Replay(conn, row.id, row.table, rules, intents, made[row.table, row.generation], keyed=row.keyed)
             replay.run(held_entries(conn, row, state))

@@ -37,7 +37,7 @@ from witnz.node.comparing import Compared
 from witnz.node.rewinding import Loss, loss_of, row_name, rows_of
 from witnz.postgres.catalog import find_table
 from witnz.postgres.scan import SnapshotScan
-from witnz.store import entries, granted, live, logs
+from witnz.store import entries, granted, live, logs, nonces
 from witnz.store.logs import LogRow
 from witnz.verify.live import Difference
 from witnz.verify.replay import Intents, decisions_of, held_until
@@ -114,7 +114,7 @@ def look_back(
             return result
         then = None if past is None else _open(stack, conn, past, records, state, folder)
         read = then or now
-        if then is not None and then.columns_changed_before(past.held if past is not None else 0):
+        if then is not None and past is not None and then.columns_changed_before(past.held):
             result.problem = f"its columns changed within generation {then.row.generation}, so its rows were not compared"
         elif not {*read.names} <= {column.name for column in info.replicated_columns}:
             result.problem = "it has other columns than its rows were recorded with, so they were not compared"
@@ -137,7 +137,7 @@ def look_back(
 def _open(
     stack: ExitStack, conn: sqlite3.Connection, past: Past, records: Sequence[Record], state: JournalState, folder: Path
 ) -> _State:
-    counted = dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+    counted = nonces.all_counted(conn)
     made = decisions_of(records)[past.row.table, past.row.generation]
     lines = entries.entries(conn, past.row.id, 1, past.held)
     out, log = stack.enter_context(replayed(past.row, past.record.rules, Intents(state, counted), made, lines, folder))
@@ -171,11 +171,7 @@ class _State:
 
     def items(self) -> Iterator[tuple[bytes, int]]:
         """All rows: state key and seq."""
-        overlay = dict(live.overlay_items(self._held, self._log))
-        for key, seq in live.accepted_items(self._held, self._log):
-            if key not in overlay:
-                yield key, seq
-        yield from ((key, seq) for key, seq in overlay.items() if seq is not None)
+        return live.applied_items(self._held, self._log)
 
     def counted(self) -> Counter[bytes | None]:
         """All rows of a table without a key, by their hashes."""

@@ -139,7 +139,7 @@ class Rejudging:
         if rules is None:
             return
         importing.clear_state(conn, row.id)
-        counted = dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+        counted = nonces.all_counted(conn)
         decisions = decisions_of(made)[row.table, row.generation]
         judged = _Judged(
             conn, row.id, row.table, rules.rules, Intents(self._journal.state, counted), decisions, keyed=row.keyed

@@ -21,7 +21,7 @@ from witnz.core.keyplan import key_text, state_key_of_entry
 from witnz.core.record import Record
 from witnz.core.rowline import escape
 from witnz.core.tiles import TILE
-from witnz.store import entries, granted, images, importing, live
+from witnz.store import entries, granted, images, importing, live, nonces
 from witnz.store.logs import LogRow, get_log
 from witnz.verify.replay import Intents, Replay, decisions_of, held_size, held_until
 
@@ -150,7 +150,7 @@ def derive_state(
 ) -> None:
     """The accepted and applied state that follows from what the database holds of a log."""
     importing.clear_state(conn, row.id)
-    counted = dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+    counted = nonces.all_counted(conn)
     made = decisions_of(records)[row.table, row.generation]
     replay = Replay(conn, row.id, row.table, record.rules, Intents(state, counted), made, keyed=row.keyed)
     replay.run(
@@ -172,12 +172,7 @@ def _touched(lines: Iterable[bytes], *, keyed: bool) -> set[bytes] | None:
 
 def _applied(conn: sqlite3.Connection, row: LogRow, keys: set[bytes] | None) -> dict[str, Counter[bytes | None]]:
     """What the stream left, by the rows' names; rows without a key under their hash."""
-    if keys is None:
-        overlay = dict(live.overlay_items(conn, row.id))
-        seqs = {key: seq for key, seq in live.accepted_items(conn, row.id) if key not in overlay}
-        seqs |= {key: seq for key, seq in overlay.items() if seq is not None}
-    else:
-        seqs = live.applied_many(conn, row.id, keys)
+    seqs = dict(live.applied_items(conn, row.id)) if keys is None else live.applied_many(conn, row.id, keys)
     hashes = entries.row_hashes_at(conn, row.id, [seq for seq in seqs.values() if seq > 0])
     found: dict[str, Counter[bytes | None]] = {}
     for key, seq in seqs.items():

@@ -109,6 +109,13 @@ def accepted_items(connection: sqlite3.Connection, log_id: int) -> Iterator[Item
     yield from connection.execute("SELECT k, seq FROM live WHERE log = ? AND seq IS NOT NULL", (log_id,))
 
 
+def applied_items(connection: sqlite3.Connection, log_id: int) -> Iterator[Item]:
+    """What the stream left of every row: its state key and seq."""
+    overlay = dict(overlay_items(connection, log_id))
+    yield from ((key, seq) for key, seq in accepted_items(connection, log_id) if key not in overlay)
+    yield from ((key, seq) for key, seq in overlay.items() if seq is not None)
+
+
 def accepted_between(connection: sqlite3.Connection, log_id: int, low: bytes, high: bytes) -> Iterator[Item]:
     """Every (key, seq) of the accepted state from ``low`` to ``high``, which are of one length, and as long as they are."""
     for run in runs_between(connection, log_id, low, high):

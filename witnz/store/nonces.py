@@ -18,6 +18,11 @@ def counted(conn: sqlite3.Connection, nonce: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def all_counted(conn: sqlite3.Connection) -> dict[str, int]:
+    """Every nonce that was counted, with the final LSN of its transaction."""
+    return dict(conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+
+
 def settle(conn: sqlite3.Connection, nonce: str, final_lsn: int, *, counts: bool) -> None:
     """Count a nonce for this transaction and no other, or for this one no more."""
     conn.execute("DELETE FROM nonces WHERE nonce = ? AND (? OR lsn = ?)", (nonce, counts, final_lsn))

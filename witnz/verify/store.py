@@ -33,7 +33,7 @@ from witnz.core.record import Record, parse_record
 from witnz.core.tiles import TILE, FullTile, Tree
 from witnz.core.verdict import Check, CheckStatus, Verdict
 from witnz.errors import FormatError, ProofError, StoreCorrupt, StoreError, StoreFull, StoreLocked
-from witnz.store import checkpoints, entries, findings, granted, live, logs, meta
+from witnz.store import checkpoints, entries, findings, granted, live, logs, meta, nonces
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
@@ -267,9 +267,9 @@ class _Audit:
         return self._replay(row, adopted.rules, made, before)
 
     def _replay(self, row: LogRow, rules: Rules, made: Decisions, keys: JournalState) -> str:
-        nonces = dict(self.conn.execute("SELECT nonce, lsn FROM nonces").fetchall())
+        counted = nonces.all_counted(self.conn)
         lines = held_entries(self.conn, row, self.state)
-        with replayed(row, rules, Intents(keys, nonces), made, lines, self.spill_dir) as (out, log):
+        with replayed(row, rules, Intents(keys, counted), made, lines, self.spill_dir) as (out, log):
             return self._compare(row, out, log)
 
     def _compare(self, row: LogRow, out: sqlite3.Connection, log: int) -> str:
