@@ -302,10 +302,11 @@ class Shared:
 
     scene: Scene | None = None
     tests: int = 0
+    ends: bool = False
     stack: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
-        self.scene, self.tests = None, 0
+        self.scene, self.tests, self.ends = None, 0, False
         self.stack.close()
 
 
@@ -322,14 +323,22 @@ MOST_TESTS = 25  # of one node: what they protected is watched ten times a secon
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """No node watches the database beside the tests of other directories.  This runs before the test's fixtures end, which may
+    need the node once more."""
     shared = item.session.stash.get(SHARED, None)
     if shared is not None and (nextitem is None or nextitem.path.parent != item.path.parent):
-        shared.close()  # no node watches the database beside the tests of other directories
+        if "shared" in getattr(item, "fixturenames", ()):
+            shared.ends = True
+        else:
+            shared.close()
 
 
 @pytest.fixture
-def shared(request: pytest.FixtureRequest) -> Shared:
-    return request.session.stash.setdefault(SHARED, Shared())
+def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
+    shared = request.session.stash.setdefault(SHARED, Shared())
+    yield shared
+    if shared.ends:
+        shared.close()
 
 
 @pytest.fixture
