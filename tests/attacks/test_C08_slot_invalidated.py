@@ -10,6 +10,7 @@ import pytest
 from tests.support.cluster import Trio
 from tests.support.node import wait
 from witnz.core.verdict import Verdict
+from witnz.node import refilling as refills
 from witnz.node.sources import NotFetched
 from witnz.store import logs
 
@@ -85,3 +86,23 @@ def test_a_member_whom_nobody_can_fill_up_goes_on_with_the_logs_that_it_has(trio
     trio.database.sql("INSERT INTO ledger VALUES (51, 'user51', 510)")
     trio.settled()
     trio.assert_alike()
+
+
+def test_members_that_have_not_read_so_far_yet_are_waited_for(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called a gap is one for ever; all are connected, but they follow a quiet or a busy server in their own time."""
+
+    class Following:
+        asked = 0
+
+        def all_logs(self, position: int) -> int:
+            Following.asked += 1
+            if Following.asked < 3:
+                raise NotFetched(f"too few members have passed {position}")
+            return 7
+
+    refilling = trio[trio.followers()[0]].peering.refilling
+    monkeypatch.setattr(refilling, "_catch_up", Following)
+    assert refilling.refill(4711) and Following.asked == 3
+    monkeypatch.setattr(Following, "asked", -(10**9))
+    monkeypatch.setattr(refills, "PATIENCE_S", 1.0)
+    assert not refilling.refill(4711), "not for ever"

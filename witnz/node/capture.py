@@ -125,6 +125,7 @@ class Capture:
         self._silence = Silence()
         self._void = False  # the recorder was abandoned, and the store could not be read for a new one
         self._reached = 0  # everything up to this LSN was received and is durable
+        self._told = 0  # the WAL end of a keepalive of this connection that was not acknowledged yet, 0 for none
         self._polled = 0.0
         self._acked_at = 0.0
         self._committed_at = 0.0
@@ -238,6 +239,7 @@ class Capture:
 
     def _loop(self, stream: ReplicationStream, sql: psycopg.Connection) -> None:
         decoder = Decoder()
+        self._told = 0  # what came before it over another connection may have been given up
         self.recorder.reconnected()
         self._between(sql)
         while not self._stop.is_set():
@@ -284,20 +286,29 @@ class Capture:
         recorder, now = self.recorder, time.monotonic()
         if recorder.in_transaction:
             return
+        if batch.wal_end is not None:
+            self._told = max(self._told, batch.wal_end)
         if recorder.dirty:
             drained = len(batch.payloads) < MAX_MESSAGES
             if now - self._committed_at >= COMMIT_S or (drained and now - self._committed_at >= COMMIT_S / 2):
                 self._commit(stream)
             return
-        if batch.wal_end is not None:
-            self._reached = max(self._reached, batch.wal_end)
-        if batch.wal_end is not None and now - self._acked_at >= ACK_IDLE_S and batch.wal_end > self._acked():
-            with self._db.write() as conn:
-                meta.save_value(conn, "acked", str(batch.wal_end))
-            self._slow_backoff.reset()  # not sooner: a store that can be read may still refuse what comes
-            self._silence.passed()
-            stream.ack(batch.wal_end, force=True)
-            self._acked_at = now
+        self._reached = max(self._reached, self._told)
+        if self._told and now - self._acked_at >= ACK_IDLE_S:
+            self._acknowledge_idle(stream)
+
+    def _acknowledge_idle(self, stream: ReplicationStream) -> None:
+        """Stand for what the last keepalive named.  A quiet server may not send another one for long, and members that lost
+        their slots wait until this one has passed where theirs begin."""
+        told, self._told = self._told, 0
+        if told <= self._acked():
+            return
+        with self._db.write() as conn:
+            meta.save_value(conn, "acked", str(told))
+        self._slow_backoff.reset()  # not sooner: a store that can be read may still refuse what comes
+        self._silence.passed()
+        stream.ack(told, force=True)
+        self._acked_at = time.monotonic()
 
     def _commit(self, stream: ReplicationStream) -> None:
         recorder = self.recorder

@@ -33,8 +33,8 @@ log = structlog.get_logger(__name__)
 
 GRACE_S: Final = 5.0  # a generation that was just adopted is often only a moment away
 RESTORE_S: Final = 600.0
-MEET_S: Final = 15.0
-MEET_AGAIN_S: Final = 0.5
+PATIENCE_S: Final = 30.0  # how long others may take to be connected, and to have read up to where a new slot begins
+RETRY_S: Final = 0.5
 
 
 class Refilling:
@@ -108,24 +108,21 @@ class Refilling:
     def refill(self, position: int) -> bool:
         """Whether the others had everything below ``position``, where a new slot goes on.
 
-        A node that has just started has not met them yet; what is called a gap here is one for ever, so they get a moment.
+        A node that has just started has not met them yet, and they may have to read up to there first; what is called a gap
+        here is one for ever, so they get a moment.
         """
-        deadline = time.monotonic() + MEET_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 added = self._catch_up().all_logs(position)
             except (WitnzError, psycopg.Error) as error:
-                if self._met_all() or time.monotonic() > deadline or self._stopped.wait(MEET_AGAIN_S):
+                if time.monotonic() > deadline or self._stopped.wait(RETRY_S):
                     log.error("other members could not fill the gap", reason=str(error).strip())
                     return False
+                log.info("other members can not fill the gap yet", reason=str(error).strip())
             else:
                 log.warning("entries were taken from other members", entries=added)
                 return True
-
-    def _met_all(self) -> bool:
-        """Whether every other member is connected, so that nobody else can be asked in a moment."""
-        seen = self._peers.last_seen_s()
-        return all(age is not None and age < MEET_S for age in seen.values())
 
     # -- the minority ---------------------------------------------------------------------------------------------------------
 
