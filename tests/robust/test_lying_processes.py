@@ -246,6 +246,13 @@ def cosigned_by(processes: Processes, node: str, signer: str) -> list[int]:
     return [0, *(each.size for each in kept if own_signature(state, signer, each.note))]
 
 
+def check_of(processes: Processes, node: str, name: str) -> str:
+    """The message of a check that warns, as long as it does."""
+    status = processes.status(node)
+    told = {} if status is None else {each["name"]: each["message"] for each in status["checks"] if each["status"] == "warn"}
+    return str(told.get(name, ""))
+
+
 def test_e04_a_directory_put_back_to_an_older_copy_cosigns_nothing_below_what_it_had_cosigned(processes: Processes) -> None:
     (victim,) = (node for node in processes.configs if processes.configs[node].data_dir.with_name("older").exists())
     data = processes.configs[victim].data_dir
@@ -271,6 +278,8 @@ def test_e04_a_directory_put_back_to_an_older_copy_cosigns_nothing_below_what_it
     processes.start(victim)
     processes.ready(victim)
     assert "size" in processes.wait_for(victim, "node.rolled-back", key=victim)["detail"]
+    for node in processes.running:
+        wait(lambda node=node: f"{victim} lost its part" in check_of(processes, node, "quorum"), f"{node} to tell that", 240)  # type: ignore[misc]
     processes.database.sql("INSERT INTO ledger VALUES (300, 'user300', 1)")
 
     def cosigned() -> int:

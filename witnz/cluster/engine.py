@@ -73,7 +73,8 @@ class EngineStatus:
     """``term`` and ``index`` as the engine counts them; ``leader`` is a node id, None while there is none.
 
     ``index`` is the last command applied here, ``committed`` the last that is known to be agreed.  ``error`` says why this node
-    does not apply or take part, in words for an operator; None while it does.
+    does not apply or take part, in words for an operator; None while it does.  ``voiceless``: the connected members, this one
+    included, that have lost their part of what was agreed, so that they follow without counting in a quorum.
     """
 
     leader: str | None
@@ -83,6 +84,7 @@ class EngineStatus:
     committed: int = 0
     epoch: int = 0
     error: str | None = None
+    voiceless: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -248,6 +248,11 @@ def _check_quorum(moment: Moment) -> dict[str, Any]:
     engine, needed = moment.live.engine.status(), moment.state.quorum
     if meta.load_value(moment.conn, "node") not in moment.state.members:
         return check("quorum", "fail", "this node is no member any more", "stop it, and drop its replication slot")
+    if engine.has_quorum and engine.voiceless:
+        lost = ", ".join(engine.voiceless)
+        message = f"a quorum of {needed} answers; {lost} lost its part of the ordered journal, and does not count"
+        hint = "take it out with `witnz cluster remove`, and put one with a new id in its place"
+        return check("quorum", "warn", message, hint)
     if engine.has_quorum:
         return check("quorum", "ok", f"a quorum of {needed} answers; {engine.leader} leads")
     message = f"fewer than {needed} members answer: recording, detection and alerts go on, seals and checkpoints wait"

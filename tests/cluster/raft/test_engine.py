@@ -134,6 +134,7 @@ def test_a_member_that_lost_its_journal_follows_without_a_voice(cluster: RaftClu
     cluster.machines["node3"].__init__(cluster.machines)  # type: ignore[misc]
     cluster.start("node3")
     until(lambda: "has lost its part" in (cluster.engines["node3"].status().error or ""))
+    until(lambda: all(engine.status().voiceless == ("node3",) for engine in cluster.engines.values()))
     cluster.engines["node1"].propose(b"two", "two", 60)
     until(lambda: cluster.machines["node3"].commands == [b"one", b"two"])
     cluster.stop("node2")  # node1 and node3 are two of three, but node3 has no voice

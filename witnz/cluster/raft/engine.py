@@ -174,6 +174,7 @@ class RaftEngine:
             committed=max(status.committed, self._applied),
             epoch=status.epoch,
             error=error if alive or error else "the engine does not run",
+            voiceless=status.voiceless if alive else (),
         )
 
     def _order(self, kind: int, key: str, body: bytes, deadline_s: float) -> int:

@@ -393,6 +393,8 @@ class MessageGuard:
             log_event.error("this node has lost its part of the ordered journal", told_by=peer)
             self._log.set_standing(FORGOTTEN)
             self._log.sync()
+            for other in sorted(self._others):  # who was told otherwise before
+                self._say_hello(other)
             if self._core.leads:
                 self._step_down(peer, self._core.term + 1)
 

@@ -255,4 +255,9 @@ class RaftMember:
             committed=self.membership.since_index + core.commit,
             epoch=self.membership.epoch,
             error=words,
+            voiceless=self._voiceless(),
         )
+
+    def _voiceless(self) -> tuple[str, ...]:
+        own = [self.me] if self.log.standing == FORGOTTEN else []
+        return tuple(sorted([*own, *(peer for peer, standing in self.guard.greeted.items() if standing == FORGOTTEN)]))
