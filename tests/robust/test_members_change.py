@@ -1,4 +1,5 @@
-"""Real processes: one node becomes three, keys of every kind are rotated, and a member that lost its directory is replaced.
+"""Real processes: one node becomes three, keys of every kind are rotated, and who lost its directory, or got an older copy,
+is replaced.
 
 All of it as docs/operations.md says, by the program's own commands, while the application writes.
 """
@@ -6,8 +7,8 @@ All of it as docs/operations.md says, by the program's own commands, while the a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from tests.support.cli import Cli
+from tests.support.cluster import IDS
 from tests.support.node import wait
 from tests.support.postgres import create_database
 from tests.support.processes import START_S, Processes
@@ -82,20 +84,26 @@ class Growing:
         self.first.run("keys", "policy", "-o", f"{name}.policy").expect(0)
 
 
-@pytest.fixture
-def growing(pg_server: PostgresServer, tmp_path: Path) -> Iterator[Growing]:
-    database = create_database(pg_server)
+@contextmanager
+def beginning_with(ids: Sequence[str], server: PostgresServer, directory: Path) -> Iterator[Growing]:
+    database = create_database(server)
     with ExitStack() as stack:
         stack.callback(database.drop)
         database.sql("CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text)")
         database.sql("INSERT INTO events (what) SELECT 'before' FROM generate_series(1, 600)")
         database.sql("CREATE TABLE prices (id int PRIMARY KEY, cents int)")
         database.sql("INSERT INTO prices SELECT g, g FROM generate_series(1, 10) g")
-        processes = Processes.found(tmp_path, database, TABLES, ["node1"])
+        processes = Processes.found(directory, database, TABLES, ids)
         stack.callback(processes.close)
         processes.start()
         processes.ready()
         yield Growing(processes)
+
+
+@pytest.fixture
+def growing(pg_server: PostgresServer, tmp_path: Path) -> Iterator[Growing]:
+    with beginning_with(["node1"], pg_server, tmp_path) as growing:
+        yield growing
 
 
 def expected(processes: Processes) -> dict[str, int]:
@@ -172,3 +180,37 @@ def a_lost_member_is_replaced(growing: Growing) -> None:
 
 def log_keys(processes: Processes) -> set[str]:
     return {(processes.configs[node].data_dir / "keys/log.key").read_text() for node in processes.running}
+
+
+def test_a_member_that_got_an_older_copy_is_replaced_while_it_still_runs(pg_server: PostgresServer, tmp_path: Path) -> None:
+    """It has no voice any more, which every member's status says, and no part in the decision."""
+    with beginning_with(IDS, pg_server, tmp_path) as growing:
+        processes = growing.processes
+        data = processes.configs["node2"].data_dir
+        assert processes.end("node2") == 0
+        shutil.copytree(data, data.with_name("older"), ignore=shutil.ignore_patterns("*.sock"))
+        processes.start("node2")
+        processes.ready()
+        processes.sealed_anew(write=lambda: processes.database.sql("INSERT INTO events (what) VALUES ('later')"))
+        assert processes.end("node2") == 0
+        shutil.rmtree(data)
+        data.with_name("older").rename(data)
+        processes.start("node2")
+        wait(lambda: all("node2 lost its part" in quorum_of(processes, node) for node in IDS), "all to tell it", START_S)
+        growing.begin(["node4"], leaving="node2")
+        growing.signed("cluster", "remove", "node2")
+        growing.signed("cluster", "add", "node4")
+        processes.kill("node2")
+        del processes.configs["node2"]
+        processes.ready()
+        processes.sealed_anew(write=lambda: processes.database.sql("INSERT INTO events (what) VALUES ('replaced')"))
+        processes.settled(expected(processes))
+        assert {quorum_of(processes, node) for node in processes.running} == {""}
+        assert growing.first.json("verify", "--all")["verdict"] == "VERIFIED"
+
+
+def quorum_of(processes: Processes, node: str) -> str:
+    """What the status of a node warns of; empty where it does not."""
+    status = processes.status(node)
+    told = [] if status is None else [each for each in status["checks"] if each["name"] == "quorum"]
+    return "".join(str(each["message"]) for each in told if each["status"] == "warn")
