@@ -23,7 +23,8 @@ from witnz.core.rowline import escape, unescape
 from witnz.errors import UsageError
 from witnz.node.images import ImageBox
 from witnz.node.table_state import TableState
-from witnz.store import entries, granted, images, live
+from witnz.store import entries, images, live
+from witnz.store.versions import row_hashes
 
 MAX_ROWS: Final = 100_000
 MAX_LOOK_AHEAD: Final = 10_000  # entries of one transaction that are searched for what it did to one row afterwards
@@ -78,11 +79,8 @@ class FindingRows:
     def recorded(self, keys: list[bytes]) -> dict[bytes, Recorded]:
         """The accepted rows of these keys; a key without one is absent."""
         accepted = live.accepted_many(self._conn, self._log, keys)
-        hashes = entries.row_hashes_at(self._conn, self._log, [seq for seq in accepted.values() if seq > 0])
-        return {
-            key: Recorded(seq, hashes[seq] if seq > 0 else granted.get(self._conn, self._log, seq)[1])
-            for key, seq in accepted.items()
-        }
+        hashes = row_hashes(self._conn, self._log, accepted)
+        return {key: Recorded(seq, hashes[key]) for key, seq in accepted.items()}
 
     def line(self, seq: int, row: bytes | None) -> bytes | None:
         """The retained row line of an entry; None if none is kept.  Raises StoreCorrupt if it is not what was recorded."""

@@ -24,6 +24,7 @@ from witnz.postgres.xid import Snapshot
 from witnz.store import entries, granted, live, undo
 from witnz.store.logs import log_size
 from witnz.store.verified_states import VerifiedState
+from witnz.store.versions import row_hashes
 from witnz.verify.partition import Partitions
 
 ABSENT = bytes(HASH)  # stands in a hash block for an entry without a row hash
@@ -179,11 +180,8 @@ class ExpectedState:
         return self._rows(seqs)
 
     def _rows(self, seqs: dict[bytes, int]) -> dict[bytes, ExpectedRow]:
-        hashes = entries.row_hashes_at(self.conn, self.log, [seq for seq in seqs.values() if seq > 0])
-        return {
-            key: ExpectedRow(key, seq, hashes[seq] if seq > 0 else granted.get(self.conn, self.log, seq)[1])
-            for key, seq in seqs.items()
-        }
+        hashes = row_hashes(self.conn, self.log, seqs)
+        return {key: ExpectedRow(key, seq, hashes[key]) for key, seq in seqs.items()}
 
     def _block_rows(self, first: int, picked: list[tuple[int, bytes]]) -> Iterator[ExpectedRow]:
         """The rows at some offsets (with their hashes) of a block of entries that begins with ``first``; reads it once."""
