@@ -243,8 +243,14 @@ def test_another_server_under_the_same_address_is_refused_and_never_read(own_ser
 
 
 def loaded_elsewhere(scene: Any, other: PostgresServer) -> None:
-    """A dump of the database, loaded into another cluster, which takes the place of the old one; rows were forged in it."""
+    """A dump of the database, loaded into another cluster, which takes the place of the old one; rows were forged in it.
+
+    After the dump the rates were changed, and then began a new generation.
+    """
     dump = dumped(scene.database)
+    scene.database.sql("UPDATE public.rates SET amount = 6 WHERE id = 1; DELETE FROM public.rates WHERE id = 2")
+    scene.database.sql("ALTER TABLE public.rates ALTER note TYPE varchar")
+    scene.wait_bridged("public.rates")
     scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'after the dump', 1, NULL, '2026-02-01')")
     scene.dba(f"DELETE FROM {TABLE} WHERE id = 3")
     scene.now("violation.delete", 3, TABLE)
@@ -254,7 +260,8 @@ def loaded_elsewhere(scene: Any, other: PostgresServer) -> None:
 
 @pytest.mark.slow
 def test_a_dump_loaded_into_a_new_cluster_is_an_epoch_once_an_operator_says_so(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16))
+    rates = {"name": "public.rates", "mode": "state_integrity", "on_change": "record"}
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, rates, server=own_server(version=16))
     scene.protected.caught_up()
     loaded_elsewhere(scene, own_server(version=16))
     restores = lambda: [f for f in scene.protected.findings() if f.cls == "epoch.restored"]  # noqa: E731
@@ -263,7 +270,9 @@ def test_a_dump_loaded_into_a_new_cluster_is_an_epoch_once_an_operator_says_so(o
     scene.protected.approve(stranger)
     (moved,) = wait(restores, "what the other system holds")
     assert f"{TABLE}: lost 1 (50), regained 1 (3); {TABLE}: 2 row(s) that were never recorded" in moved.detail
+    assert "public.rates: regained 1 (2), in an earlier version 1 (1)" in moved.detail.split("; "), "no row of it was forged"
     assert "2 other table(s): nothing" in moved.detail
+    assert scene.protected.findings("public.rates") == []
     epoch = wait(lambda: scene.node.journal.state.epoch, "the epoch record")
     assert epoch.system == stranger.key
     found = [(f.cls, f.key) for f in scene.protected.findings(TABLE) if f.cls.startswith("row.")]

@@ -1,15 +1,24 @@
 """What another database system holds of what was recorded: a dump that was loaded there, compared row by row.
 
-The positions of another system say nothing about the log, so here the tables themselves are read, once, by name and under one
-snapshot each.  A row that some entry of its key brought, though not the newest, is one that such a dump may have: it is older.
-A row that no entry ever brought is not, and is named by itself.  Rows that are not there are listed as lost.
+The positions of another system say nothing about the log, and a dump may be from any time, so here the tables themselves are
+read, once, by name and under one snapshot each:
+
+    as it was last recorded                        nothing to say
+    as some entry of its key once brought it       in an earlier version, or regained; in whichever generation that was
+    neither                                        no work of the restore: a finding of its own
+
+Rows last recorded that are not there are lost.  A generation can be asked where all columns are there that its rows were
+recorded with, and nobody has pruned it.  Where those of the present one are not all there the dump is older than they are, and
+only keys tell which rows are in both.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,138 +28,229 @@ from witnz.core.entry import parse_entry, parse_schema_hint
 from witnz.core.journal_facts import TableRecord
 from witnz.core.keyplan import KeyPlan, state_key_of_entry
 from witnz.core.names import parse_table_name
+from witnz.core.record import Record
 from witnz.errors import Inconclusive
-from witnz.node.rewinding import NONE, Loss, Rows, loss_of, row_name
+from witnz.node.losses import Compared, Differences, Loss, Losses, Names, row_name
 from witnz.postgres.catalog import find_table
 from witnz.postgres.scan import SnapshotScan
-from witnz.store import entries, granted, live
+from witnz.store import entries, granted, live, logs
 from witnz.store.logs import LogRow
+from witnz.store.tally import BATCH, tally
+from witnz.store.versions import Seen, row_hashes
 from witnz.verify.live import Difference
+from witnz.verify.replay import batches
+
+NEVER = "the row of the new database was never recorded like that"
+OTHER_COLUMNS = "it has other columns than its rows were recorded with, so they were not compared"
+EARLIER_UNKNOWN = "its rows were last recorded with other columns: which ones are in an earlier version is not known"
+GONE = ("pruned", "open", "provisional", "fetching")
 
 
-@dataclass(slots=True)
-class Compared:
-    """One table, as the database holds it that was put in place.
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the rows of a generation were recorded for a time: with which columns, in which order."""
 
-    ``foreign``: rows that are no work of the restore, each a finding with ``why`` as its detail; ``unjudged``: rows that nobody
-    can judge, because no log says what the table was then; ``problem``: why it was not compared, or not in full.
-    """
+    row: LogRow
+    columns: tuple[str, ...]
+    hidden_keys: bool
 
-    loss: Loss
-    foreign: list[Difference] = field(default_factory=list)
-    problem: str = ""
-    unjudged: Rows = NONE
-    why: str = "the row of the new database was never recorded like that"
+    def of(self, read: Sequence[str], lines: list[bytes]) -> list[bytes]:
+        """What was recorded of row lines with the columns ``read``, which must hold all of its own."""
+        if tuple(read) == self.columns:
+            return lines
+        places = [list(read).index(column) for column in self.columns]
+        return [b"\t".join([cells[at] for at in places]) for cells in [line.split(b"\t") for line in lines]]
 
-    def __bool__(self) -> bool:
-        return bool(self.loss or self.foreign or self.problem or self.unjudged.count)
+    def hashes(self, lines: list[bytes]) -> list[bytes]:
+        return [row or b"" for row in hashing.row_hashes(self.row.secret, lines)]
 
-    def __str__(self) -> str:
-        said = [str(self.loss)] if self.loss else []
-        if self.foreign:
-            said.append(f"{self.loss.table}: {len(self.foreign)} row(s) that were never recorded")
-        if self.unjudged.count:
-            said.append(f"{self.loss.table}: not recorded what they were then {self.unjudged}")
-        if self.problem:
-            said.append(f"{self.loss.table}: {self.problem}")
-        return "; ".join(said)
+    def ids(self, lines: list[bytes], hashes: Sequence[bytes]) -> list[bytes]:
+        """What an entry is found by that brought just this row under its key: state key and row hash."""
+        plan = KeyPlan.of(self.row.key_columns, self.columns, self.row.secret, hidden=self.hidden_keys)
+        return [key + row for key, row in zip(plan.state_keys(lines)[0], hashes, strict=True)] if plan.keyed else list(hashes)
 
 
-def compare(scanning: psycopg.Connection[Any], conn: sqlite3.Connection, row: LogRow, record: TableRecord) -> Compared:
-    """Read what stands under the recorded name now.  ``scanning``: made for a scan, idle; ``conn``: a read of the store."""
-    nothing = Compared(loss_of(row.table, {}, {}))
-    columns = parse_schema_hint(parse_entry(entries.entry_at(conn, row.id, 1)).hint or "").columns
-    names = [column.name for column in columns]
+def compare(
+    scanning: psycopg.Connection[Any], conn: sqlite3.Connection, row: LogRow, records: Sequence[Record], folder: Path
+) -> Compared:
+    """Read what stands under the recorded name now.  ``scanning``: made for a scan, idle; ``conn``: a read of the store;
+    ``records``: the whole journal; ``folder``: where there is room for what differs."""
     info = find_table(scanning, *parse_table_name(row.table))
     if info is None:
-        nothing.problem = "the table is not there"
-    elif row.schema_seq > 1 or not {*names} <= {column.name for column in info.replicated_columns}:
-        nothing.problem = "it has other columns than its rows were recorded with, so they were not compared"
-    elif not info.is_partitioned:
-        plan = KeyPlan.of(row.key_columns, names, row.secret, hidden=record.hidden_keys)
-        with SnapshotScan(scanning, info, columns=names) as scan:
-            comparison = _Comparison(conn, row, plan)
+        return Compared(all_lost(conn, row), problem="the table is not there")
+    if info.is_partitioned:
+        return Compared(Loss(row.table))
+    there = {column.name for column in info.replicated_columns}
+    every, gone = _ways(conn, row, records)
+    ways = [way for way in every if {*way.columns} <= there]
+    read = list(dict.fromkeys(column for way in ways for column in way.columns))
+    exact = every[0] in ways and row.schema_seq <= 1
+    if not ways or not {*row.key_columns} <= {*read} or not (row.keyed or exact):
+        return Compared(Loss(row.table), problem=OTHER_COLUMNS)
+    with ExitStack() as stack:
+        comparison = (_Keyed if row.keyed else _Keyless)(stack, conn, every[0], ways, read, folder, exact=exact)
+        with SnapshotScan(scanning, info, columns=read) as scan:
             for lines in scan.lines():
                 comparison.take(lines)
         if scan.changed_during():
             raise Inconclusive(f"the definition of {row.table} changed while it was compared")
-        return comparison.end()
-    return nothing
+        result = comparison.end()
+    unasked = sorted(gone | {way.row.generation for way in every} - {way.row.generation for way in ways})
+    result.why = NEVER
+    if unasked:
+        result.why += f"; nobody can ask generation {', '.join(map(str, unasked))}: pruned, or recorded with other columns"
+    return result
+
+
+def all_lost(conn: sqlite3.Connection, row: LogRow) -> Loss:
+    """Every row that a log last recorded."""
+    losses = Losses()
+    for key, _ in live.applied_items(conn, row.id):
+        losses.lost.add(row_name(key) if row.keyed else key[:32].hex())
+    return losses.of(row.table)
+
+
+def _ways(conn: sqlite3.Connection, row: LogRow, records: Sequence[Record]) -> tuple[list[_Way], set[int]]:
+    """How rows of a table were recorded, the present way first; and the generations whose entries are not there."""
+    ways: list[_Way] = []
+    gone: set[int] = set()
+    adopted = [TableRecord.from_record(each) for each in records if each.type == "table" and each.body["table"] == row.table]
+    for record in sorted(adopted, key=lambda record: -record.generation):
+        log = logs.find_log(conn, row.table, record.generation) if record.generation <= row.generation else None
+        if log is None or log.status in GONE:
+            gone |= {record.generation} if record.generation <= row.generation else set()
+            continue
+        for seq in sorted({1, max(1, log.schema_seq)}):
+            columns = parse_schema_hint(parse_entry(entries.entry_at(conn, log.id, seq)).hint or "").columns
+            ways.append(_Way(log, tuple(column.name for column in columns), record.hidden_keys))
+    return ways, gone
 
 
 class _Comparison:
-    """Collects what differs; what is as recorded is only flagged."""
+    """What both kinds of tables have in common.  ``present``: how rows are recorded now, which the columns ``read`` tell if it
+    is ``exact``; ``ways``: all those that they tell."""
 
-    def __init__(self, conn: sqlite3.Connection, row: LogRow, plan: KeyPlan) -> None:
-        self._conn, self._row, self._plan = conn, row, plan
-        self._seen: set[int] = set()
-        self._differing: dict[bytes, bytes | None] = {}
-        self._found: Counter[bytes] = Counter()
+    def __init__(
+        self,
+        stack: ExitStack,
+        conn: sqlite3.Connection,
+        present: _Way,
+        ways: Sequence[_Way],
+        read: Sequence[str],
+        folder: Path,
+        *,
+        exact: bool,
+    ) -> None:
+        self._conn, self._present, self._row, self._ways = conn, present, present.row, ways
+        self._read, self._exact = read, exact
+        self._found = stack.enter_context(tally(folder))  # marked: some entry, or an operator, once brought it
+        self._wanted = stack.enter_context(tally(folder))  # ids of what may have been recorded once: its key in ``found``
+        self._losses, self._foreign = Losses(), Differences()
+
+    def _want(self, keys: list[bytes], lines: list[bytes]) -> None:
+        """Ask of these rows whether they were ever recorded like that; ``keys``: what they are found under."""
+        for way in self._ways if lines else ():
+            own = way.of(self._read, lines)
+            self._wanted.add((name, key, 0, 0) for name, key in zip(way.ids(own, way.hashes(own)), keys, strict=True))
+
+    def _mark_recorded(self) -> None:
+        if not self._wanted:
+            return
+        for log in {way.row.id: way.row for way in self._ways}.values():
+            for some in batches(_ever(self._conn, log), BATCH):
+                self._found.mark(count.value for count in self._wanted.find(some).values() if count.value is not None)
+
+
+def _ever(conn: sqlite3.Connection, log: LogRow) -> Iterator[bytes]:
+    """The ids of every row that an entry of a log brought, or an operator."""
+    for line in entries.entries(conn, log.id):
+        entry = parse_entry(line)
+        if entry.row is not None and entry.op != "delete":
+            yield state_key_of_entry(line, entry.seq, entry.row, keyed=True) + entry.row if log.keyed else entry.row
+    for key, row in granted.every(conn, log.id):
+        yield key + row if log.keyed else row
+
+
+class _Keyed(_Comparison):
+    """Row by row, by key.  What is as recorded is only flagged; of what is not, the tally has the key and the row hash."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._seen = Seen(self._row.size)
+        self._plan = KeyPlan.of(self._row.key_columns, self._read, self._row.secret, hidden=self._present.hidden_keys)
+        self._other = Names()
 
     def take(self, lines: list[bytes]) -> None:
-        hashes = hashing.row_hashes(self._plan.secret, lines)
-        if not self._plan.keyed:
-            self._found.update(row for row in hashes if row is not None)
-            return
         keys = self._plan.state_keys(lines)[0]
-        seqs = live.applied_many(self._conn, self._row.id, keys)
-        recorded = self._hashes(seqs)
-        for key, found in zip(keys, hashes, strict=True):
-            if recorded.get(key) == found:
-                self._seen.add(seqs[key])
-            else:
-                self._differing[key] = found
+        if self._exact:
+            hashes = self._present.hashes(self._present.of(self._read, lines))
+            seqs = live.applied_many(self._conn, self._row.id, keys)
+            recorded = row_hashes(self._conn, self._row.id, seqs)
+            differing = [at for at, key in enumerate(keys) if recorded.get(key) != hashes[at]]
+            for key, found in zip(keys, hashes, strict=True):
+                if recorded.get(key) == found:
+                    self._seen.add(seqs[key])
+            self._found.add((keys[at], hashes[at], 0, 1) for at in differing)
+            keys, lines = [keys[at] for at in differing], [lines[at] for at in differing]
+        else:
+            self._found.add((key, None, 0, 1) for key in keys)
+        self._want(keys, lines)
 
     def end(self) -> Compared:
-        before = self._recorded()
-        after = {key: Counter({row: 1}) for key, row in self._differing.items()} if self._plan.keyed else {}
-        after |= {row: Counter({row: number}) for row, number in self._found.items()}
-        ever = self._ever_recorded(after)
-        foreign = []
-        for key in sorted(after.keys() - ever):
-            more = after[key].total() if self._plan.keyed else after[key].total() - before.get(key, Counter()).total()
-            foreign += [self._difference(key, before, after)] * max(0, more)
-            if self._plan.keyed:
-                before.pop(key, None)
-            del after[key]
-        return Compared(loss_of(self._row.table, self._named(before), self._named(after)), foreign)
+        self._mark_recorded()
+        for counts in self._found.batches():
+            applied = live.applied_many(self._conn, self._row.id, [key for key, _ in counts])
+            seqs = {key: seq for key, seq in applied.items() if seq not in self._seen}
+            recorded = row_hashes(self._conn, self._row.id, seqs)
+            for key, found in counts:
+                if found.marked and key not in seqs:
+                    self._losses.regained.add(row_name(key))
+                elif found.marked and self._exact:
+                    self._losses.earlier.add(row_name(key))
+                elif not found.marked and not self._exact:
+                    self._other.add(row_name(key))
+                elif not found.marked:
+                    seq, last = seqs.get(key), recorded.get(key)
+                    cls = "row.inserted" if seq is None else "row.modified"
+                    place = seq if seq is not None and seq > 0 else None
+                    self._foreign.add(Difference(cls, row_name(key), key, place, last, found.value, explained=False))
+        for items in batches(live.applied_items(self._conn, self._row.id), BATCH):
+            missing = [key for key, seq in items if seq not in self._seen]
+            here = self._found.find(missing)
+            for key in missing:
+                if key not in here:
+                    self._losses.lost.add(row_name(key))
+        result = Compared(self._losses.of(self._row.table), self._foreign.foreign())
+        if not self._exact:
+            result.problem = EARLIER_UNKNOWN
+            if self._other.count:
+                result.problem += f"; never recorded like that {self._other.rows()}"
+        return result
 
-    def _difference(
-        self, key: bytes, before: dict[bytes, Counter[bytes | None]], after: dict[bytes, Counter[Any]]
-    ) -> Difference:
-        recorded = next(iter(before.get(key, ())), None)
-        cls = "row.inserted" if recorded is None else "row.modified"
-        seq = live.applied_many(self._conn, self._row.id, [key]).get(key) if self._plan.keyed else None
-        name = self._name(key)
-        return Difference(cls, name, key, seq if seq and seq > 0 else None, recorded, next(iter(after[key])), explained=False)
 
-    def _recorded(self) -> dict[bytes, Counter[bytes | None]]:
-        """What the stream left and the scan has not found like that, by state key; of rows without a key all, by hash."""
-        left = {key: seq for key, seq in live.applied_items(self._conn, self._row.id) if seq not in self._seen}
-        found: dict[bytes, Counter[bytes | None]] = {}
-        for key, row in self._hashes(left).items():
-            found.setdefault(key if self._plan.keyed else row or key, Counter())[row] += 1
-        return found
+class _Keyless(_Comparison):
+    """All rows against all rows, by their hashes; the tally has how often each was last recorded, and how often it is there."""
 
-    def _ever_recorded(self, after: dict[bytes, Counter[Any]]) -> set[bytes]:
-        """Which of these rows, as they were found, some entry of theirs brought."""
-        ever: set[bytes] = set()
-        if after:
-            for line in entries.entries(self._conn, self._row.id):
-                entry = parse_entry(line)
-                if entry.row is None or entry.op == "delete":
-                    continue
-                key = state_key_of_entry(line, entry.seq, entry.row, keyed=True) if self._plan.keyed else entry.row
-                if key in after and entry.row in after[key]:
-                    ever.add(key)
-        return ever
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        for items in batches(live.applied_items(self._conn, self._row.id), BATCH):
+            self._found.add((key[:32], None, 1, 0) for key, _ in items)
 
-    def _hashes(self, seqs: dict[bytes, int]) -> dict[bytes, bytes | None]:
-        hashes = entries.row_hashes_at(self._conn, self._row.id, [seq for seq in seqs.values() if seq > 0])
-        return {key: hashes[seq] if seq > 0 else granted.get(self._conn, self._row.id, seq)[1] for key, seq in seqs.items()}
+    def take(self, lines: list[bytes]) -> None:
+        hashes = self._present.hashes(self._present.of(self._read, lines))
+        last = self._found.find(hashes)
+        unknown = [at for at, row in enumerate(hashes) if row not in last or not last[row].before]
+        self._found.add((row, None, 0, 1) for row in hashes)
+        self._want([hashes[at] for at in unknown], [lines[at] for at in unknown])
 
-    def _named(self, rows: dict[bytes, Counter[Any]]) -> dict[str, Counter[bytes | None]]:
-        return {self._name(key): found for key, found in rows.items()}
-
-    def _name(self, key: bytes) -> str:
-        return row_name(key) if self._plan.keyed else key.hex()
+    def end(self) -> Compared:
+        self._mark_recorded()
+        for counts in self._found.batches():
+            for row, count in counts:
+                more = count.after - count.before
+                self._losses.lost.add(row.hex(), -more)
+                if count.marked or count.before:
+                    self._losses.regained.add(row.hex(), more)
+                else:
+                    self._foreign.add(Difference("row.inserted", row.hex(), row, None, None, row, explained=False), more)
+        return Compared(self._losses.of(self._row.table), self._foreign.foreign())

@@ -15,7 +15,6 @@ is pruned, a gap or another restore lies before the place) such rows are named a
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,14 +32,16 @@ from witnz.core.lsn import parse_lsn
 from witnz.core.names import parse_table_name
 from witnz.core.record import Record
 from witnz.errors import Inconclusive
-from witnz.node.comparing import Compared
-from witnz.node.rewinding import Loss, loss_of, row_name, rows_of
+from witnz.node.comparing import all_lost
+from witnz.node.losses import Compared, Differences, Loss, Losses, Names, row_name
 from witnz.postgres.catalog import find_table
 from witnz.postgres.scan import SnapshotScan
-from witnz.store import entries, granted, live, logs, nonces
+from witnz.store import entries, live, logs, nonces
 from witnz.store.logs import LogRow
+from witnz.store.tally import BATCH, tally
+from witnz.store.versions import Seen, row_hashes
 from witnz.verify.live import Difference
-from witnz.verify.replay import Intents, decisions_of, held_until
+from witnz.verify.replay import Intents, batches, decisions_of, held_until
 from witnz.verify.scratch import replayed
 
 NOT_AS_THEN = "the row is neither as it was recorded where the database was restored to, nor as it was last recorded"
@@ -104,12 +105,12 @@ def look_back(
     """Read what stands under the recorded name now.  ``scanning``: made for a scan, idle; ``conn``: a read of the store;
     ``records``: the whole journal; ``folder``: where there is room for a state."""
     past, why = past_of(conn, row, records, state, switch_lsn)
-    result = Compared(loss_of(row.table, {}, {}), why=NOT_AS_THEN)
+    result = Compared(Loss(row.table))
     info = find_table(scanning, *parse_table_name(row.table))
     with ExitStack() as stack:
         now = _State(conn, conn, row, row.id, record)
         if info is None:
-            return Compared(now.lost(), problem="the table is not there")
+            return Compared(all_lost(conn, row), problem="the table is not there")
         if info.is_partitioned:
             return result
         then = None if past is None else _open(stack, conn, past, records, state, folder)
@@ -124,7 +125,7 @@ def look_back(
             result.problem = "its columns were other ones then, so its rows were not compared"
         else:
             with SnapshotScan(scanning, info, columns=read.names) as scan:
-                looking = (_Keyed if row.keyed else _Keyless)(now, then, read.names)
+                looking = _Keyed(now, then, read.names) if row.keyed else _Keyless(now, then, stack, folder)
                 for lines in scan.lines():
                     looking.take(lines)
             if scan.changed_during():
@@ -166,22 +167,11 @@ class _State:
         return live.applied_many(self._held, self._log, keys)
 
     def hashes(self, seqs: dict[bytes, int]) -> dict[bytes, bytes | None]:
-        found = entries.row_hashes_at(self._conn, self.row.id, [seq for seq in seqs.values() if seq > 0])
-        return {key: found[seq] if seq > 0 else granted.get(self._held, self._log, seq)[1] for key, seq in seqs.items()}
+        return row_hashes(self._conn, self.row.id, seqs, (self._held, self._log))
 
-    def items(self) -> Iterator[tuple[bytes, int]]:
-        """All rows: state key and seq."""
-        return live.applied_items(self._held, self._log)
-
-    def counted(self) -> Counter[bytes | None]:
-        """All rows of a table without a key, by their hashes."""
-        return Counter(self.hashes(dict(self.items())).values())
-
-    def lost(self) -> Loss:
-        """The loss of them all."""
-        named = self.items() if self.row.keyed else iter(self.hashes(dict(self.items())).items())
-        names = [row_name(key) if self.row.keyed else bytes(value or key[:32]).hex() for key, value in named]
-        return Loss(self.row.table, rows_of(names), rows_of([]), rows_of([]))
+    def items(self) -> Iterator[list[tuple[bytes, int]]]:
+        """All rows, some thousands at a time: state key and seq."""
+        return batches(live.applied_items(self._held, self._log), BATCH)
 
 
 class _Keyed:
@@ -191,10 +181,9 @@ class _Keyed:
         self._now, self._then = now, then
         self._plans = now.plan(names), None if then is None else then.plan(names)
         self._exact = not now.columns_differ(names)
-        self._seen = bytearray(now.row.size + 1)
-        self._seen_granted: set[int] = set()
-        self._found: dict[str, list[str]] = {"regained": [], "earlier": [], "unjudged": [], "other": []}
-        self._foreign: list[Difference] = []
+        self._seen = Seen(now.row.size)
+        self._losses, self._unjudged, self._other = Losses(), Names(), Names()
+        self._foreign = Differences()
 
     def take(self, lines: list[bytes]) -> None:
         plan, before = self._plans
@@ -210,89 +199,83 @@ class _Keyed:
             as_then = [found is not None and recorded.get(k) == found for k, found in zip(keys_then, found_then, strict=True)]
         for key, found, was_so in zip(keys, hashes, as_then, strict=True):
             seq = seqs.get(key)
-            self._see(seq)
+            if seq is not None:
+                self._seen.add(seq)
             if self._exact and found is not None and last.get(key) == found:
                 continue
             if was_so:
                 if seq is None:
-                    self._found["regained"].append(row_name(key))
+                    self._losses.regained.add(row_name(key))
                 elif self._exact:
-                    self._found["earlier"].append(row_name(key))
+                    self._losses.earlier.add(row_name(key))
             elif self._then is None:
-                self._found["unjudged"].append(row_name(key))
+                self._unjudged.add(row_name(key))
             elif not self._exact:
-                self._found["other"].append(row_name(key))
+                self._other.add(row_name(key))
             else:
                 cls = "row.inserted" if seq is None else "row.modified"
                 at = seq if seq is not None and seq > 0 else None
-                self._foreign.append(Difference(cls, row_name(key), key, at, last.get(key), found, explained=False))
-
-    def _see(self, seq: int | None) -> None:
-        if seq is None:
-            return
-        if seq > 0:
-            self._seen[seq] = 1
-        else:
-            self._seen_granted.add(seq)
+                self._foreign.add(Difference(cls, row_name(key), key, at, last.get(key), found, explained=False))
 
     def end(self) -> Compared:
         plan, before = self._plans
-        lost: list[str] = []
         comparable = before is not None and not plan.hidden and not before.hidden  # keys that name a row in both logs
-        unseen = [(k, s) for k, s in self._now.items() if not (self._seen[s] if s > 0 else s in self._seen_granted)]
-        for at in range(0, len(unseen), 4096):
-            part = dict(unseen[at : at + 4096])
+        for some in self._now.items():
+            part = {key: seq for key, seq in some if seq not in self._seen}
             there = self._then.seqs(list(part)) if comparable and self._then is not None else {}
             recorded = self._now.hashes({key: part[key] for key in there if key in part})
             for key, seq in part.items():
                 if key in there:
                     name, place = row_name(key), seq if seq > 0 else None
-                    self._foreign.append(Difference("row.deleted", name, key, place, recorded[key], None, explained=False))
+                    self._foreign.add(Difference("row.deleted", name, key, place, recorded[key], None, explained=False))
                 else:
-                    lost.append(row_name(key))
-        rows = (lost, self._found["regained"], self._found["earlier"])
-        result = Compared(Loss(self._now.row.table, *map(rows_of, rows)), self._foreign, why=NOT_AS_THEN)
-        result.unjudged = rows_of(self._found["unjudged"])
+                    self._losses.lost.add(row_name(key))
+        result = Compared(self._losses.of(self._now.row.table), self._foreign.foreign(), why=NOT_AS_THEN)
+        result.unjudged = self._unjudged.rows()
         if not self._exact:
             result.problem = "its columns were other ones then: which of its rows are in an earlier version is not known"
-            if (other := rows_of(self._found["other"])).count:
-                result.problem += f"; not as they were recorded then {other}"
-        elif self._then is not None and not comparable and lost:
+            if self._other.count:
+                result.problem += f"; not as they were recorded then {self._other.rows()}"
+        elif self._then is not None and not comparable and self._losses.lost.count:
             result.problem = "of the lost rows it is not known which ones it should still have: their keys are hidden"
         return result
 
 
 class _Keyless:
-    """All rows against all rows, by their hashes."""
+    """All rows against all rows, by their hashes, which are counted in ``folder`` until the ``stack`` ends."""
 
-    def __init__(self, now: _State, then: _State | None, names: Sequence[str]) -> None:
+    def __init__(self, now: _State, then: _State | None, stack: ExitStack, folder: Path) -> None:
         self._now, self._then = now, then
-        self._found: Counter[tuple[bytes, bytes | None]] = Counter()
+        self._rows = stack.enter_context(tally(folder))  # by the hash in the present log; before: last recorded; after: found
+        self._had = stack.enter_context(tally(folder))  # by the hash in the log of then; before: recorded then
 
     def take(self, lines: list[bytes]) -> None:
         hashes = hashing.row_hashes(self._now.row.secret, lines)
         then = [None] * len(lines) if self._then is None else hashing.row_hashes(self._then.row.secret, lines)
-        self._found.update((h or b"", before) for h, before in zip(hashes, then, strict=True))
+        self._rows.add((found or b"", before, 0, 1) for found, before in zip(hashes, then, strict=True))
 
     def end(self) -> Compared:
-        last = self._now.counted()
-        then: Counter[bytes | None] = Counter() if self._then is None else self._then.counted()
-        lost, regained, unjudged, missing = [], [], [], 0
-        foreign: list[Difference] = []
-        for (row_hash, before), number in self._found.items():
-            kept, had = last.pop(row_hash, 0), then.pop(before, 0)
-            lost += [row_hash.hex()] * max(0, kept - number)
-            missing += max(0, min(kept, had) - number)
-            regained += [row_hash.hex()] * max(0, min(number, had) - kept)
-            more = max(0, number - max(kept, had))
-            if self._then is None:
-                unjudged += [row_hash.hex()] * more
-            else:
-                one = Difference("row.inserted", row_hash.hex(), row_hash, None, None, row_hash, explained=False)
-                foreign += [one] * more
-        lost += [(row_hash or b"").hex() for row_hash in last.elements()]
-        result = Compared(Loss(self._now.row.table, *map(rows_of, (lost, regained, []))), foreign, why=NOT_AS_THEN)
-        result.unjudged = rows_of(unjudged)
-        if missing := missing + then.total():
+        for some in self._now.items():
+            self._rows.add((key[:32], None, 1, 0) for key, _ in some)
+        missing = 0
+        for some in self._then.items() if self._then is not None else ():
+            missing += len(some)
+            self._had.add((key[:32], None, 1, 0) for key, _ in some)
+        losses, unjudged, foreign = Losses(), Names(), Differences()
+        for counts in self._rows.batches():
+            then = self._had.find([count.value for _, count in counts if count.value is not None])
+            for row_hash, count in counts:
+                name, kept, number = row_hash.hex(), count.before, count.after
+                had = then[count.value].before if count.value in then else 0
+                losses.lost.add(name, kept - number)
+                losses.regained.add(name, min(number, had) - kept)
+                missing -= had - max(0, min(kept, had) - number) if number else 0
+                more = number - max(kept, had)
+                if self._then is None:
+                    unjudged.add(name, more)
+                else:
+                    foreign.add(Difference("row.inserted", name, row_hash, None, None, row_hash, explained=False), more)
+        result = Compared(losses.of(self._now.row.table), foreign.foreign(), why=NOT_AS_THEN, unjudged=unjudged.rows())
+        if missing:
             result.problem = f"{missing} row(s) that it held then are not there"
         return result

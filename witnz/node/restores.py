@@ -29,19 +29,19 @@ from witnz.core.journal_view import JournalView
 from witnz.core.lsn import format_lsn, parse_lsn
 from witnz.core.record import Record, parse_record
 from witnz.errors import StoreCorrupt, WitnzError
-from witnz.node.comparing import Compared, compare
+from witnz.node.comparing import compare
 from witnz.node.findings import APPROVED, CLOSED, REPAIRED, FindingBook
 from witnz.node.heads import PENDING, from_items, head_at, to_items
 from witnz.node.journal import Journal
 from witnz.node.looking_back import look_back
-from witnz.node.rewinding import Extent, Loss, beyond, cut, derive_state, extent_of, loss_of, place_in, rewind
+from witnz.node.losses import Compared, Loss
+from witnz.node.rewinding import Extent, beyond, cut, derive_state, extent_of, place_in, rewind
 from witnz.node.voting import Refused, TooFewVotes
 from witnz.postgres.session import Identity
 from witnz.store import findings, journal, logs, meta, undo
 from witnz.store.database import Database
 from witnz.store.datadir import save_file
 from witnz.store.logs import LogRow
-from witnz.verify.live import MAX_DIFFERENCES
 from witnz.verify.replay import held_size
 
 log = structlog.get_logger(__name__)
@@ -161,15 +161,15 @@ class Restores:
         records: Sequence[Record],
         switch_lsn: int,
     ) -> Compared:
-        record = _table_record(records, row)
+        record, folder = _table_record(records, row), self._db.path.parent
         if not switch_lsn:
-            return compare(scanning, conn, row, record)
+            return compare(scanning, conn, row, records, folder)
         try:
-            state, folder = self._journal.state, self._db.path.parent
+            state = self._journal.state
             return look_back(scanning, conn, row, record, records, state, switch_lsn, folder)
         except (WitnzError, psycopg.Error) as error:
             # Said, not tried again: the server may go on until nothing shows any more that it went back.
-            return Compared(loss_of(row.table, {}, {}), problem=f"its rows were not compared: {str(error).strip()}")
+            return Compared(Loss(row.table), problem=f"its rows were not compared: {str(error).strip()}")
 
     def begin(
         self,
@@ -214,7 +214,7 @@ class Restores:
 
     def _open_foreign(self, conn: sqlite3.Connection, compared: Compared) -> None:
         table = compared.loss.table
-        for row in compared.foreign[:MAX_DIFFERENCES]:
+        for row in compared.foreign.rows:
             self._book.open(
                 conn,
                 cls=row.cls,
@@ -245,13 +245,13 @@ class Restores:
         ended = state.ended_at(row.table, row.generation) is not None
         extent = replace(extent, held=held_size(conn, row, state) if ended else extent.final)
         self._keep_evidence(conn, row, extent)
-        return rewind(conn, row, extent, _table_record(records, row), records, state)
+        return rewind(conn, row, extent, _table_record(records, row), records, state, self._db.path.parent)
 
     def _take_back(self, conn: sqlite3.Connection, row: LogRow, restore: Restore, records: Sequence[Record]) -> Loss:
         state = self._journal.state
         extent = extent_of(conn, row, state, self._place(row, restore.switch_lsn))
         logs.set_final_lsn(conn, row.id, None)
-        return rewind(conn, row, extent, _table_record(records, row), records, state)
+        return rewind(conn, row, extent, _table_record(records, row), records, state, self._db.path.parent)
 
     def _keep_evidence(self, conn: sqlite3.Connection, row: LogRow, extent: Extent) -> None:
         """Entries that leave the log, in a file of the evidence."""

@@ -8,24 +8,24 @@ whatever it finds else is no work of the restore.
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from witnz.core.entry import parse_entry
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import TableRecord
 from witnz.core.journal_view import JournalView
-from witnz.core.keyplan import key_text, state_key_of_entry
+from witnz.core.keyplan import state_key_of_entry
 from witnz.core.record import Record
-from witnz.core.rowline import escape
 from witnz.core.tiles import TILE
-from witnz.store import entries, granted, images, importing, live, nonces
+from witnz.node.losses import Loss, Losses, row_name
+from witnz.store import entries, images, importing, live, nonces
 from witnz.store.logs import LogRow, get_log
-from witnz.verify.replay import Intents, Replay, decisions_of, held_size, held_until
-
-MAX_NAMED = 200  # rows of one kind and table that are named; all are counted
+from witnz.store.tally import BATCH, Tally, tally
+from witnz.store.versions import row_hashes
+from witnz.verify.replay import Intents, Replay, batches, decisions_of, held_size, held_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,38 +39,6 @@ class Extent:
     held: int
     final: int
     kept: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """So many rows, and the names (keys as findings have them, or row hashes) of the first MAX_NAMED, in order."""
-
-    count: int
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        more = f" and {self.count - len(self.names)} more" if self.count > len(self.names) else ""
-        return f"{self.count} ({', '.join(self.names)}{more})"
-
-
-NONE = Rows(0, ())
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """How what a table holds after a restore differs from what was recorded before it."""
-
-    table: str
-    lost: Rows
-    regained: Rows
-    earlier: Rows
-
-    def __bool__(self) -> bool:
-        return bool(self.lost.count or self.regained.count or self.earlier.count)
-
-    def __str__(self) -> str:
-        kinds = (("lost", self.lost), ("regained", self.regained), ("in an earlier version", self.earlier))
-        return f"{self.table}: " + ", ".join(f"{name} {rows}" for name, rows in kinds if rows.count)
 
 
 def extent_of(conn: sqlite3.Connection, row: LogRow, state: JournalState, switch_lsn: int | None) -> Extent:
@@ -121,18 +89,26 @@ def beyond(conn: sqlite3.Connection, row: LogRow, extent: Extent) -> Iterator[by
 
 
 def rewind(
-    conn: sqlite3.Connection, row: LogRow, extent: Extent, record: TableRecord, records: Sequence[Record], state: JournalState
+    conn: sqlite3.Connection,
+    row: LogRow,
+    extent: Extent,
+    record: TableRecord,
+    records: Sequence[Record],
+    state: JournalState,
+    folder: Path,
 ) -> Loss:
-    """Take the log back to its ``extent`` and derive its state anew; what that changed.  ``records``: the whole journal."""
+    """Take the log back to its ``extent`` and derive its state anew; what that changed.  ``records``: the whole journal;
+    ``folder``: where there is room for the keys of what changed."""
     gone = chain(entries.entries(conn, row.id, extent.held + 1, extent.final), entries.entries(conn, row.id, extent.kept + 1))
-    touched = _touched(gone, keyed=row.keyed)
-    if touched is not None and not touched and extent.kept == row.size:
-        return loss_of(row.table, {}, {})
-    before = _applied(conn, row, touched)
-    if extent.kept < row.size:
-        cut(conn, row, extent.kept)
-    derive_state(conn, get_log(conn, row.id), extent, record, records, state)
-    return loss_of(row.table, before, _applied(conn, row, touched))
+    with tally(folder) as rows:
+        every = _note_touched(rows, gone, keyed=row.keyed)
+        if not every and not rows and extent.kept == row.size:
+            return Loss(row.table)
+        _note_applied(conn, row, rows, every=every)
+        if extent.kept < row.size:
+            cut(conn, row, extent.kept)
+        derive_state(conn, get_log(conn, row.id), extent, record, records, state)
+        return _changed(conn, row, rows, every=every)
 
 
 def cut(conn: sqlite3.Connection, row: LogRow, size: int) -> None:
@@ -158,49 +134,54 @@ def derive_state(
     )
 
 
-def _touched(lines: Iterable[bytes], *, keyed: bool) -> set[bytes] | None:
-    """The state keys that these entries are about; None for all of them."""
-    keys: set[bytes] = set()
-    for line in lines:
-        entry = parse_entry(line)
-        if entry.op == "truncate" or (not keyed and entry.op != "schema"):
-            return None
-        if entry.op != "schema":
-            keys.add(state_key_of_entry(line, entry.seq, entry.row, keyed=keyed))
-    return keys
+def _note_touched(rows: Tally, lines: Iterable[bytes], *, keyed: bool) -> bool:
+    """Note the state keys that these entries are about; True where they may be about every row, whatever is noted then."""
+    for some in batches(lines, BATCH):
+        keys = []
+        for line in some:
+            entry = parse_entry(line)
+            if entry.op == "truncate" or (not keyed and entry.op != "schema"):
+                return True
+            if entry.op != "schema":
+                keys.append(state_key_of_entry(line, entry.seq, entry.row, keyed=keyed))
+        rows.add((key, None, 0, 0) for key in keys)
+    return False
 
 
-def _applied(conn: sqlite3.Connection, row: LogRow, keys: set[bytes] | None) -> dict[str, Counter[bytes | None]]:
-    """What the stream left, by the rows' names; rows without a key under their hash."""
-    seqs = dict(live.applied_items(conn, row.id)) if keys is None else live.applied_many(conn, row.id, keys)
-    hashes = entries.row_hashes_at(conn, row.id, [seq for seq in seqs.values() if seq > 0])
-    found: dict[str, Counter[bytes | None]] = {}
-    for key, seq in seqs.items():
-        row_hash = hashes[seq] if seq > 0 else granted.get(conn, row.id, seq)[1]
-        name = row_name(key) if row.keyed else (row_hash or key[:32]).hex()
-        found.setdefault(name, Counter())[row_hash] += 1
-    return found
+def _note_applied(conn: sqlite3.Connection, row: LogRow, rows: Tally, *, every: bool) -> None:
+    """Note what the stream left before anything is taken back: row hashes by state key, rows without a key under their hash."""
+    if not row.keyed:
+        for some in batches(live.applied_items(conn, row.id), BATCH):
+            rows.add((key[:32], None, 1, 0) for key, _ in some)
+        return
+    touched = (live.applied_many(conn, row.id, [key for key, _ in some]) for some in rows.batches())
+    for seqs in map(dict, batches(live.applied_items(conn, row.id), BATCH)) if every else touched:
+        rows.add((key, found, 1, 0) for key, found in row_hashes(conn, row.id, seqs).items())
 
 
-def loss_of(table: str, before: dict[str, Counter[bytes | None]], after: dict[str, Counter[bytes | None]]) -> Loss:
-    """The difference between two states of a table, each the hashes of its rows by the rows' names."""
-    lost, regained, earlier = [], [], []
-    for name in before.keys() | after.keys():
-        then, now = before.get(name, Counter()), after.get(name, Counter())
-        fewer, more = then.total() - now.total(), now.total() - then.total()
-        lost += [name] * fewer
-        regained += [name] * more
-        if fewer == 0 and then != now:
-            earlier.append(name)
-    return Loss(table, rows_of(lost), rows_of(regained), rows_of(earlier))
-
-
-def rows_of(names: Iterable[str]) -> Rows:
-    """Rows by their names, numbers in the order of numbers."""
-    ordered = sorted(names, key=lambda name: (len(name), name))
-    return Rows(len(ordered), tuple(ordered[:MAX_NAMED]))
-
-
-def row_name(key: bytes) -> str:
-    """What findings call the row under a state key."""
-    return key_text(key if key.startswith(b"\\H") else escape(key)) or ""
+def _changed(conn: sqlite3.Connection, row: LogRow, rows: Tally, *, every: bool) -> Loss:
+    """What the stream leaves now, against what was noted."""
+    losses = Losses()
+    if not row.keyed:
+        for some in batches(live.applied_items(conn, row.id), BATCH):
+            rows.add((key[:32], None, 0, 1) for key, _ in some)
+        for counts in rows.batches():
+            for row_hash, count in counts:
+                losses.lost.add(row_hash.hex(), count.before - count.after)
+                losses.regained.add(row_hash.hex(), count.after - count.before)
+        return losses.of(row.table)
+    for counts in rows.batches():
+        now = row_hashes(conn, row.id, live.applied_many(conn, row.id, [key for key, _ in counts]))
+        for key, was in counts:
+            if was.before and key not in now:
+                losses.lost.add(row_name(key))
+            elif was.before and now[key] != was.value:
+                losses.earlier.add(row_name(key))
+            elif not was.before and key in now:
+                losses.regained.add(row_name(key))
+    for some in batches(live.applied_items(conn, row.id), BATCH) if every else ():
+        noted = rows.find([key for key, _ in some])
+        for key, _ in some:
+            if key not in noted:
+                losses.regained.add(row_name(key))
+    return losses.of(row.table)

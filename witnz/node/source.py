@@ -18,10 +18,10 @@ import structlog
 from witnz.core.journal_view import JournalView
 from witnz.core.lsn import format_lsn
 from witnz.errors import Inconclusive, ReplicationImpossible
-from witnz.node.comparing import Compared
 from witnz.node.findings import FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.journal import Journal
+from witnz.node.losses import Compared
 from witnz.node.restores import Restores
 from witnz.postgres import slot as slots
 from witnz.postgres.publication import publication_state

@@ -7,6 +7,7 @@ Such a row gets a negative seq of its own, which stands in the live state where 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
 from witnz.errors import StoreCorrupt
 
@@ -27,3 +28,8 @@ def get(conn: sqlite3.Connection, log: int, seq: int) -> tuple[bytes, bytes]:
     if row is None:
         raise StoreCorrupt(f"the live state of log {log} names a granted row {seq} that is not there")
     return bytes(row[0]), bytes(row[1])
+
+
+def every(conn: sqlite3.Connection, log: int) -> Iterator[tuple[bytes, bytes]]:
+    """(state key, row hash) of every row that was ever granted in a log; the key is empty for a table without one."""
+    yield from conn.execute("SELECT k, hash FROM granted WHERE log = ? ORDER BY seq", (log,))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from witnz.errors import StoreCorrupt
 from witnz.store.logs import log_size
@@ -111,9 +112,14 @@ def accepted_items(connection: sqlite3.Connection, log_id: int) -> Iterator[Item
 
 def applied_items(connection: sqlite3.Connection, log_id: int) -> Iterator[Item]:
     """What the stream left of every row: its state key and seq."""
-    overlay = dict(overlay_items(connection, log_id))
-    yield from ((key, seq) for key, seq in accepted_items(connection, log_id) if key not in overlay)
-    yield from ((key, seq) for key, seq in overlay.items() if seq is not None)
+    accepted = accepted_items(connection, log_id)
+    if not _any_overlay(connection, log_id):
+        yield from accepted
+        return
+    while some := list(islice(accepted, _LOOKUPS[-1])):
+        over = _look_up(connection, "overlay", log_id, [key for key, _ in some])
+        yield from ((key, seq) for key, seq in some if key not in over)
+    yield from ((key, seq) for key, seq in overlay_items(connection, log_id) if seq is not None)
 
 
 def accepted_between(connection: sqlite3.Connection, log_id: int, low: bytes, high: bytes) -> Iterator[Item]:
