@@ -272,7 +272,7 @@ def test_the_watching_role_reads_the_owners_future_tables_and_writes_none(databa
     database.sql("CREATE SCHEMA ledger; CREATE TABLE ledger.t (x int); INSERT INTO ledger.t VALUES (5)")
     with database.connect_witnz() as watcher:
         assert watcher.execute("SELECT x FROM ledger.t").fetchall() == [(5,)]
-        for statement in ("INSERT INTO ledger.t VALUES (6)", "CREATE TABLE public.mine (x int)", "TRUNCATE ledger.t"):
+        for statement in ("INSERT INTO ledger.t VALUES (6)", "CREATE TABLE ledger.mine (x int)", "TRUNCATE ledger.t"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 watcher.execute(statement)
         assert watcher.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (False,)

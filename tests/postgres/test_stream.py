@@ -20,7 +20,7 @@ from witnz.demo.server import PostgresServer
 from witnz.ending import end_threads
 from witnz.errors import DatabaseUnreachable, KeyProblem, ReplicationImpossible, SlotLost, UsageError
 from witnz.postgres import stream as stream_module
-from witnz.postgres.pgoutput import Commit, Decoder, Event, LogicalMessage, Rows
+from witnz.postgres.pgoutput import Begin, Commit, Decoder, Event, LogicalMessage, Rows
 from witnz.postgres.session import Conninfo, connect
 from witnz.postgres.slot import emit_marker, slot_state
 from witnz.postgres.stream import Batch, ReplicationStream
@@ -246,14 +246,16 @@ def test_acknowledgements_are_gathered_and_still_go_out_soon(fresh: Database) ->
 
 
 def test_an_idle_slot_moves_on_with_the_keepalives(every_database: Database) -> None:
-    database = every_database
+    database, decoder = every_database, Decoder()
+    shell = (Begin, Commit) if database.server.version < 15 else ()  # later servers leave out what holds nothing of ours
     with streamed(database) as stream:
         database.sql("CREATE TABLE unwatched (i int); INSERT INTO unwatched SELECT generate_series(1, 2000)")
         written_lsn = parse_lsn(database.sql("SELECT pg_current_wal_flush_lsn()::text")[0][0])
         deadline = time.monotonic() + 20
         while confirmed(database) < written_lsn and time.monotonic() < deadline:
             batch = stream.read(100, 0.1)
-            assert batch.payloads == []  # nothing of it is ours, not even an empty transaction (15 and later)
+            events = list(decoder.decode(batch.payloads))
+            assert all(isinstance(event, shell) for event in events)
             if batch.wal_end is not None:
                 stream.ack(batch.wal_end, force=True)
         assert confirmed(database) >= written_lsn

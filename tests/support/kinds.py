@@ -18,6 +18,7 @@ class Step:
     changes: tuple[Change, ...]
     by: str | None = None
     hint: str | None = None
+    since: int = 13  # the major version of PostgreSQL that brought such a statement
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,13 @@ class Kind:
     columns_18: str = ""  # from PostgreSQL 18 on, where stored generated columns are carried
     recorded_columns: tuple[str, ...] | None = None  # of the schema entry, where not all that are not generated
 
+    def steps_on(self, version: int) -> list[Step]:
+        """Those that a server of this major version understands."""
+        return [step for step in self.steps if step.since <= version]
 
-def step(sql: str, *changes: Change, by: str | None = None, hint: str | None = None) -> Step:
-    return Step(sql, changes, by, hint)
+
+def step(sql: str, *changes: Change, by: str | None = None, hint: str | None = None, since: int = 13) -> Step:
+    return Step(sql, changes, by, hint, since)
 
 
 LONG = "k" * 1024
@@ -76,6 +81,7 @@ KINDS = {
                 " WHEN MATCHED THEN UPDATE SET note = v.note WHEN NOT MATCHED THEN INSERT VALUES (v.id, v.note)",
                 ("update", "41"),
                 ("insert", "43"),
+                since=15,
             ),
             step("DELETE FROM plain WHERE id = 8; INSERT INTO plain VALUES (8, 'again')", ("delete", "8"), ("insert", "8")),
             step("TRUNCATE plain", ("truncate", "")),
