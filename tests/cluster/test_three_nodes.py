@@ -15,6 +15,7 @@ from tests.support.links import Links
 from tests.support.node import wait
 from tests.support.postgres import Database, create_database
 from tests.support.simulated_peers import PeerHub, SimulatedPeers
+from witnz.core.finding import Finding
 from witnz.demo.server import PostgresServer
 from witnz.errors import NoQuorum
 from witnz.node.agreement import Agreement
@@ -45,14 +46,20 @@ def trio(module_database: Database, tmp_path_factory: pytest.TempPathFactory) ->
     trio.stop()
 
 
+def altered_publication(finding: Finding) -> bool:
+    """What one of these tests leaves behind."""
+    return finding.cls == "publication.changed"
+
+
 def test_all_nodes_record_the_same_bytes_and_cosign_one_history(trio: Trio) -> None:
     base = trio.settled()
+    before = len(trio.log("node1", "public.events"))
     for n in range(20):
-        trio.database.sql(f"INSERT INTO events SELECT 1000 + {n} * 10 + g, 'more' FROM generate_series(1, 10) g")
+        trio.database.sql("INSERT INTO events SELECT (SELECT max(id) FROM events) + g, 'more' FROM generate_series(1, 10) g")
         trio.database.sql(f"UPDATE prices SET cents = cents + {n} WHERE sku IN ('sku{n + 1}', 'sku{n + 2}')")
     assert trio.settled() > base
-    trio.assert_alike()
-    assert len(trio.log("node1", "public.events")) == 1 + 300 + 200
+    trio.assert_alike(expected=altered_publication)
+    assert len(trio.log("node1", "public.events")) == before + 200
     seals = [record for record in trio.records("node2") if record.type == "seal"]
     assert seals
     assert all(len(record.body["votes"]) >= 2 for record in seals)
@@ -88,15 +95,15 @@ def test_a_definition_changes_under_load_and_all_begin_the_same_generation(trio:
             ),
             f"generation 2 on {node}: {[(o.phase, o.error) for o in trio[node].generations.opening()]}",
         )
-    trio.assert_alike()
+    trio.assert_alike(expected=altered_publication)
     assert trio.log("node1", "public.prices", 2) == trio.log("node3", "public.prices", 2)
     assert len(trio.log("node1", "public.prices", 2)) >= 51
 
 
 def test_members_that_seal_at_the_same_moment_do_not_fail_each_other(trio: Trio) -> None:
     with ThreadPoolExecutor(len(trio.nodes)) as pool:
-        for n in range(5):
-            trio.database.sql(f"INSERT INTO events VALUES (5000 + {n}, 'at once')")
+        for _ in range(5):
+            trio.database.sql("INSERT INTO events SELECT max(id) + 1, 'at once' FROM events")
             trio.caught_up()
             for sealed in [pool.submit(trio[node].sealer.seal) for node in trio.nodes]:
                 with suppress(NoQuorum):  # a vote for another seal at this place was given already
