@@ -32,7 +32,7 @@ def approve_while_the_leader_dies(trio: Trio, finding: Finding) -> None:
     """The leader ends after the ``accept`` record stands and before it has opened what follows; another takes over."""
     leader = trio.leader
     asked: list[str] = []
-    trio[leader].bridging._begin = lambda table, reason: asked.append(table)  # where it dies
+    trio[leader].bridging._begin = lambda table, reason, generation: asked.append(table)  # where it dies
     follower = trio.followers()[0]
     wait(lambda: any(known.id == finding.id for known in trio.findings(follower)), f"{finding.id} to be known on {follower}")
     trio.approve(follower, finding)

@@ -46,6 +46,8 @@ def test_an_accepted_gap_begins_a_new_generation_that_is_green(database: Databas
         record = node.node.journal.state.current_table("public.audit")
         assert record is not None and record.previous is not None
         assert record.previous.size == 10  # schema and nine rows: all that the first generation holds
+        node.node.protection.begin_anew("public.audit", "gap accepted", 1)  # what was found to be due before it was there
+        assert (node.node.generations.opening(), node.node.state("public.audit").generation) == ([], 2), "one is enough"
     finally:
         node.stop()
     assert [c for c in audit_store(tmp_path / "data" / "witnz.db").checks if c.status is not CheckStatus.OK] == []

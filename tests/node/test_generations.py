@@ -20,6 +20,7 @@ from tests.support.workshop import RECORD, Load, Workshop, open_workshop
 from witnz.core.entry import chain_hash, content_hash, first_parent, format_entry, parse_schema_hint
 from witnz.core.lsn import parse_lsn
 from witnz.core.merkle import root_of
+from witnz.postgres import catalog
 from witnz.postgres.xid import parse_snapshot, widen
 
 
@@ -362,6 +363,21 @@ def test_the_stream_is_lost_while_a_generation_is_opened(shop: Workshop, phase: 
     assert_generation(shop, table, 1)
     assert_generation(shop, table, 2)
     assert_recorded_as_it_is(shop, table)
+
+
+def test_a_plan_that_was_made_while_the_stream_was_lost_ends_the_generation_that_is_recorded_into_now(shop: Workshop) -> None:
+    table = shop.protect("planned", "CREATE TABLE planned (id int PRIMARY KEY, v int); INSERT INTO planned VALUES (1, 1)")
+    before = shop.node.state(table)
+    shop.terminate("witnz stream")
+    wait(lambda: shop.node.state(table) is not before, "a recorder made anew")
+    with shop.node.catalog() as conn:
+        shop.node.generations.decided(before, catalog.table_by_oid(conn, before.oid), "gap accepted")
+    shop.await_generation(table, 2)
+    shop.database.sql("INSERT INTO planned VALUES (2, 2)")
+    shop.assert_in_order(table)
+    assert_linked(shop, table, 2)
+    assert_generation(shop, table, 1)
+    assert_generation(shop, table, 2)
 
 
 def test_a_cancelled_generation_gives_what_it_kept_back_to_the_old_one(shop: Workshop) -> None:

@@ -28,13 +28,14 @@ AGAIN_S, AGAIN_MAX_S = 5.0, 60.0  # between two attempts at one table
 
 
 class Bridging:
-    """``in_doubt``: whether a row of a table is still to be decided; ``begin``: open the generation that follows.
+    """``in_doubt``: whether a row of a table is still to be decided; ``begin`` (table, reason, generation): open the generation
+    that follows this one, and nothing where that has happened meanwhile.
 
     ``leads``: whether it is for this node to open; always in a cluster of one.
     """
 
     def __init__(
-        self, db: Database, journal: Journal, in_doubt: Callable[[str], bool], begin: Callable[[str, str], None]
+        self, db: Database, journal: Journal, in_doubt: Callable[[str], bool], begin: Callable[[str, str, int], None]
     ) -> None:
         self._db, self._journal, self._in_doubt, self._begin = db, journal, in_doubt, begin
         with db.read() as conn:
@@ -65,9 +66,9 @@ class Bridging:
                 self._keep(self._owed, {**self._definitions, finding.table: table.generation})
 
     def owes(self, table: str) -> bool:
-        """Whether an accepted change of the table's definition still waits for its generation."""
-        at, current = self._definitions.get(table), self._journal.state.current_table(table)
-        return at is not None and current is not None and current.generation <= at
+        """Whether a generation is owed to a table, after an accepted change of its definition or a gap, accepted or not."""
+        owed, current = (self._definitions.get(table, 0), self._owed.get(table, 0)), self._journal.state.current_table(table)
+        return current is not None and current.generation <= max(owed)
 
     def _keep(self, owed: dict[str, int], definitions: dict[str, int]) -> None:
         if (owed, definitions) == (self._owed, self._definitions):
@@ -96,8 +97,8 @@ class Bridging:
         if not self.leads():
             self._tried.clear()
             return
-        due = {name: "definition change approved" for name in self._definitions if name not in gaps}
-        due |= {name: "gap accepted" for name in owed.keys() - gaps.keys() if not self._in_doubt(name)}
+        due = {name: ("definition change approved", at) for name, at in self._definitions.items() if name not in gaps}
+        due |= {name: ("gap accepted", at) for name, at in owed.items() if name not in gaps and not self._in_doubt(name)}
         for done in self._tried.keys() - due.keys():
             del self._tried[done]
         failed: WitnzError | None = None
@@ -107,7 +108,7 @@ class Bridging:
                 pause_s = AGAIN_S if table in owed else min(AGAIN_S * 2**tries, AGAIN_MAX_S)
                 self._tried[table] = tries + 1, time.monotonic() + pause_s
                 try:
-                    self._begin(table, due[table])
+                    self._begin(table, *due[table])
                 except WitnzError as error:
                     failed = error
         if failed is not None:

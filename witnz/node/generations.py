@@ -61,7 +61,7 @@ class Generations:
         self._made_here: set[int] = set()  # leaves without a log that will begin one with their first event
         self._blocked: set[str] = set()  # tables whose new generation needs an operator's decision
         self.accepted: Callable[[str], bool] = lambda table: False
-        """Whether an operator has accepted a changed definition of a table, and its generation is not opened yet."""
+        """Whether a generation is owed to a table, and not opened yet: after an accepted change of its definition, or a gap."""
         self._loading = Loading(around, self.opening)
         self._leaves = Leaves(around, book, connection)
         self.restores: Restores | None = None  # ends what a restore ended; set by whoever puts the node together
@@ -71,10 +71,14 @@ class Generations:
     # -- opening --------------------------------------------------------------------------------------------------------------
 
     def open(self, plan: Plan, invitation: Invitation | None = None) -> Opening | None:
-        """Queue a generation; None if one of that table is being opened already, or another node leads the cluster."""
+        """Queue a generation; None if one of that table is being opened already, it is there already, or another node leads the
+        cluster."""
         if invitation is None and not self._around.leads():
             return None
         with self._lock:
+            newest = self._around.journal.state.newest_generation(plan.name)
+            if invitation is None and newest is not None and newest.generation >= plan.generation:
+                return None  # what the plan was made of has been overtaken
             if any(o.plan.name == plan.name for o in self._openings if o.phase != "done"):
                 return None
             opening = Opening(plan, self._around, invitation=invitation)
@@ -134,6 +138,7 @@ class Generations:
     def between(self, recorder: Recorder) -> None:
         """Step every opening.  The recorder is clean; after an adoption it may be dirty, and its owner commits it."""
         self._do_meanwhile()
+        self._relink(recorder)
         for opening in self.opening():
             before = opening.state
             try:
@@ -162,6 +167,15 @@ class Generations:
                 self._leaves.adopt(state)
             elif state.status == OPEN and not any(o.state is state for o in self._openings):
                 self._activate(state, self._before(state, recorder), recorder)
+
+    def _relink(self, recorder: Recorder) -> None:
+        """Openings compare with, and end, the states that are being recorded into now; a plan may have been made of those of a
+        recorder before, which a lost connection has ended, perhaps while the plan was being made."""
+        with self._lock:
+            old = [opening.plan.predecessor for opening in self._openings if opening.plan.predecessor is not None]
+        states = {state.head.id: state for state in recorder.tables()} if old else {}
+        for predecessor in old:
+            predecessor.state = states.get(predecessor.state.head.id, predecessor.state)
 
     def _adopt(self, opening: Opening, recorder: Recorder) -> bool:
         """Whether the ``table`` record of a ready opening stands, and the generation is active now."""
@@ -351,7 +365,7 @@ class Generations:
         if journal.open_gap(state.name) is not None:
             return  # nobody can say that the rows are as recorded before an operator has accepted the gap
         if self.accepted(state.name):
-            return  # the decision that would be asked for has been taken; whoever leads opens what follows
+            return  # what would be asked for is decided, or will be; whoever leads opens what follows
         projection = self.projection(state, info)
         if projection is None:
             self._blocked.add(state.name)

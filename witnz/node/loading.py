@@ -50,7 +50,6 @@ class Loading:
                 self._set_ended(row)
             else:
                 states.append(self._state(row))
-        self._relink(states)
         return states
 
     def _rows(self) -> list[LogRow]:
@@ -77,14 +76,6 @@ class Loading:
         """A crash came between the ``unprotect`` record and the end of the log."""
         with self._around.db.write() as conn:
             logs.set_status(conn, row.id, ENDED)
-
-    def _relink(self, states: list[TableState]) -> None:
-        """Openings compare with, and end, the states that are being recorded into now."""
-        by_log = {state.head.id: state for state in states}
-        for opening in self._opening():
-            old = opening.plan.predecessor
-            if old is not None and old.state.head.id in by_log:
-                old.state = by_log[old.state.head.id]
 
     def _adopted(self, row: LogRow) -> bool:
         """Whether the ``table`` record of an opening stands, so that only the replay of its spool is still due."""

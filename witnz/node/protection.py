@@ -98,11 +98,14 @@ class Protection:
             if info is not None:
                 node.generations.renew(state, info, reason)
 
-    def begin_anew(self, table: str, reason: str) -> None:
-        """The next generation of a table, as it is defined now."""
+    def begin_anew(self, table: str, reason: str, generation: int) -> None:
+        """The generation of a table that follows this one, as the table is defined now; nothing if that one is there already:
+        what is owed was looked up before, and others may have been begun, and waited for, in between."""
         node = self._node
         with node.catalog() as conn:
             state = node.state(table)
+            if state.generation > generation:
+                return
             if is_foreign(node.journal.state, table, state.generation):
                 info = catalog.find_table(conn, *parse_table_name(table))  # another system has other OIDs
             else:
