@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.node import WATCH_S, wait
-from tests.support.restoring import dumped, keyless, load_in_place, put_in_place
+from tests.support.restoring import dumped, keyless, load_in_place, put_in_place, recovered_until
 from witnz.core.lsn import format_lsn
 from witnz.core.verdict import CheckStatus, Verdict
 from witnz.demo.server import PostgresServer
@@ -100,19 +100,6 @@ def test_a_failover_that_takes_the_slot_along_is_one_explained_finding(own_serve
     scene.assert_bystanders_verified(TABLE)
     scene.dba(f"UPDATE {TABLE} SET amount = 0 WHERE id = 50")
     scene.now("violation.update", 50, TABLE)
-
-
-def recovered_until(server: PostgresServer, backup: Path, target_lsn: str) -> None:
-    """Point-in-time recovery of a base backup, in the place of the database: WAL is replayed up to the LSN, no further."""
-    server.stop()
-    (backup / "recovery.signal").touch()
-    later = server.data_dir.with_name("later")
-    with (backup / "postgresql.auto.conf").open("a") as stream:
-        stream.write(f"restore_command = 'cp {later}/pg_wal/%f %p'\n")
-        stream.write(f"recovery_target_lsn = '{target_lsn}'\nrecovery_target_action = 'promote'\n")
-    put_in_place(server, backup, aside="later")
-    server.start()
-    wait(lambda: server.sql("SELECT NOT pg_is_in_recovery()")[0][0], "the end of recovery")
 
 
 def test_a_point_in_time_recovery_names_what_was_lost_regained_and_set_back(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]

@@ -10,7 +10,7 @@ import pytest
 from tests.support.cluster import LEDGER, ledger_trio
 from tests.support.node import wait
 from tests.support.postgres import create_database
-from tests.support.restoring import dumped, load_in_place, put_in_place
+from tests.support.restoring import dumped, load_in_place, put_in_place, recovered_until
 from witnz.core.lsn import format_lsn
 from witnz.core.verdict import Verdict
 
@@ -69,6 +69,52 @@ def test_three_nodes_end_the_generations_alike_and_go_on_together(own_server: An
         assert trio["node3"].verify_table(LEDGER).verdict is Verdict.VERIFIED
         trio.assert_alike(expected=lambda finding: finding.cls in ("epoch.restored", "quorum.lost"))
         assert format_lsn(trio["node1"].journal.state.epoch.switch_lsn) == epoch.body["switch_lsn"]  # type: ignore[union-attr]
+    finally:
+        trio.stop()
+
+
+@pytest.mark.slow
+def test_three_nodes_judge_a_recovery_to_before_the_present_generation_alike(own_server: Any, tmp_path: Path) -> None:
+    """Each reads the table and asks the generation that was recorded then; they say the same, and one generation follows."""
+    server = own_server(version=16)
+    trio = ledger_trio(tmp_path, create_database(server))
+    try:
+        backup = server.data_dir.with_name("backup")
+        server.run("pg_basebackup", "-D", backup, "-X", "stream", "-c", "fast", "-U", "postgres")
+        trio.database.sql("INSERT INTO ledger VALUES (11, 'kept', 1)")
+        trio.caught_up()
+        target = str(server.sql("SELECT pg_current_wal_insert_lsn()::text")[0][0])
+        trio.database.sql("INSERT INTO ledger VALUES (12, 'lost', 1)")
+        trio.database.sql("ALTER TABLE ledger ALTER owner TYPE varchar")
+        for node in trio.nodes:
+            wait(lambda node=node: trio[node].state(LEDGER).generation == 2, f"generation 2 on {node}", 120)  # type: ignore[misc]
+        trio.database.sql("INSERT INTO ledger VALUES (13, 'lost', 1)")
+        trio.settled()
+        before = [trio.log("node1", LEDGER, generation) for generation in (1, 2)]
+        recovered_until(server, backup, target)
+        for node in trio.nodes:
+            wait(lambda node=node: trio[node].journal.state.epoch, f"the epoch on {node}", 120)  # type: ignore[misc]
+            wait(lambda node=node: trio[node].restores.pending is None, f"{node} to know that it stands", 120)  # type: ignore[misc]
+        (epoch,) = (record for record in trio.records("node1") if record.type == "epoch")
+        lost = f"{LEDGER}: lost 2 (12, 13); 1 other table(s): nothing"
+        assert epoch.body["reason"].endswith(f"; {lost}") and len(epoch.body["votes"]) >= 2
+        moved = [trio.wait_for(node, "epoch.restored") for node in trio.nodes]
+        assert {finding.found for finding in moved} == {lost} and len({finding.id for finding in moved}) == 1
+        trio.approve(trio.leader, moved[0])
+        for node in trio.nodes:
+            for table, generation in ((LEDGER, 3), ("public.untouched", 2)):
+                wait(
+                    lambda node=node, table=table, at=generation: trio[node].state(table).generation == at,  # type: ignore[misc]
+                    f"generation {generation} of {table} on {node}",
+                    120,
+                )
+        trio.database.sql("INSERT INTO ledger VALUES (12, 'again', 1)")
+        trio.settled()
+        assert [trio.log("node1", LEDGER, generation) for generation in (1, 2)] == before, "history stays"
+        for node in trio.nodes:
+            for table in (LEDGER, "public.untouched"):
+                assert trio[node].verify_table(table).verdict is Verdict.VERIFIED
+        trio.assert_alike(expected=lambda finding: finding.cls == "epoch.restored")
     finally:
         trio.stop()
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tests.support.node import TIMEOUT_S
+from tests.support.node import TIMEOUT_S, wait
 from tests.support.postgres import Database
 from witnz.core.classify import Rules
 from witnz.demo.server import PostgresServer
@@ -20,6 +20,19 @@ def put_in_place(server: PostgresServer, directory: Path, *, aside: str) -> None
     for path in [server.data_dir, *server.data_dir.rglob("*")]:
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
     server.data_dir.chmod(0o700)
+
+
+def recovered_until(server: PostgresServer, backup: Path, target_lsn: str) -> None:
+    """Point-in-time recovery of a base backup, in the place of the database: WAL is replayed up to the LSN, no further."""
+    server.stop()
+    (backup / "recovery.signal").touch()
+    later = server.data_dir.with_name("later")
+    with (backup / "postgresql.auto.conf").open("a") as stream:
+        stream.write(f"restore_command = 'cp {later}/pg_wal/%f %p'\n")
+        stream.write(f"recovery_target_lsn = '{target_lsn}'\nrecovery_target_action = 'promote'\n")
+    put_in_place(server, backup, aside="later")
+    server.start()
+    wait(lambda: server.sql("SELECT NOT pg_is_in_recovery()")[0][0], "the end of recovery")
 
 
 def keyless(scene: Any) -> str:
