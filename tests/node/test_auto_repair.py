@@ -57,6 +57,11 @@ def bench(pg_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -
     database.drop()
 
 
+def told(bench: Bench, table: str) -> int:
+    """How many findings a table has had so far."""
+    return len(bench.protected.findings(f"public.{table}", state=None))
+
+
 def repaired(bench: Bench, table: str, count: int) -> list[Finding]:
     """The repaired findings of a table, once there are so many and none is open."""
 
@@ -69,12 +74,12 @@ def repaired(bench: Bench, table: str, count: int) -> list[Finding]:
 
 
 def test_what_the_stream_shows_is_undone_at_once(bench: Bench) -> None:
-    before = bench.texts("stream")
+    before, known = bench.texts("stream"), told(bench, "stream")
     bench.sql("UPDATE stream SET who = 'mallory' WHERE id = 1; DELETE FROM stream WHERE id = 2; TRUNCATE stream")
-    repaired(bench, "stream", 3)
+    repaired(bench, "stream", known + 3)
     assert bench.texts("stream") == before
     assert bench.verify("stream") == "VERIFIED"
-    assert {body["result"] for body in bench.journal_bodies("repair")} == {"repaired"}
+    assert {b["result"] for b in bench.journal_bodies("repair") if b["target"] == "public.stream"} == {"repaired"}
     assert bench.node.auto_repair.check() == []
 
 
@@ -98,8 +103,9 @@ def test_a_table_that_only_alerts_is_left_alone(bench: Bench) -> None:
     bench.sql("UPDATE alerting SET who = 'mallory' WHERE id = 1")
     finding = bench.found("violation.update", "1", table="alerting")
     assert not bench.node.auto_repair.wants(finding)
+    known = told(bench, "stream")
     bench.sql("UPDATE stream SET who = 'mallory' WHERE id = 5")
-    repaired(bench, "stream", 4)  # whoever does the work has come by
+    repaired(bench, "stream", known + 1)  # whoever does the work has come by
     assert bench.node.approvals.get(finding.id).state == "open"
     assert "(1,mallory)" in bench.texts("alerting")
 
