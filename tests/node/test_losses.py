@@ -6,18 +6,22 @@ import random
 import tracemalloc
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.evidence import PaperStore
 from tests.support.journal_maker import TABLE
+from witnz.core.classify import Rules
 from witnz.core.journal_facts import TableRecord
+from witnz.errors import StoreFull
 from witnz.node.losses import MAX_NAMED, Differences, First, Names
 from witnz.node.rewinding import Extent, rewind
 from witnz.store import entries, logs
 from witnz.store.tally import tally
 from witnz.verify.live import MAX_DIFFERENCES, Difference
 from witnz.verify.replay import Intents, Replay, decisions_of
+from witnz.verify.scratch import replayed
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 4)), max_size=60), st.integers(1, 7))
@@ -78,6 +82,16 @@ def test_a_restore_that_lost_many_rows_is_counted_without_holding_their_names(tm
     assert loss.lost.names == tuple(str(key) for key in range(KEPT + 1, KEPT + 1 + MAX_NAMED))
     assert peak < BOUND_BYTES, f"{peak / 2**20:.1f} MiB for {ROWS} rows"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"], "nothing is left of what was counted on disk"
+
+
+def test_where_nothing_can_be_counted_on_disk_it_is_said_as_of_any_other_write(tmp_path: Path) -> None:
+    with pytest.raises(StoreFull, match="gone cannot be written: No such file"), tally(tmp_path / "gone"):
+        pass
+    row = logs.LogRow(1, TABLE, 1, "", 0, None, b"", "ended", True, ("id",), "", 1, None, 0, None, 0, "0" * 64)
+    intents = Intents(PaperStore(tmp_path / "store").cluster.state, {})
+    state = replayed(row, Rules("append_only"), intents, decisions_of([])[TABLE, 1], [], tmp_path / "gone")
+    with pytest.raises(StoreFull, match="gone cannot be written: No such file"), state:
+        pass
 
 
 def test_counts_on_disk_add_up_and_come_back_in_order(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class DataDir:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _check_private(folder, "directory", "700")
         except OSError as error:
-            _refuse(error, self.path)
+            raise_store_full(error, self.path)
 
     def check(self, *, writable: bool = True) -> None:
         """Refuse a directory that cannot be used.
@@ -110,7 +110,7 @@ class DataDir:
         except FileNotFoundError:
             raise _not_initialised(self.path, "data directory") from None
         except OSError as error:
-            _refuse(error, self.lock_file)
+            raise_store_full(error, self.lock_file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -125,7 +125,7 @@ class DataDir:
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
             os.close(file)
-            _refuse(error, self.lock_file)
+            raise_store_full(error, self.lock_file)
         return StoreLock(file)
 
 
@@ -208,7 +208,7 @@ def save_key_file(path: Path, text: str, *, replace: bool = False) -> None:
     except FileExistsError:
         raise KeyProblem(f"key file {path} exists already", hint="a key is not overwritten; move the old file away") from None
     except OSError as error:
-        _refuse(error, path)
+        raise_store_full(error, path)
 
 
 def save_file(path: Path, chunks: Iterable[bytes]) -> None:
@@ -218,7 +218,7 @@ def save_file(path: Path, chunks: Iterable[bytes]) -> None:
             new.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        _refuse(error, path)
+        raise_store_full(error, path)
 
 
 @contextmanager
@@ -271,7 +271,7 @@ def _refuse_mode(path: Path, what: str, found: int, mode: str) -> NoReturn:
     )
 
 
-def _refuse(error: OSError, path: Path) -> NoReturn:
+def raise_store_full(error: OSError, path: Path) -> NoReturn:
     """The StoreFull that an operating system error on ``path`` amounts to."""
     hints = {
         errno.ENOSPC: "free space on this file system; nothing that was recorded is lost",

@@ -17,6 +17,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from witnz.store.datadir import raise_store_full
+
 BATCH = 4096
 CACHE_KIB = 24 * 1024
 _LOOKUPS = 512
@@ -92,8 +94,11 @@ def _counts(cursor: sqlite3.Cursor) -> Iterator[tuple[bytes, Count]]:
 
 @contextmanager
 def tally(folder: Path) -> Iterator[Tally]:
-    """An empty one, in a file of its own in ``folder`` until the ``with`` ends."""
-    file, path = tempfile.mkstemp(prefix=".tally-", dir=folder)  # 0600
+    """An empty one, in a file of its own in ``folder`` until the ``with`` ends.  Raises StoreFull if it can not be made."""
+    try:
+        file, path = tempfile.mkstemp(prefix=".tally-", dir=folder)  # 0600
+    except OSError as error:
+        raise_store_full(error, folder)
     try:
         os.close(file)
         connection = sqlite3.connect(path, isolation_level=None)

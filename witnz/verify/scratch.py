@@ -11,6 +11,7 @@ from pathlib import Path
 from witnz.core.classify import Rules
 from witnz.store import logs
 from witnz.store.database import Database
+from witnz.store.datadir import raise_store_full
 from witnz.store.logs import LogRow
 from witnz.verify.replay import Decisions, Intents, Replay
 
@@ -21,9 +22,13 @@ def replayed(
 ) -> Iterator[tuple[sqlite3.Connection, int]]:
     """The state that these entry ``lines`` of a log lead to: a store without entries, and the log's id in it.
 
-    ``folder``: where there is room for it.
+    ``folder``: where there is room for it.  Raises StoreFull where there is none.
     """
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    try:
+        held = tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise_store_full(error, folder)
+    with held as place:
         scratch = Database.create(Path(place) / "scratch.db")
         with scratch, scratch.write() as out:
             log = logs.insert_log(
