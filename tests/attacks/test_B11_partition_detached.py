@@ -131,9 +131,6 @@ def test_partitions_that_are_attached_with_rows_are_recorded_with_them_within_se
         assert (verified.verdict, verified.result.rows) == (Verdict.VERIFIED, rows), verified
         assert scene.found(leaf) == []
         assert scene.node.generations.leaves()[leaf] == ledger
-    if before_15(scene):  # docs/operations.md, "Attached partitions"
-        scene.dba("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database()")
-        scene.caught_up_again()
     scene.dba(f"UPDATE {march} SET amount = 0 WHERE id = 3", f"INSERT INTO {ledger} VALUES (301, '2026-03-20', 1)")
     scene.now("violation.update", "3\\t2026-03-04", march)
     assert scene.found(ledger) == [] and scene.found(f"{ledger}_january") == []

@@ -87,13 +87,22 @@ class SourceStatus:
 
 @dataclass(slots=True)
 class Hooks:
-    """What the node does at the capture's turning points; all called on the capture thread."""
+    """What the node does at the capture's turning points; all called on the capture thread.
+
+    ``reopens`` is given a function that tells up to where everything is durable and acknowledged.
+    """
 
     between: Callable[[Recorder], bool]  # nothing is uncommitted: openings may step; True: they want to again soon
     recorded: Callable[[Outcome], None]  # a commit became durable
     connected: Callable[[psycopg.Connection], bool]  # before the stream starts; True: the stored position was set anew
     unreachable: Callable[[str], None]
     retained: Callable[[int], str | None] = lambda retained_bytes: None  # why a slot that holds back so much must go
+    opened: Callable[[int], None] = lambda start_lsn: None  # the stream begins there
+    reopens: Callable[[Callable[[], int]], bool] = lambda acked: False  # whether the stream is to begin anew there, now
+
+
+class _OpenAnew(Exception):
+    """The stream is to be opened anew.  Nothing is uncommitted; what was received beyond that comes again."""
 
 
 class Capture:
@@ -218,12 +227,15 @@ class Capture:
             )  # fmt: skip
             try:
                 self._check_owned(sql, acked)
+                self._hooks.opened(acked)
                 self._backoff.reset()
                 self.status.connected, self.status.since, self.status.error = True, time.monotonic(), ""
                 self.status.code = self.status.hint = ""
                 self.last_error = None
                 log.info("source was connected", slot=self._slot)
                 self._loop(stream, sql)
+            except _OpenAnew:
+                pass
             finally:
                 stream.close()
                 if stream.silent:
@@ -280,6 +292,8 @@ class Capture:
         self._stepping = self._hooks.between(self.recorder)
         if time.monotonic() - self._polled >= POLL_S and not self.recorder.dirty:
             self._poll(sql)
+        if not self.recorder.dirty and self._hooks.reopens(self._acked):
+            raise _OpenAnew
 
     def _settle_down(self, stream: ReplicationStream, batch: Batch) -> None:
         """Commit when it is time, and acknowledge."""

@@ -42,6 +42,7 @@ from witnz.node.keyring import KeptSigner
 from witnz.node.log_fetch import Diverged, LogFetch, Target, await_tail, targets_of
 from witnz.node.log_key import fetch_handed, save_log_key
 from witnz.node.log_notes import LogNotes
+from witnz.node.reopening import is_kept_out
 from witnz.node.sources import NotFetched, Sources
 from witnz.postgres import catalog
 from witnz.store import entries, erasures, images, importing, logs, meta
@@ -123,6 +124,9 @@ class CatchUp:
     def all_logs(self, position: int) -> int:
         """Every generation that the journal knows, the current ones up to ``position``; how many entries were added.
 
+        A leaf that was attached beyond ``position`` is left out where the own stream would not tell of it: it is fetched
+        when that has been opened anew (:mod:`witnz.node.refilling`).
+
         Where that can not be, logs that gained nothing are what they were.  They would else wait for each other: two members
         that lost their slots at once have both what the quorum sealed, and neither gives of a log that it fetches.
         """
@@ -138,6 +142,8 @@ class CatchUp:
             for key in sorted(targets):
                 if self._is_pruned(state, key):
                     self._take_pruned(state, tables[key], targets[key])
+                    continue
+                if self._is_attached_beyond(state, tables[key], position):
                     continue
                 added += self._one(state, tables[key], targets[key], secrets.get(key) or self._secret(key) or b"", position)
         except BaseException:
@@ -258,6 +264,17 @@ class CatchUp:
         if any(name not in numbers for name in names):
             return (), ()
         return tuple(numbers[name] for name in names), tuple(sorted(set(numbers) - set(names)))
+
+    def _is_attached_beyond(self, state: JournalState, record: TableRecord, position: int) -> bool:
+        """Whether a stream that begins at ``position`` may leave out a leaf that nothing was recorded of here yet."""
+        if record.lsn < position or state.current_table(record.table) != record:
+            return False
+        with self._home.db.read() as reader:
+            if logs.find_log(reader, record.table, record.generation) is not None:
+                return False
+        with self._connect() as conn:
+            info = catalog.table_by_oid(conn, record.oid)
+            return info is not None and is_kept_out(conn, info)
 
     def _root(self, state: JournalState, record: TableRecord) -> str | None:
         """The partitioned table that a leaf belongs to, if that one is protected."""

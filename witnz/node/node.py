@@ -54,6 +54,7 @@ from witnz.node.plan import Surroundings
 from witnz.node.protection import Protection
 from witnz.node.recorder import Outcome, Recorder, stored_position
 from witnz.node.rejudging import Rejudging
+from witnz.node.reopening import Reopening
 from witnz.node.repair import Parts, Repairs
 from witnz.node.reporting import Reports
 from witnz.node.restores import Restores
@@ -191,10 +192,15 @@ class Node:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._progress: dict[str, int] = {}
+        self.reopening = Reopening(
+            lambda: connect(self.conninfo, application_name="witnz marker"),
+            lambda: 0 if self.journal.state.epoch is None else self.journal.state.epoch.seq,
+        )
         around = Surroundings(
             db=self.db, journal=self.journal, stream=_StreamOf(self), cluster=config.cluster, clock=self.clock, box=self.box,
             connect=lambda: connect(self.conninfo, scan=True, application_name="witnz baseline"),
-            scan=self.scanning.at_once, progress=self._progress.__setitem__, errands=self.errands,
+            scan=self.scanning.at_once, progress=self._progress.__setitem__,
+            reopening=self.reopening, errands=self.errands,
         )  # fmt: skip
         if self.peering is not None:
             around.companions, around.leads = self.peering.companions, self.peering.leads
@@ -222,10 +228,13 @@ class Node:
             self._table_names,
             config.max_retained_wal_bytes,
         )
-        self.watch = CatalogWatch(self.db, self.journal, self.book, self.generations, config.publication, self.states)
+        self.watch = CatalogWatch(
+            self.db, self.journal, self.book, self.generations, config.publication, self.states, self.reopening
+        )
         hooks = Hooks(
             between=self._between, recorded=self._recorded, connected=self._connected,
             unreachable=self._unreachable, retained=self.source.holds_back_too_much,
+            opened=self.reopening.opened, reopens=self.reopening.is_due,
         )  # fmt: skip
         self.capture = Capture(
             self.db, self.conninfo, config.slot_name, publication_names(config.publication), self._make_recorder, hooks

@@ -1,7 +1,8 @@
 """Opening a generation: how the stream and one snapshot of a table become one log (formats.md 2, "Generations").
 
-    queued     the log exists, its secret is drawn, its changes are spooled; X0 is taken
-    waiting    snapshots are tried until one has xmin >= X0, so that no transaction older than the slot straddles it
+    queued     the stream may have to be opened anew before it tells of the table (:mod:`witnz.node.reopening`)
+    waiting    the log exists, its secret is drawn, its changes are spooled; X0 is taken, and snapshots are tried until one has
+               xmin >= X0, so that no transaction older than the slot straddles it
     reading    S and L are fixed, the table is locked ACCESS SHARE, the stream has passed L, the baseline is copied
     ready      the baseline is stored; the ``table`` record is due, then the spool is replayed and the generation is active
     failed     cancelled: the new log goes, what was spooled for the old generation is given back to it
@@ -40,6 +41,7 @@ from witnz.errors import Inconclusive, WitnzError
 from witnz.node.baseline import Baseline, baseline_key
 from witnz.node.log_notes import LogNotes
 from witnz.node.plan import Invitation, Plan, Surroundings
+from witnz.node.reopening import Ticket
 from witnz.node.rootscan import RootScan
 from witnz.node.succession import RowsChanged
 from witnz.node.table_state import OPEN, TableState
@@ -84,6 +86,7 @@ class Opening:
     _snapshot_text: str = ""
     _scan: SnapshotScan | RootScan | None = None
     _conn: psycopg.Connection | None = None
+    _ticket: Ticket | None = None
     _thread: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _held: ExitStack = field(default_factory=ExitStack)
@@ -100,7 +103,7 @@ class Opening:
             self._step_along(now_s)
         elif not self.around.leads():
             raise Inconclusive("another node leads the cluster now")
-        elif self.phase == "queued" and self._announced():
+        elif self.phase == "queued" and self._is_streamed() and self._announced():
             self._start()
         elif self.phase == "waiting" and now_s >= self._next_try and self._gathered():
             self._next_try = now_s + RETRY_S
@@ -122,12 +125,22 @@ class Opening:
 
     # -- queued -> waiting ----------------------------------------------------------------------------------------------------
 
-    def _announced(self) -> bool:
-        """Whether the ``open`` record stands; a first generation needs none."""
-        plan, journal = self.plan, self.around.journal
+    def _connected(self) -> psycopg.Connection:
+        """The opening's own connection; with it the definition is read."""
         if self._conn is None:
             self._conn = self.around.connect()
             self._read_definition(self._conn)
+        return self._conn
+
+    def _is_streamed(self) -> bool:
+        """Whether this node's stream tells of the table from here on; else it is about to be opened anew."""
+        if self._ticket is None:
+            self._ticket = self.around.reopening.ticket(self._connected(), self.plan.info)
+        return self._ticket.good
+
+    def _announced(self) -> bool:
+        """Whether the ``open`` record stands; a first generation needs none."""
+        plan, journal = self.plan, self.around.journal
         if plan.generation == 1:
             return True
         body = {"table": plan.name, "generation": plan.generation, "secret_sha256": secret_commitment(self.secret)}
@@ -149,9 +162,7 @@ class Opening:
 
     def _start(self) -> None:
         plan, around, secret = self.plan, self.around, self.secret
-        if self._conn is None:
-            self._conn = around.connect()
-            self._read_definition(self._conn)
+        source = self._connected()
         columns = _columns(plan)
         with around.db.write() as conn:
             head = tablelog.create_log(
@@ -183,7 +194,7 @@ class Opening:
         self._keys = self.state.plan
         self._hint = self.state.logged_schema = schema_hint(columns, plan.info.identity, plan.info.oid)
         if around.companions is None:
-            self._x0 = _newest_xid(self._conn)
+            self._x0 = _newest_xid(source)
         self.phase = "waiting"
 
     def _read_definition(self, conn: psycopg.Connection) -> None:
@@ -215,6 +226,9 @@ class Opening:
         if isinstance(scan, SnapshotScan) and _definition(scan.info) != _definition(self.plan.info):
             scan.__exit__(None, None, None)
             raise Inconclusive(f"the definition of {self.plan.name} changed before its rows could be read")
+        if self._ticket is None or self.around.reopening.ticket(self._conn, self.plan.info).tie != self._ticket.tie:
+            scan.__exit__(None, None, None)
+            raise Inconclusive(f"{self.plan.name} was attached anew before its rows could be read")
         self._take(scan, scan.snapshot_text, scan.lsn, self.around.clock())
 
     def _open_scan(self, conn: psycopg.Connection) -> SnapshotScan | RootScan | None:
@@ -260,7 +274,8 @@ class Opening:
         if self.phase in ("queued", "waiting") and self._is_late():
             raise Inconclusive("the others read the baseline before this node could; it takes theirs")
         if self.phase == "queued":
-            self._start()
+            if self._is_streamed():
+                self._start()
         elif self.phase == "waiting":
             if self._asked.is_set():
                 self._hold_still()

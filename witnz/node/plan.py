@@ -12,6 +12,7 @@ from witnz.core.classify import Rules
 from witnz.node.errands import Errands
 from witnz.node.images import ImageBox
 from witnz.node.journal import Journal
+from witnz.node.reopening import Reopening
 from witnz.node.rootscan import RootScan
 from witnz.node.succession import Predecessor
 from witnz.postgres.catalog import TableInfo
@@ -81,6 +82,7 @@ class Surroundings:
     connect: Callable[[], psycopg.Connection]
     scan: Callable[[psycopg.Connection, TableInfo, frozenset[str]], SnapshotScan | RootScan]
     progress: Callable[[str, int], None]
+    reopening: Reopening
     errands: Errands = field(default_factory=lambda: Errands(inline=True))
     companions: Companions | None = None
     leads: Callable[[], bool] = lambda: True

@@ -22,6 +22,7 @@ from witnz.errors import Inconclusive, UsageError, WitnzError
 from witnz.node.answers import Answers
 from witnz.node.catchup import CatchUp, Home
 from witnz.node.sources import Sources
+from witnz.postgres import catalog
 from witnz.postgres.session import connect
 from witnz.store import logs, meta
 
@@ -74,8 +75,21 @@ class Refilling:
         for gone in [key for key in self._missing_since if key not in missing]:
             del self._missing_since[gone]
         for key in missing:
-            if now - self._missing_since.setdefault(key, now) >= GRACE_S:
+            if now - self._missing_since.setdefault(key, now) >= GRACE_S and self._is_streamed(key[0]):
                 self._node.generations.meanwhile(key, partial(self._fetch, *key))
+
+    def _is_streamed(self, table: str) -> bool:
+        """Whether the own stream, which goes on where the fetched log ends, tells of a table."""
+        node, record = self._node, self._node.journal.state.current_table(table)
+        if record is None:
+            return False
+        try:
+            with node.catalog() as conn:
+                info = catalog.table_by_oid(conn, record.oid)
+                return info is None or node.reopening.ticket(conn, info).good
+        except (WitnzError, psycopg.Error) as error:
+            log.warning("log is not fetched yet", table=table, reason=str(error).strip())
+            return False
 
     def _missing(self) -> list[tuple[str, int]]:
         node = self._node

@@ -30,6 +30,7 @@ from witnz.node.findings import CLOSED, FindingBook
 from witnz.node.gaps import journal_gap
 from witnz.node.generations import Generations
 from witnz.node.journal import Journal
+from witnz.node.reopening import Reopening
 from witnz.node.restores import is_foreign
 from witnz.node.source import require_recorded_source
 from witnz.node.table_state import ACTIVE, TableState
@@ -60,10 +61,18 @@ class CatalogWatch:
     """Looks; opens findings; journals gaps; asks for new generations.  May be called from several threads."""
 
     def __init__(
-        self, db: Database, journal: Journal, book: FindingBook, generations: Generations, publication: str, states: States
+        self,
+        db: Database,
+        journal: Journal,
+        book: FindingBook,
+        generations: Generations,
+        publication: str,
+        states: States,
+        reopening: Reopening,
     ) -> None:
         self._db, self._journal, self._book = db, journal, book
         self._generations, self._publication, self._states = generations, publication, states
+        self._reopening = reopening
         self._lock = threading.Lock()
         self._known_to_be_source: Callable[[], psycopg.Connection[Any] | None] = lambda: None
         self._gone: dict[str, str] = {}
@@ -84,6 +93,7 @@ class CatalogWatch:
             journal = self._journal.state
             states = [state for state in self._states() if not is_foreign(journal, state.name, state.generation)]
             self._forget_other_system()
+            self._reopening.look(conn, [state.oid for state in states if state.status == ACTIVE])
             infos = catalog.load_tables(conn, sorted({state.oid for state in states}))
             opened: list[str | None] = []
             opened += self._definitions.look(conn, [s for s in states if s.status == ACTIVE], insert_lsn(conn))

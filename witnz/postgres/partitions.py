@@ -7,6 +7,7 @@ old as the table and is never updated, the row of ``pg_inherits`` as old as the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -21,6 +22,22 @@ WITH RECURSIVE up(parent, made, command) AS (
 SELECT pg_catalog.bool_or(pg_catalog.age(up.made) < pg_catalog.age(a.xmin)), a.xmin::text,
     pg_catalog.max(up.command::text::bigint) FILTER (WHERE up.made = a.xmin)
 FROM up, pg_catalog.pg_attribute a WHERE a.attrelid = %(leaf)s AND a.attnum = -1 GROUP BY a.xmin"""
+
+
+_TIES_NOW = """
+WITH RECURSIVE up(leaf, parent, tie) AS (
+    SELECT i.inhrelid, i.inhparent, i.inhparent::text || ':' || i.xmin::text
+    FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition
+    WHERE i.inhrelid = ANY (%s::oid[])
+    UNION ALL
+    SELECT up.leaf, i.inhparent, i.inhparent::text || ':' || i.xmin::text
+    FROM pg_catalog.pg_inherits i JOIN up ON i.inhrelid = up.parent)
+SELECT leaf, pg_catalog.string_agg(tie, ' ' ORDER BY tie) FROM up GROUP BY leaf"""
+
+
+def ties(conn: psycopg.Connection[Any], leaves: Sequence[int]) -> dict[int, str]:
+    """By OID, of those that are partitions: what ties each to its tree, all the way up; another text once attached anew."""
+    return dict(conn.execute(_TIES_NOW, [list(leaves)]).fetchall())
 
 
 def was_attached(conn: psycopg.Connection[Any], leaf: int, schema: str, name: str) -> bool:
