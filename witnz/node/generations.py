@@ -66,7 +66,7 @@ class Generations:
         self._leaves = Leaves(around, book, connection)
         self.restores: Restores | None = None  # ends what a restore ended; set by whoever puts the node together
         self.load, self.cancel_orphans, self.discard = self._loading.load, self._loading.cancel_orphans, self._loading.discard
-        self.unknown = self._leaves.unknown
+        self.unknown, self.leaves_to_be_fetched = self._leaves.unknown, self._leaves.to_be_fetched
 
     # -- opening --------------------------------------------------------------------------------------------------------------
 

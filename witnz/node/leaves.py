@@ -49,6 +49,18 @@ class Leaves:
             found = {row.table: LogNotes.of(row).root for row in logs.list_logs(conn)}
         return {table: root for table, root in found.items() if root is not None}
 
+    def to_be_fetched(self, conn: psycopg.Connection) -> dict[str, str]:
+        """Leaf tables that other members recorded while this one was away, as the catalog has them, and their roots."""
+        with self._around.db.read() as reader:
+            here = {row.table for row in logs.list_logs(reader)}
+        found = {}
+        for table, record in self._around.journal.state.tables().items():
+            info = catalog.table_by_oid(conn, record.oid) if table not in here else None
+            root = catalog.table_by_oid(conn, info.partition_root) if info is not None and info.partition_root else None
+            if root is not None and self._around.journal.state.current_table(root.witnz_name) is not None:
+                found[table] = root.witnz_name
+        return found
+
     def unknown(self, connect: Callable[[], psycopg.Connection]) -> Callable[[Relation, Transaction], TableState | None]:
         """What the recorder asks about a relation that no log is about: a leaf of a protected root begins one."""
 

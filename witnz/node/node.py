@@ -301,7 +301,7 @@ class Node:
                     raise
                 log.error("nothing is recorded", reason=refused.message, hint=refused.hint)  # until somebody decides
             else:
-                self.wishes.compare(self.generations.leaves())
+                self.wishes.compare(self.generations.leaves_to_be_fetched(conn) | self.generations.leaves())
                 self.protection.open_configured(conn)
         self.capture.start()
         self.anchoring.start(self._spawn, self._stop, publish=chores)
