@@ -21,6 +21,8 @@ from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
 from witnz.errors import ConfigError
 from witnz.node.node import Node
+from witnz.node.opening import Opening
+from witnz.node.refilling import Refilling
 from witnz.node.reopening import Reopening
 from witnz.postgres import catalog
 from witnz.postgres.session import Conninfo, connect
@@ -99,6 +101,26 @@ def has_entry(node: Node, month: str, key: str) -> bool:
 
 
 @pytest.fixture
+def relied(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bool]]]:
+    """(leaf, whether the stream was opened behind its attachment by then) of each log that was begun, or fetched."""
+    seen: list[tuple[str, bool]] = []
+    begin, fetch = Opening._start, Refilling._fetch
+
+    def begun(opening: Opening) -> None:
+        seen.append((opening.plan.name, opening._ticket is not None and opening._ticket.good))
+        begin(opening)
+
+    def fetched(refilling: Refilling, table: str, generation: int) -> None:
+        seen.append((table, not refilling._node.reopening._waiting))
+        fetch(refilling, table, generation)
+
+    monkeypatch.setattr(Opening, "_start", begun)
+    monkeypatch.setattr(Refilling, "_fetch", fetched)
+    yield seen
+    assert [table for table, in_time in seen if not in_time] == []
+
+
+@pytest.fixture
 def start(tmp_path: Path, database: Database) -> Iterator[Callable[[], Protected]]:
     started: list[Protected] = []
 
@@ -112,7 +134,7 @@ def start(tmp_path: Path, database: Database) -> Iterator[Callable[[], Protected
 
 
 def test_what_is_written_to_attached_tables_is_recorded_and_tampering_there_is_named(
-    start: Callable[[], Protected], database: Database
+    start: Callable[[], Protected], database: Database, relied: list[tuple[str, bool]]
 ) -> None:
     protected = start()
     for month in ("february", "march"):
@@ -177,7 +199,9 @@ def test_a_leaf_that_was_away_while_the_stream_began_comes_back_into_it(
 
 @pytest.mark.matrix
 @pytest.mark.slow
-def test_three_nodes_record_an_attached_table_alike_and_so_does_one_that_was_away(tmp_path: Path, database: Database) -> None:
+def test_three_nodes_record_an_attached_table_alike_and_so_does_one_that_was_away(
+    tmp_path: Path, database: Database, relied: list[tuple[str, bool]]
+) -> None:
     with_march = ("january", "march")
     trio = Trio.start(tmp_path, database, TABLES)
     try:
@@ -209,6 +233,7 @@ def test_three_nodes_record_an_attached_table_alike_and_so_does_one_that_was_awa
                 verified = wait(lambda node=node, month=month: verified_now(node, month), f"{month} to be verified")  # type: ignore[misc]
                 assert verified is Verdict.VERIFIED
         trio.assert_alike()
+        assert all([table for table, _ in relied].count(f"public.{month}") >= 3 for month in ("march", "april"))
 
         database.sql("UPDATE april SET amount = 0 WHERE id = 2", user="postgres")
         for name in trio.nodes:
