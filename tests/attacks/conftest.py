@@ -322,7 +322,6 @@ SHARED = pytest.StashKey[Shared]()
 MOST_TESTS = 25  # of one node: what they protected is watched ten times a second until the node stops
 
 
-@pytest.hookimpl(trylast=True)  # after the fixtures of the test, which may still ask the node
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """No node watches the database beside the tests of other directories.  This runs before the test's fixtures end, which may
     need the node once more."""

@@ -302,6 +302,13 @@ def test_one_reconnection_does_for_all_that_wait_and_comes_behind_their_markers(
         reopening.opened(april.lsn)
         assert april.good and not reopening.is_due(lambda: 1 << 62)
 
+        other = Reopening(lambda: connect(conninfo), lambda: epoch[0])
+        other.look(
+            conn,
+            [oid for oid, _ in database.sql("SELECT oid::int, relname FROM pg_class WHERE relispartition AND relkind = 'r'")],
+        )
+        assert len({ticket.lsn for ticket in other._waiting}) == 1 and len(other._waiting) == 2, "one marker for both"
+
         database.sql("ALTER TABLE sales DETACH PARTITION march")
         reopening.look(conn, [march_oid := int(database.sql("SELECT 'march'::regclass::oid::int")[0][0])])
         assert not reopening.is_due(lambda: 1 << 62), "while it is away there is nothing to come back to"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,11 @@ from tests.support.node import Protected, wait
 from tests.support.postgres import create_database
 from tests.support.recorded import audit_problems, log_row, records
 from witnz.core.classify import Rules
+from witnz.node.findings import FindingBook
+from witnz.node.leaves import Leaves
+from witnz.node.wishes import Wishes
+from witnz.store import findings
+from witnz.store.database import Database
 
 ROOT, SPRING, SUMMER, AUTUMN = "public.seasons", "public.seasons_spring", "public.seasons_summer", "public.seasons_autumn"
 SCHEMA = """
@@ -68,3 +75,20 @@ def test_a_partition_that_was_dropped_without_a_word_is_a_finding_until_an_opera
     assert [record.body["reason"] for record in records(clean.protected, "accept", SUMMER)] == ["retention period is over"]
     clean.assert_in_order(AUTUMN)
     assert audit_problems(clean.protected) == []
+
+
+def test_a_partition_that_other_members_recorded_meanwhile_is_no_table_that_the_file_forgot(
+    clean: Cleaner, tmp_path: Path
+) -> None:
+    node = clean.node
+    with Database.create(tmp_path / "witnz.db") as away, node.catalog() as conn:
+        there = Leaves(replace(node.generations._around, db=away), node.book, node._recorder_connection)
+        assert there.to_be_fetched(conn)[AUTUMN] == ROOT
+        wishes = Wishes(away, node.journal, FindingBook(node.cluster_id, node.clock, lambda conn, finding: None), node.config)
+        wishes.compare(there.to_be_fetched(conn))
+        with away.read() as store:
+            assert [finding.table for finding in findings.list_findings(store) if finding.table == AUTUMN] == []
+        wishes.compare({})
+        with away.read() as store:
+            assert [finding.cls for finding in findings.list_findings(store) if finding.table == AUTUMN] == ["config.changed"]
+        assert AUTUMN not in node.generations.leaves_to_be_fetched(conn)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,28 +78,36 @@ class Reopening:
         """The ticket of a table as it is tied now; good at once where the stream can not have missed anything."""
         if not _may_be_kept_out(conn, info):
             return Ticket("", good=True)
-        tie = ties(conn, [info.oid]).get(info.oid, "")
-        with self._lock:
-            known = self._tickets.get(info.oid)
-        if known is not None and known.tie == tie:
-            return known
-        attached = is_kept_out(conn, info)
-        ticket = Ticket(tie, self._mark()) if attached else Ticket(tie, good=True)
-        with self._lock:
-            self._tickets[info.oid] = ticket
-            if attached:
-                self._waiting.append(ticket)
-        return ticket
+        return self._ask(conn, {info.oid: info})[info.oid]
 
     def look(self, conn: psycopg.Connection[Any], oids: Sequence[int]) -> None:
         """Ask for what is tied otherwise than when it was asked for last."""
-        if conn.info.server_version >= NOTICED_SINCE:
-            return
-        now = ties(conn, oids)
+        if conn.info.server_version < NOTICED_SINCE:
+            changed = [oid for oid, tie in ties(conn, oids).items() if self._known(oid, tie) is None]
+            if changed:
+                self._ask(conn, catalog.load_tables(conn, changed))
+
+    def _known(self, oid: int, tie: str) -> Ticket | None:
         with self._lock:
-            changed = [oid for oid, tie in now.items() if oid not in self._tickets or self._tickets[oid].tie != tie]
-        for info in catalog.load_tables(conn, changed).values():
-            self.ticket(conn, info)
+            ticket = self._tickets.get(oid)
+        return ticket if ticket is not None and ticket.tie == tie else None
+
+    def _ask(self, conn: psycopg.Connection[Any], infos: Mapping[int, TableInfo]) -> dict[int, Ticket]:
+        """The tickets of these leaves; one marker, written after their ties were read, stands behind all new ones."""
+        now = ties(conn, list(infos))
+        found = {oid: ticket for oid in infos if (ticket := self._known(oid, now.get(oid, "")))}
+        asked = {
+            oid: Ticket(now.get(oid, ""), good=not is_kept_out(conn, info)) for oid, info in infos.items() if oid not in found
+        }
+        waiting = [ticket for ticket in asked.values() if not ticket.good]
+        if waiting:
+            lsn = self._mark()
+            for ticket in waiting:
+                ticket.lsn = lsn
+        with self._lock:
+            self._tickets |= asked
+            self._waiting += waiting
+        return found | asked
 
     def _mark(self) -> int:
         with self._connect() as conn:
