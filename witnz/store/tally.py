@@ -107,12 +107,7 @@ def tally(folder: Path) -> Iterator[Tally]:
         raise
     with closing(connection):
         try:
-            for setting in (
-                "journal_mode = OFF",
-                "synchronous = OFF",
-                "locking_mode = EXCLUSIVE",
-                f"cache_size = -{CACHE_KIB}",
-            ):
+            for setting in _SETTINGS:
                 connection.execute(f"PRAGMA {setting}")
             made = Tally(connection)
         finally:
