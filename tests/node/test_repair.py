@@ -268,11 +268,12 @@ def test_the_text_for_review_is_sql_that_restores_the_rows(bench: Bench) -> None
             conn.execute(bench.plan(finding).sql.encode())
     assert bench.texts("documents") == before
     bench.protected.caught_up()
-    assert len(bench.open("documents")) == 4  # by hand it is a violation itself, as the text says
-    for finding in bench.open("documents"):
+    about = lambda: [f for f in bench.open("documents") if f.key in ("3", "4")]  # noqa: E731
+    assert len(about()) == 4  # by hand it is a violation itself, as the text says
+    for finding in about():
         if bench.node.approvals.get(finding.id).state == "open":
             assert bench.repair(finding).repaired
-    assert bench.open("documents") == []
+    assert about() == []
 
 
 @pytest.mark.parametrize(

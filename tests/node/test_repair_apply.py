@@ -274,6 +274,8 @@ def test_a_trigger_that_swallows_the_write_undoes_the_repair(bench: Bench) -> No
     )
     error = assert_untouched(bench, "corrected", finding, lambda: bench.repair(finding), WitnzError)
     assert "wrote 0 rows instead of one" in error.message
+    bench.sql("DROP TRIGGER swallow ON corrected")
+    bench.repair_well(finding)
 
 
 def test_a_trigger_that_writes_another_row_of_the_table_undoes_the_repair(bench: Bench) -> None:
