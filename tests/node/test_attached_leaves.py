@@ -5,10 +5,14 @@ In every test the walsenders have met writes to the table before it is attached,
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support.cluster import Trio
@@ -195,6 +199,59 @@ def test_a_leaf_that_was_away_while_the_stream_began_comes_back_into_it(
         return has_entry(protected.node, "january", key)
 
     wait(comes, "rows of the leaf to come over the stream again")
+
+
+@pytest.mark.matrix
+@pytest.mark.slow
+def test_a_stop_before_the_stream_was_opened_anew_and_writers_that_never_pause_change_nothing(
+    start: Callable[[], Protected], database: Database, relied: list[tuple[str, bool]]
+) -> None:
+    protected = start()
+    protected.node.capture._hooks.reopens = lambda acked: False
+    for month in ("march", "april"):
+        fill(database, month)
+    protected.caught_up()
+    attach(database, "march")
+    wait(lambda: any(o._ticket for o in protected.node.generations.opening()), "march to wait for the stream")
+    assert not is_active(protected.node, "march")
+
+    with writers(database, "january", "march", "april"):
+        protected.restart()
+        attach(database, "april")
+        for month in ("march", "april"):
+            wait(lambda month=month: is_active(protected.node, month), f"{month} to be recorded")  # type: ignore[misc]
+    protected.caught_up()
+    for month in ("january", "march", "april"):
+        rows = database.sql(f"SELECT count(*) FROM {month}")[0][0]
+        verified = protected.verify_soon(f"public.{month}")
+        assert (verified.verdict, verified.result.rows) == (Verdict.VERIFIED, rows), verified
+    assert protected.findings(state=None) == []
+
+
+@contextmanager
+def writers(database: Database, *months: str) -> Iterator[None]:
+    """Somebody inserts into each of these tables, in transactions of their own and in a long one, until the end."""
+    stop = threading.Event()
+
+    def write(month: str) -> None:
+        day = f"2026-0{MONTHS[month]}-20"
+        with psycopg.connect(database.owner_dsn, autocommit=True) as one, psycopg.connect(database.owner_dsn) as long:
+            for key in count(100_000):
+                one.execute(f"INSERT INTO {month} VALUES ({2 * key}, '{day}', 1)".encode())
+                long.execute(f"INSERT INTO january VALUES ({2 * key + 1}, '2026-01-{MONTHS[month]:02d}', 1)".encode())
+                if key % 20 == 0:
+                    long.commit()
+                if stop.wait(0.005):
+                    return
+
+    with ThreadPoolExecutor(len(months)) as pool:
+        written = [pool.submit(write, month) for month in months]
+        try:
+            yield
+        finally:
+            stop.set()
+        for each in written:
+            each.result()
 
 
 @pytest.mark.matrix
