@@ -232,12 +232,15 @@ def _sighted(verified: Verified) -> dict[str | None, Difference]:
     return {difference.key: difference for difference in verified.result.differences}
 
 
-def make_table(database: Database, name: str, *, columns: str = COLUMNS, rows: str = ROWS) -> None:
-    """A table with ten rows, owned by the application."""
+def make_table(
+    database: Database, name: str, *, columns: str = COLUMNS, rows: str = ROWS, external: Sequence[str] = ()
+) -> None:
+    """A table with ten rows, owned by the application; long values of ``external`` columns are stored as they are."""
     schema, _ = parse_table_name(name)
+    stored = "".join(f"ALTER TABLE {name} ALTER {column} SET STORAGE EXTERNAL;" for column in external)
     database.sql(
         f"CREATE SCHEMA IF NOT EXISTS {schema}; GRANT USAGE ON SCHEMA {schema} TO witnz; CREATE TABLE {name} ({columns});"
-        f"INSERT INTO {name} {rows.format(first=1, last=BASELINE_ROWS)}"
+        f"{stored} INSERT INTO {name} {rows.format(first=1, last=BASELINE_ROWS)}"
     )
 
 
@@ -252,6 +255,7 @@ def start_scene(
     *,
     columns: str,
     rows: str,
+    external: Sequence[str] = (),
     **settings: Any,
 ) -> Scene:
     """A database with ``tables`` and the bystanders, and a node that protects them all, until ``stack`` ends."""
@@ -265,7 +269,7 @@ def start_scene(
     for name in BYSTANDERS:
         make_table(database, name)
     for table in tables:
-        make_table(database, table["name"], columns=columns, rows=rows)
+        make_table(database, table["name"], columns=columns, rows=rows, external=external)
     protected = Protected.start(directory, database, [*standing, *tables], **settings)
     scene = Scene(database, protected)
     stack.callback(_stop, scene)
@@ -361,7 +365,7 @@ def scene(shared: Shared, pg_server: PostgresServer, tmp_path_factory: pytest.Te
 def own_scene(pg_server: PostgresServer, tmp_path: Path) -> Iterator[Start]:
     """``own_scene({"name": …, "mode": …}, …)``: database and node of the test's own.
 
-    Also ``server``, ``columns``, ``rows``; what is left goes into the configuration.
+    Also ``server``, ``columns``, ``rows``, ``external`` (:func:`make_table`); what is left goes into the configuration.
     """
     with ExitStack() as stack:
 

@@ -22,7 +22,7 @@ TABLE = "public.ledger"
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_restarts_raise_nothing_and_lose_nothing(own_server, own_scene, mode: str) -> None:  # type: ignore[no-untyped-def]
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16))
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server())
     scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'before', 1, NULL, '2026-02-01')")
     scene.database.server.restart(mode)
     scene.database.sql(f"INSERT INTO {TABLE} VALUES (51, 'after', 1, NULL, '2026-02-01')")
@@ -56,7 +56,7 @@ def restored(scene: Any) -> Any:
 
 
 def test_a_failover_is_one_finding_that_names_the_rows_that_were_not_shipped(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    server = own_server(version=16)
+    server = own_server()
     scene = own_scene({"name": TABLE, "mode": "append_only"}, server=server)
     promoted_in_its_place(scene, server.data_dir.with_name("backup"))
     finding = restored(scene)
@@ -83,7 +83,7 @@ def test_a_failover_is_one_finding_that_names_the_rows_that_were_not_shipped(own
 
 
 def test_a_failover_that_takes_the_slot_along_is_one_explained_finding(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    server = own_server(version=16)
+    server = own_server()
     scene = own_scene({"name": TABLE, "mode": "append_only"}, server=server)
     server.stop()
     standby = server.data_dir.with_name("standby")  # what the server keeps in step with failover slots from version 17 on
@@ -142,7 +142,7 @@ def test_a_point_in_time_recovery_names_what_was_lost_regained_and_set_back(own_
 
 @pytest.mark.slow
 def test_a_recovery_to_before_the_present_generations_is_judged_by_those_that_were_recorded_then(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    server = own_server(version=16)
+    server = own_server()
     rates = {"name": "public.rates", "mode": "state_integrity", "on_change": "record"}
     scene = own_scene({"name": TABLE, "mode": "append_only"}, rates, server=server)
     bare = keyless(scene)
@@ -203,10 +203,10 @@ def test_a_recovery_to_before_the_present_generations_is_judged_by_those_that_we
 
 
 def test_another_server_under_the_same_address_is_refused_and_never_read(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    server = own_server(version=16)
+    server = own_server()
     scene = own_scene({"name": TABLE, "mode": "append_only"}, server=server)
     scene.protected.caught_up()
-    other = own_server(version=16)
+    other = own_server()
     other.sql("CREATE ROLE app_owner LOGIN; CREATE ROLE witnz LOGIN REPLICATION")
     other.sql(f"CREATE DATABASE {scene.database.name} OWNER app_owner")
     other.stop()
@@ -248,9 +248,9 @@ def loaded_elsewhere(scene: Any, other: PostgresServer) -> None:
 @pytest.mark.slow
 def test_a_dump_loaded_into_a_new_cluster_is_an_epoch_once_an_operator_says_so(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
     rates = {"name": "public.rates", "mode": "state_integrity", "on_change": "record"}
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, rates, server=own_server(version=16))
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, rates, server=own_server())
     scene.protected.caught_up()
-    loaded_elsewhere(scene, own_server(version=16))
+    loaded_elsewhere(scene, own_server())
     restores = lambda: [f for f in scene.protected.findings() if f.cls == "epoch.restored"]  # noqa: E731
     (stranger,) = wait(restores, "the other system")
     assert scene.protected.verify(TABLE).result.differences == []

@@ -31,7 +31,7 @@ def exhaust(scene: Any) -> None:
 
 def test_a_slot_that_holds_back_more_than_is_allowed_is_given_up_before_the_disk_is_full(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
     """The bound of the configuration; a long transaction of anybody holds WAL back while the node runs."""
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16), max_retained_wal="40MB")
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(), max_retained_wal="40MB")
     slot, database = scene.protected.config.slot_name, scene.database
     with psycopg.connect(database.admin_dsn) as long:
         long.execute("CREATE TABLE never_seen (a int)")
@@ -53,7 +53,7 @@ def test_a_slot_that_holds_back_more_than_is_allowed_is_given_up_before_the_disk
 
 
 def test_a_slot_that_lost_its_wal_is_a_gap_and_the_scan_names_the_rows(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16, settings=SETTINGS))
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(settings=SETTINGS))
     good = scene.verified_at(TABLE)
     recorded = scene.row_hash(TABLE, 12)
     scene.stop()

@@ -35,7 +35,7 @@ def restored(scene: Any, copy: Path) -> None:
 
 @pytest.mark.slow
 def test_the_rows_an_old_copy_lacks_are_one_finding_and_a_row_changed_in_it_another(own_server, own_scene, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16))
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server())
     emptied = scene.protect("append_only")
     bare = keyless(scene)
     copied(scene, tmp_path / "backup")

@@ -10,7 +10,7 @@ from tests.support.pages import heap_file, replace_value
 from witnz.core.verdict import Verdict
 
 TABLE = "public.documents"
-COLUMNS = "id bigint PRIMARY KEY, title text, body text STORAGE EXTERNAL"
+COLUMNS = "id bigint PRIMARY KEY, title text, body text"
 ROWS = "SELECT g, 'title ' || g, 'begin-' || g || '-' || repeat('x', 4000) || '-end' FROM generate_series({first}, {last}) g"
 
 
@@ -27,7 +27,9 @@ def edit_toast(scene: Any, old: bytes, new: bytes) -> None:
 
 
 def test_an_edited_value_is_named_by_the_scan(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(version=16), columns=COLUMNS, rows=ROWS)
+    scene = own_scene(
+        {"name": TABLE, "mode": "append_only"}, server=own_server(), columns=COLUMNS, rows=ROWS, external=["body"]
+    )
     recorded = scene.row_hash(TABLE, 7)
     good = scene.verified_at(TABLE)
     edit_toast(scene, b"begin-7-", b"begin-8-")
@@ -40,8 +42,8 @@ def test_an_edited_value_is_named_by_the_scan(own_server, own_scene) -> None:  #
 
 @pytest.mark.parametrize("mode", [{"mode": "append_only"}, {"mode": "state_integrity", "on_change": "record"}])
 def test_an_honest_update_of_another_column_does_not_launder_it_under_a_full_identity(own_server, own_scene, mode) -> None:  # type: ignore[no-untyped-def]
-    server = own_server(version=16)
-    scene = own_scene({"name": TABLE, **mode}, server=server, columns=COLUMNS, rows=ROWS)
+    server = own_server()
+    scene = own_scene({"name": TABLE, **mode}, server=server, columns=COLUMNS, rows=ROWS, external=["body"])
     scene.dba(f"ALTER TABLE {TABLE} REPLICA IDENTITY FULL")
     scene.protected.approve(scene.now("identity.changed", None, TABLE))
     recorded = scene.row_hash(TABLE, 7)
@@ -56,9 +58,10 @@ def test_an_honest_update_of_another_column_does_not_launder_it_under_a_full_ide
 def test_without_a_full_identity_the_laundered_row_is_never_verified(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
     scene = own_scene(
         {"name": TABLE, "mode": "state_integrity", "on_change": "record"},
-        server=own_server(version=16),
+        server=own_server(),
         columns=COLUMNS,
         rows=ROWS,
+        external=["body"],
     )
     edit_toast(scene, b"begin-7-", b"begin-8-")
     scene.database.sql(f"UPDATE {TABLE} SET title = 'corrected' WHERE id = 7")

@@ -17,7 +17,7 @@ from witnz.core.verdict import Verdict
 
 @pytest.mark.slow
 def test_three_nodes_end_the_generations_alike_and_go_on_together(own_server: Any, tmp_path: Path) -> None:
-    server = own_server(version=16)
+    server = own_server()
     trio = ledger_trio(tmp_path, create_database(server))
     try:
         backup = server.data_dir.with_name("backup")
@@ -76,7 +76,7 @@ def test_three_nodes_end_the_generations_alike_and_go_on_together(own_server: An
 @pytest.mark.slow
 def test_three_nodes_judge_a_recovery_to_before_the_present_generation_alike(own_server: Any, tmp_path: Path) -> None:
     """Each reads the table and asks the generation that was recorded then; they say the same, and one generation follows."""
-    server = own_server(version=16)
+    server = own_server()
     trio = ledger_trio(tmp_path, create_database(server))
     try:
         backup = server.data_dir.with_name("backup")
@@ -122,7 +122,7 @@ def test_three_nodes_judge_a_recovery_to_before_the_present_generation_alike(own
 @pytest.mark.slow
 def test_three_nodes_move_to_a_dump_in_a_new_cluster_together(own_server: Any, tmp_path: Path) -> None:
     """Nobody reads there before an operator says so; then all three say the same of it, and go on when it is accepted."""
-    server = own_server(version=16)
+    server = own_server()
     trio = ledger_trio(tmp_path, create_database(server))
     try:
         dump = dumped(trio.database)
@@ -133,7 +133,7 @@ def test_three_nodes_move_to_a_dump_in_a_new_cluster_together(own_server: Any, t
         trio.settled()
         before = trio.log("node1", LEDGER)
         forged = "UPDATE ledger SET amount = 0 WHERE id = 7; INSERT INTO ledger VALUES (99, 'forged', 1)"
-        load_in_place(trio.database, dump, own_server(version=16), forged)
+        load_in_place(trio.database, dump, own_server(), forged)
         strangers = [trio.wait_for(node, "epoch.restored") for node in trio.nodes]
         assert len({(f.id, f.key) for f in strangers}) == 1
         for node in trio.nodes:
