@@ -95,7 +95,7 @@ def assert_no_plaintext(bench: Bench) -> None:
 def test_every_image_is_the_recorded_row_under_a_nonce_of_its_own(bench: Bench) -> None:
     log, kept = log_of(bench, "kept"), images_of(bench, "kept")
     copied = bench.sql("SELECT id, note FROM kept")
-    assert len(kept) >= len(copied) == 5
+    assert len(kept) >= len(copied) >= 4
     assert len({sealed[:12] for sealed in kept.values()}) == len(kept)
     with bench.node.db.read() as conn:
         for seq, sealed in kept.items():
@@ -166,13 +166,15 @@ def test_a_tampered_image_is_refused_and_nothing_is_written(bench: Bench, findin
 
 
 @pytest.mark.since(14, "logical messages in the stream, so intents and repairs,")
-def test_a_row_whose_image_is_gone_is_refused_with_its_key(bench: Bench, finding: str) -> None:
+def test_a_row_whose_image_is_gone_is_refused_with_its_key(bench: Bench) -> None:
+    bench.sql("UPDATE other SET note = 'mallory' WHERE id = 'd'")
+    finding = bench.found("violation.update", "d", table="other").id
     kept, log = images_of(bench, "other"), log_of(bench, "other")
     with bench.node.db.write() as conn:
         images.drop(conn, log.id, kept)
     try:
         plan = bench.node.repairs.plan(finding)
-        assert (plan.statements, plan.refused) == ((), ("key c: no image of the recorded row is kept",))
+        assert (plan.statements, plan.refused) == ((), ("key d: no image of the recorded row is kept",))
         result = bench.node.repairs.apply(finding, bench.admin, bench.name, bench.signer, "because")
         assert not result.repaired and result.left == plan.refused and result.restored == ()
     finally:
