@@ -163,11 +163,16 @@ def every_database(every_server: PostgresServer) -> Iterator[Database]:
 
 @pytest.fixture
 def own_server() -> Iterator[Callable[..., PostgresServer]]:
-    """``own_server(version=…, settings=…, …)`` starts a server for this test alone (PostgresServer's arguments)."""
+    """``own_server(version=…, settings=…, …)`` starts a server for this test alone (PostgresServer's arguments).
+
+    ``checksums=False``: none in its pages, for a test that edits them.
+    """
     with ExitStack() as stack:
 
-        def start(**keywords: Any) -> PostgresServer:
+        def start(*, checksums: bool = True, **keywords: Any) -> PostgresServer:
             keywords.setdefault("version", DEFAULT_VERSION)
+            if not checksums and keywords["version"] >= 18:  # where initdb makes them unless told otherwise
+                keywords["initdb_args"] = [*keywords.get("initdb_args", ()), "--no-data-checksums"]
             return stack.enter_context(PostgresServer(**keywords))
 
         yield start

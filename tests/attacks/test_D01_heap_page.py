@@ -21,7 +21,7 @@ def edit_stopped(scene: Any, *edits: Any) -> None:
 
 
 def test_an_overwritten_value_and_a_hidden_row_are_named_by_the_scan(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    server = own_server()
+    server = own_server(checksums=False)
     scene = own_scene({"name": TABLE, "mode": "append_only"}, server=server)
     assert server.sql("SHOW data_checksums") == [("off",)]
     good = scene.verified_at(TABLE)
@@ -75,7 +75,7 @@ def test_checksums_make_the_scan_fail_with_the_reason_until_the_intruder_makes_t
 
 
 def test_an_edit_while_server_and_node_are_both_down_is_found_after_the_start(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server())
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(checksums=False))
     scene.stop()
     edit_stopped(scene, lambda path: replace_value(path, b"user3", b"root!"))
     scene.resume()

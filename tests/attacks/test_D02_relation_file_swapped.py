@@ -26,7 +26,7 @@ def swap_stopped(scene: Any, copy: Path, edit: Callable[[Path], object] = lambda
 
 
 def test_an_older_copy_of_the_file_lacks_rows_that_the_scan_names(own_server, own_scene, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server())
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(checksums=False))
     copy = tmp_path / "older"
     shutil.copyfile(heap_file(scene.database, TABLE), copy)
     scene.database.sql(f"INSERT INTO {TABLE} VALUES (50, 'late', 1, NULL, '2026-02-01'), (51, 'later', 1, NULL, '2026-02-01')")
@@ -43,7 +43,7 @@ def test_an_older_copy_of_the_file_lacks_rows_that_the_scan_names(own_server, ow
 
 
 def test_an_edited_copy_in_its_place_is_named_and_the_honest_file_back_verifies(own_server, own_scene, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server())
+    scene = own_scene({"name": TABLE, "mode": "append_only"}, server=own_server(checksums=False))
     honest, edited = tmp_path / "honest", tmp_path / "edited"
     path = heap_file(scene.database, TABLE)
     shutil.copyfile(path, honest)

@@ -28,7 +28,11 @@ def edit_toast(scene: Any, old: bytes, new: bytes) -> None:
 
 def test_an_edited_value_is_named_by_the_scan(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
     scene = own_scene(
-        {"name": TABLE, "mode": "append_only"}, server=own_server(), columns=COLUMNS, rows=ROWS, external=["body"]
+        {"name": TABLE, "mode": "append_only"},
+        server=own_server(checksums=False),
+        columns=COLUMNS,
+        rows=ROWS,
+        external=["body"],
     )
     recorded = scene.row_hash(TABLE, 7)
     good = scene.verified_at(TABLE)
@@ -42,7 +46,7 @@ def test_an_edited_value_is_named_by_the_scan(own_server, own_scene) -> None:  #
 
 @pytest.mark.parametrize("mode", [{"mode": "append_only"}, {"mode": "state_integrity", "on_change": "record"}])
 def test_an_honest_update_of_another_column_does_not_launder_it_under_a_full_identity(own_server, own_scene, mode) -> None:  # type: ignore[no-untyped-def]
-    server = own_server()
+    server = own_server(checksums=False)
     scene = own_scene({"name": TABLE, **mode}, server=server, columns=COLUMNS, rows=ROWS, external=["body"])
     scene.dba(f"ALTER TABLE {TABLE} REPLICA IDENTITY FULL")
     scene.protected.approve(scene.now("identity.changed", None, TABLE))
@@ -58,7 +62,7 @@ def test_an_honest_update_of_another_column_does_not_launder_it_under_a_full_ide
 def test_without_a_full_identity_the_laundered_row_is_never_verified(own_server, own_scene) -> None:  # type: ignore[no-untyped-def]
     scene = own_scene(
         {"name": TABLE, "mode": "state_integrity", "on_change": "record"},
-        server=own_server(),
+        server=own_server(checksums=False),
         columns=COLUMNS,
         rows=ROWS,
         external=["body"],

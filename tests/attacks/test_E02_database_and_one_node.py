@@ -21,7 +21,7 @@ from witnz.node.heads import to_items
 
 @pytest.fixture
 def own_trio(own_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
-    database = create_database(own_server())
+    database = create_database(own_server(checksums=False))
     with ExitStack() as stack:
         trio = ledger_trio(tmp_path_factory.mktemp("trio"), database)
         stack.callback(trio.stop)

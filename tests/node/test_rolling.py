@@ -161,7 +161,7 @@ def test_a_sample_reads_some_ranges_and_says_what_it_left_out(node: Protected) -
 
 
 def test_a_tampered_row_in_any_range_is_found_and_named(small_ranges: None, own_server: Any, tmp_path: Path) -> None:
-    database = create_database(own_server())
+    database = create_database(own_server(checksums=False))
     make_tables(database)
     node = Protected.start(tmp_path, database, TABLES)
     node.stop()
