@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.node import wait
 from tests.support.pgoutput import conninfo_of
 from tests.support.postgres import Database, create_database
 from witnz.core.lsn import parse_lsn
@@ -154,12 +155,19 @@ def test_a_marker_waits_for_no_standby(own_server: Callable[..., PostgresServer]
     with connect(conninfo) as witnz, connect(conninfo) as application:
         server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nosuch'")
         server.sql("SELECT pg_reload_conf()")
-        while witnz.execute("SHOW synchronous_standby_names").fetchone() != ("nosuch",):
-            time.sleep(0.01)
-        ordinary = threading.Thread(target=application.execute, args=["SELECT pg_logical_emit_message(true, 'x', 'y')"])
+        ends = threading.Event()
+
+        def work() -> None:
+            """The first transactions may still pass: it is another process that tells the others to wait."""
+            while not ends.is_set():
+                application.execute("SELECT pg_logical_emit_message(true, 'x', 'y')")
+
+        ordinary = threading.Thread(target=work)
         ordinary.start()
-        time.sleep(0.5)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        wait(lambda: witnz.execute(waits).fetchone() == (1,), "an ordinary transaction to wait for the standby")
         assert emit_marker(witnz, "witnz-mark", "x") > 0
+        ends.set()
         assert ordinary.is_alive()  # the same without our setting still waits
         server.sql("ALTER SYSTEM RESET synchronous_standby_names")
         server.sql("SELECT pg_reload_conf()")
