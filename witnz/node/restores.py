@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -104,6 +105,7 @@ class Restores:
         self._db, self._journal, self._book, self._evidence_dir, self._clock = db, journal_, book, evidence_dir, clock
         self._seal, self._journal_finding = seal, journal_finding
         self.alone = True
+        self._stepping = threading.Lock()  # the capture thread of a node alone, and the chores
         self._refused = 0
         self.leads: Callable[[], bool] = lambda: True
         self.catch_up: Callable[[], object] = lambda: None
@@ -265,16 +267,20 @@ class Restores:
     # -- the record -----------------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Have the ``epoch`` record written, if one is due here.  Raises what a proposal raises."""
-        restore = self.pending
-        if restore is None:
-            return
-        if self.leads() and not self._is_journalled(restore):
-            self._propose(restore)
-        if self._is_journalled(restore):
-            with self._db.write() as conn:
-                meta.save_value(conn, PENDING, None)
-            self._settle_void()
+        """Have the ``epoch`` record written, if one is due here.  Raises what a proposal raises.
+
+        One at a time: of two that propose the same epoch the second is refused, which would end the recording.
+        """
+        with self._stepping:
+            restore = self.pending
+            if restore is None:
+                return
+            if self.leads() and not self._is_journalled(restore):
+                self._propose(restore)
+            if self._is_journalled(restore):
+                with self._db.write() as conn:
+                    meta.save_value(conn, PENDING, None)
+                self._settle_void()
 
     def _is_journalled(self, restore: Restore) -> bool:
         epoch, state = self._journal.state.epoch, self._journal.state
