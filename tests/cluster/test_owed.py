@@ -14,6 +14,7 @@ from tests.support.postgres import create_database
 from witnz.core.finding import Finding
 from witnz.core.verdict import Verdict
 from witnz.demo.server import PostgresServer
+from witnz.node import refilling
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,10 @@ def wait_for_generation(trio: Trio, table: str, generation: int) -> None:
         )
 
 
-def test_a_gap_that_only_one_node_saw_is_journalled_after_its_restart_and_bridged_by_the_next_leader(trio: Trio) -> None:
+def test_a_gap_that_only_one_node_saw_is_journalled_after_its_restart_and_bridged_by_the_next_leader(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refilling, "PATIENCE_S", 1.0)  # nobody will ever answer
     victim = trio.followers()[0]
     trio.halt(victim)
     trio.database.sql(f"SELECT pg_drop_replication_slot('{trio.configs[victim].slot_name}')", user="postgres")
