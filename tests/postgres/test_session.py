@@ -137,6 +137,18 @@ def test_options_of_the_users_own_stay_but_do_not_win(database: Database) -> Non
         assert connection.execute("SHOW datestyle").fetchone() == ("ISO, MDY",)
 
 
+def test_no_session_compiles_its_queries_unless_its_user_asks_for_it(every_database: Database) -> None:
+    """A server built with LLVM spends seconds of CPU on compiling catalog queries that run for milliseconds."""
+    mine = conninfo_of(every_database)
+    every_database.sql(f"ALTER ROLE witnz IN DATABASE {every_database.name} SET jit = on", user="postgres")
+    for keywords in ({}, {"replication": True}, {"scan": True}):
+        with connect(mine, **keywords) as connection:
+            assert connection.execute("SHOW jit").fetchone() == ("off",)
+    asked = Conninfo(mine.host, mine.port, mine.dbname, mine.user, extra=(("options", "-c jit=on"),))
+    with connect(asked) as connection:
+        assert connection.execute("SHOW jit").fetchone() == ("on",)
+
+
 def test_pinned_options_work_as_pgoptions_of_psql(database: Database) -> None:
     environment = {**os.environ, "PGOPTIONS": pinned_options(SCAN_PINNED)}
     shows = [argument for name in SCAN_PINNED for argument in ("-c", f"SHOW {name}")]

@@ -57,6 +57,8 @@ PINNED: Final[Mapping[str, str]] = {
 SCAN_PINNED: Final[Mapping[str, str]] = {**PINNED, "row_security": "off", "synchronize_seqscans": "off"}
 """What a scan pins: also that no row is hidden from it (there is an error instead) and that rows come in physical order."""
 
+_WITHOUT_JIT: Final = "-c jit=off"  # the planner overrates catalog queries: seconds to compile what runs for milliseconds
+
 # A machine that vanished without a FIN is noticed within this time, by the acknowledgements of our own messages.
 _KEEPALIVE: Final = {"keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3", "tcp_user_timeout": "40000"}
 FOREIGN: Final = "database.foreign"
@@ -216,7 +218,8 @@ def connect(
     settings = SCAN_PINNED if scan else PINNED
     given = conninfo.parameters()
     parameters = _KEEPALIVE | given
-    parameters["options"] = f"{given.get('options', '')} {pinned_options(settings)}".strip()
+    options = (_WITHOUT_JIT, given.get("options", ""), pinned_options(settings))
+    parameters["options"] = " ".join(part for part in options if part)
     parameters |= {"client_encoding": "UTF8", "application_name": application_name, "connect_timeout": str(connect_timeout_s)}
     if replication:
         parameters["replication"] = "database"
