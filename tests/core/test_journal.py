@@ -388,3 +388,16 @@ def test_a_larger_quorum_overtakes_a_seal_and_one_that_never_had_enough_votes_is
     for record, forged in ((seal, False), (alone, True)):
         problem = refused(cluster, record)
         assert "expected votes of 3 members" in problem.message and (problem.code == FORGED) == forged
+
+
+def test_a_seal_that_stands_in_the_journal_is_not_let_in_again_and_leaves_no_memory_behind(cluster: PaperCluster) -> None:
+    remembered = len(cluster.state._voted)
+    for size in range(4, 24):
+        again = seal_body(f"0/19500{size:02}", head_body(size))
+        again["votes"] = cluster.add("seal", again).body["votes"]
+        with pytest.raises(ProofError, match="beyond the last seal"):
+            cluster.state.check(cluster.make("seal", again))
+        later = seal_body(f"0/19600{size:02}", head_body(size))
+        with pytest.raises(ProofError, match=f"grow beyond {size}"):
+            cluster.state.check(cluster.make("seal", later))
+    assert len(cluster.state._voted) == remembered

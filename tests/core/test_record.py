@@ -25,6 +25,7 @@ from witnz.core.record import (
     operator_bytes,
     parse_proposal,
     parse_record,
+    recall_record,
     record_from_json,
     record_hash,
     record_leaf_bytes,
@@ -96,6 +97,36 @@ def test_every_type_round_trips(record_type: str) -> None:
     assert parse_record(format_record(record)) == record
     assert record_from_json(json.loads(format_record(record))) == record
     assert canonical(record_to_json(record)) == format_record(record)
+
+
+@pytest.mark.parametrize("record_type", sorted(BODIES))
+def test_a_stored_record_that_is_recalled_is_the_record_that_was_parsed(record_type: str) -> None:
+    leaf = format_record(PAPER.make(record_type, BODIES[record_type]))
+    recalled, parsed = recall_record(leaf), parse_record(leaf)
+    assert recalled == parsed
+    assert (recalled.body_json, record_hash(recalled)) == (parsed.body_json, record_hash(parsed))
+    assert (format_record(recalled), signed_bytes(recalled)) == (leaf, signed_bytes(parsed))
+
+
+def test_text_that_looks_like_the_members_of_a_record_does_not_confuse_the_recall() -> None:
+    reason = '","cluster":"x","n":1,"seq":9,"sig":"","type":"seal"}'
+    leaf = format_record(PAPER.make("ack", {"finding": "F-0123456789ab", "reason": reason}))
+    assert recall_record(leaf) == parse_record(leaf)
+    assert record_hash(recall_record(leaf)) == record_hash(parse_record(leaf))
+
+
+@given(st.data())
+def test_damaged_records_are_refused_or_hash_to_something_else(data: st.DataObject) -> None:
+    leaf = format_record(PAPER.make("gap", BODIES["gap"]))
+    at = data.draw(st.integers(0, len(leaf) - 1))
+    damaged = leaf[:at] + bytes([data.draw(st.integers(0, 255).filter(lambda byte: byte != leaf[at]))]) + leaf[at + 1 :]
+    try:
+        recalled = recall_record(damaged)
+    except FormatError as refused:
+        assert "damaged bytes" in refused.message
+    else:
+        same_proposal = leaf[:at].count(b'"seq":') > 0 and recalled.seq != PAPER.state.size + 1
+        assert record_hash(recalled) != record_hash(parse_record(leaf)) or same_proposal
 
 
 @pytest.mark.parametrize("record_type", sorted(VOTED))

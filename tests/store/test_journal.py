@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.journal_maker import CLUSTER, PaperCluster, head_body, seal_body, verify_body
 from witnz.core import merkle
 from witnz.core.entry import chain_hash, content_hash, first_parent
+from witnz.core.record import format_record
 from witnz.core.tiles import consistency_proof, inclusion_proof
 from witnz.errors import FormatError, StoreCorrupt, StoreError
 from witnz.store import journal, meta
 from witnz.store.database import Database
-from witnz.store.schema import migrate
+from witnz.store.schema import MIGRATIONS, migrate
 
 LEAVES = [b'{"n":%d,"pad":"%s"}' % (n, b"x" * (n % 50)) for n in range(1, 700)]
 
@@ -68,10 +71,69 @@ def test_records_from_the_end_on_come_in_stretches_without_a_gap(monkeypatch: py
     for first, last in ((1, 23), (1, 5), (6, 10), (4, 17), (1, 99), (9, 8)):
         found = [seq for seq, _ in journal.records_of(conn, "seal", from_seq=first, to_seq=last, newest_first=True)]
         assert found == [seq for seq in range(min(last, 23), first - 1, -1) if seq % 3]
+        for newest_first in (False, True):
+            rare = [seq for seq, _ in journal.records_of(conn, "ack", from_seq=first, to_seq=last, newest_first=newest_first)]
+            assert sorted(rare, reverse=newest_first) == rare
+            assert set(rare) == {seq for seq in range(first, min(last, 23) + 1) if not seq % 3}
     conn.execute("DELETE FROM journal WHERE seq = 12")
     for newest_first in (False, True):
         with pytest.raises(StoreCorrupt, match="record 12 is missing"):
-            list(journal.records_of(conn, "ack", newest_first=newest_first))
+            list(journal.records_of(conn, "seal", newest_first=newest_first))
+
+
+def test_a_journal_of_before_the_index_gets_it_and_is_read_by_it() -> None:
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(conn, MIGRATIONS[:4])
+    meta.save_value(conn, meta.CLUSTER, "local/app")
+    head = journal.load_head(conn)
+    for number in range(1, 40):
+        kind = {0: b"gap", 1: b"verify"}.get(number % 4, b"seal")
+        journal.append_record(conn, head, b'{"n":%d,"type":"%s"}' % (number, kind))
+    migrate(conn)
+    assert [seq for seq, _ in journal.records_of(conn, "gap")] == list(range(4, 40, 4))
+    assert [seq for seq, _ in journal.records_of(conn, "gap", "verify", to_seq=9)] == [1, 4, 5, 8, 9]
+    plan = " ".join(row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {journal._RARE}", (1, 39)))
+    assert "journal_rare" in plan and "TEMP B-TREE" not in plan
+
+
+def paper_store(*, seals: int = 20) -> tuple[sqlite3.Connection, PaperCluster]:
+    """A store with the journal of a cluster on paper."""
+    cluster = PaperCluster().start()
+    for size in range(1, seals + 1):
+        cluster.add("seal", seal_body(f"0/19500{size:02}", head_body(size)), node=f"node{size % 3 + 1}")
+        if size % 5 == 0:
+            cluster.add("verify", verify_body(size, cluster.state.size))
+    cluster.add("finding", cluster.finding(), node="node2")
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(conn)
+    meta.save_value(conn, meta.CLUSTER, CLUSTER)
+    head = journal.load_head(conn)
+    for record in cluster.records:
+        journal.append_record(conn, head, format_record(record))
+    return conn, cluster
+
+
+def test_a_journal_that_is_loaded_says_what_it_said() -> None:
+    conn, cluster = paper_store()
+    loaded, state = journal.load_state(conn), cluster.state
+    assert vars(loaded) == vars(state)
+    assert journal.load_state(conn, 9).size == 9
+    kept = journal.decisive_records(conn)
+    assert [record.type for record in kept] == ["genesis", "table", "seal", "finding"]
+    assert kept == [record for record in cluster.records if record in kept]
+
+
+@pytest.mark.parametrize("seq", [2, 5, 11])
+def test_a_record_that_changed_in_the_store_is_named_when_the_journal_is_loaded(seq: int) -> None:
+    conn, _ = paper_store()
+    (leaf,) = conn.execute("SELECT leaf FROM journal WHERE seq = ?", (seq,)).fetchone()
+    damaged = {2: leaf.replace(b"append_only", b"append-only"), 5: leaf.replace(b'"tables":', b'"tablez":'), 11: leaf[:-9]}[seq]
+    assert damaged != leaf
+    conn.execute("UPDATE journal SET leaf = ? WHERE seq = ?", (damaged, seq))
+    with pytest.raises(StoreCorrupt, match=r"record \d+ is damaged") as caught:
+        journal.load_state(conn)
+    named = int(re.findall(r"record (\d+) is damaged", caught.value.message)[0])
+    assert seq <= named <= seq + 4  # itself, or the next of its node, which no longer follows on it
 
 
 def test_a_store_that_belongs_to_no_cluster_has_no_journal() -> None:

@@ -43,7 +43,7 @@ from witnz.core.journal_rules import RULES, body_heads, closes_gap_of, finding_i
 from witnz.core.journal_view import OPERATOR, JournalView
 from witnz.core.keys import verify_signature
 from witnz.core.lsn import parse_lsn
-from witnz.core.receipt import parse_receipt
+from witnz.core.receipt import recall_receipt
 from witnz.core.record import Record, check_record_signature, operator_bytes, record_hash, record_vote_bytes
 from witnz.core.record_bodies import VOTED, check_body
 from witnz.errors import ProofError
@@ -128,10 +128,12 @@ class JournalState(JournalView):
             overtaken = any(_signer_problem(record, period.members, True) is None for period in self.overtaken(record.node))
             raise self._invalid(record, problem, forged=not overtaken)
 
-    def _check_votes(self, record: Record, verify_signatures: bool) -> bytes:
+    def _check_votes(self, record: Record, verify_signatures: bool) -> bytes | None:
+        """Rule 4; what to remember of it.  Of a seal nothing: one that stands in the journal names no log that grows (rule 6),
+        and there may be a seal every few seconds for years."""
         votes: Mapping[str, str] = record.body["votes"]
         ballot = record_vote_bytes(record)
-        digest = sha256(ballot).digest()
+        digest = None if record.type == "seal" else sha256(ballot).digest()
         if digest in self._voted:
             raise self._invalid(record, "what was voted on stands in the journal already")
         problem = _votes_problem(votes, ballot, self.members, self.quorum, verify_signatures)
@@ -286,7 +288,7 @@ class JournalState(JournalView):
         self.orders.take(record, self.size + 1, base)
 
     def _apply_anchor(self, record: Record) -> None:
-        body, receipt = record.body, parse_receipt(record.body["receipt"])
+        body, receipt = record.body, recall_receipt(record.body["receipt"])
         self._anchored.append(Anchored(receipt.type, receipt.place, receipt.digest, body["size"], record.at, record.seq or 0))
 
 

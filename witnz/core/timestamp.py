@@ -46,3 +46,8 @@ def parse_time(text: str) -> int:
     if format_time(us) != text:  # newer Pythons read 24:00 as the next day
         raise FormatError(f"time: expected the canonical spelling {format_time(us)}, found {text!r}")
     return us
+
+
+def recall_time(text: str) -> int:
+    """:func:`parse_time` of a text that :func:`format_time` gave, not checked.  ValueError for what is no time."""
+    return (datetime.fromisoformat(text) - _EPOCH_UTC) // _MICROSECOND

@@ -27,7 +27,7 @@ from witnz.core.journal import JournalState
 from witnz.core.journal_facts import TableRecord
 from witnz.core.keyplan import state_key_of_text
 from witnz.core.lsn import format_lsn
-from witnz.core.record import Record, parse_record
+from witnz.core.record import Record
 from witnz.core.rowline import row_hash
 from witnz.core.shape import base64_bytes, integer, list_of, members, refuse
 from witnz.core.tiles import TILE
@@ -292,19 +292,13 @@ class CatchUp:
     # -- parts ----------------------------------------------------------------------------------------------------------------
 
     def _now(self) -> tuple[list[Record], JournalState]:
-        """The journal at one moment, in both shapes.
+        """The journal at one moment, in both shapes; the records are those that say something still.
 
         A node that runs goes on meanwhile; a log taken up to one seal, with the stream skipped up to a later one, would lack
         what lies between.
         """
-        records, state = self._records(), JournalState()
-        for record in records:
-            state.apply(record, verify_signatures=False)
-        return records, state
-
-    def _records(self) -> list[Record]:
         with self._home.db.read() as conn:
-            return [parse_record(leaf) for leaf in stored.records(conn)]
+            return stored.decisive_records(conn), stored.load_state(conn)
 
     def _row(self, log_id: int) -> LogRow:
         with self._home.db.read() as conn:

@@ -74,7 +74,7 @@ def compare(
     scanning: psycopg.Connection[Any], conn: sqlite3.Connection, row: LogRow, records: Sequence[Record], folder: Path
 ) -> Compared:
     """Read what stands under the recorded name now.  ``scanning``: made for a scan, idle; ``conn``: a read of the store;
-    ``records``: the whole journal; ``folder``: where there is room for what differs."""
+    ``records``: the journal's decisive ones; ``folder``: where there is room for what differs."""
     info = find_table(scanning, *parse_table_name(row.table))
     if info is None:
         return Compared(all_lost(conn, row), problem="the table is not there")

@@ -25,7 +25,7 @@ from witnz.verify.replay import XID_MASK, Intents, Replay, decisions_of, held_en
 
 
 def derive(db: Database, rows: Sequence[LogRow], records: Sequence[Record], state: JournalState) -> None:
-    """Derive the state of these logs anew, from all their entries.  ``records``: the whole journal."""
+    """Derive the state of these logs anew, from all their entries.  ``records``: the journal's decisive ones."""
     with db.write() as conn:
         for row in rows:
             _count_nonces(conn, row, state)

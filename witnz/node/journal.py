@@ -30,7 +30,7 @@ import structlog
 
 from witnz.cluster.engine import Engine, LocalEngine, Membership
 from witnz.core.canonical import canonical, parse_json
-from witnz.core.journal import FORGED, JournalState
+from witnz.core.journal import FORGED
 from witnz.core.keys import Signer
 from witnz.core.record import (
     Record,
@@ -97,9 +97,7 @@ class Journal:
         self.on_refusal: list[Callable[[Record | None, WitnzError], None]] = []
         with db.read() as conn:
             self.head = stored.load_head(conn)
-            self.state = JournalState()
-            for leaf in stored.records(conn):
-                self.state.apply(parse_record(leaf), verify_signatures=False)
+            self.state = stored.load_state(conn)
             index = meta.load_number(conn, INDEX)
         if index is None and not self._replicated:
             with db.write() as conn:  # what one node orders alone comes before everything that it will order with others

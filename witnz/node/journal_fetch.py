@@ -135,10 +135,8 @@ class JournalFetch:
 
     def _own(self) -> tuple[JournalState, int]:
         self._take_back()
-        state = JournalState()
         with self._db.read() as conn:
-            for leaf in stored.records(conn):
-                state.apply(parse_record(leaf), verify_signatures=False)
+            state = stored.load_state(conn)
         return state, state.size
 
     def _records(self, node: str, state: JournalState, target: int) -> None:

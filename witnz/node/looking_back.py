@@ -103,7 +103,7 @@ def look_back(
     folder: Path,
 ) -> Compared:
     """Read what stands under the recorded name now.  ``scanning``: made for a scan, idle; ``conn``: a read of the store;
-    ``records``: the whole journal; ``folder``: where there is room for a state."""
+    ``records``: the journal's decisive ones; ``folder``: where there is room for a state."""
     past, why = past_of(conn, row, records, state, switch_lsn)
     result = Compared(Loss(row.table))
     info = find_table(scanning, *parse_table_name(row.table))

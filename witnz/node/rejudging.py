@@ -27,7 +27,7 @@ from witnz.core.journal_facts import TableRecord
 from witnz.core.keyplan import key_text
 from witnz.core.lsn import format_lsn, parse_lsn
 from witnz.core.message import parse_intent
-from witnz.core.record import Record, parse_record
+from witnz.core.record import Record
 from witnz.core.rowline import escape
 from witnz.core.timestamp import format_time
 from witnz.errors import FormatError
@@ -119,7 +119,7 @@ class Rejudging:
                 return
             for _, change in found:
                 nonces.settle(conn, change.nonce, change.lsn, counts=change.counts)
-            records = [parse_record(leaf) for leaf in journal.records(conn, 1, record.seq)]
+            records = journal.decisive_records(conn, record.seq)
             lsns = {change.lsn for _, change in found}
             rows = {
                 row.id: row for row in _judged_logs(conn) if any(entry.lsn in lsns for entry in _since(conn, row, min(lsns)))

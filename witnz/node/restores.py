@@ -28,7 +28,7 @@ from witnz.core.finding import CLASSES
 from witnz.core.journal_facts import LogHead, TableRecord
 from witnz.core.journal_view import JournalView
 from witnz.core.lsn import format_lsn, parse_lsn
-from witnz.core.record import Record, parse_record
+from witnz.core.record import Record
 from witnz.errors import StoreCorrupt, WitnzError
 from witnz.node.comparing import compare
 from witnz.node.findings import APPROVED, CLOSED, REPAIRED, FindingBook
@@ -151,7 +151,7 @@ class Restores:
     def compare(self, scanning: psycopg.Connection[Any], switch_lsn: int) -> list[Compared]:
         """What the database holds of every table whose present log does not describe it."""
         with self._db.read() as conn:
-            records = [parse_record(leaf) for leaf in journal.records(conn)]
+            records = journal.decisive_records(conn)
             rows = [row for row in self._rows(conn) if self._place(row, switch_lsn) is None]
             return [self._compare(scanning, conn, row, records, switch_lsn) for row in rows]
 
@@ -189,7 +189,7 @@ class Restores:
         restore = Restore(seen.system, seen.timeline, switch_lsn, reason)
         known = self._is_journalled(restore)
         with self._db.write() as conn:
-            records = [parse_record(leaf) for leaf in journal.records(conn)]
+            records = journal.decisive_records(conn)
             rows = self._rows(conn)
             unsealed = [self._drop_unsealed(conn, row, restore, records) for row in rows]
             losses = [self._take_back(conn, logs.get_log(conn, row.id), restore, records) for row in rows]
@@ -367,7 +367,7 @@ class Restores:
         extent = Extent(held, ended.size, ended.size)
         self._keep_evidence(conn, row, extent)
         cut(conn, row, extent.kept)
-        records = [parse_record(leaf) for leaf in journal.records(conn)]
+        records = journal.decisive_records(conn)
         derive_state(conn, logs.get_log(conn, log_id), extent, _table_record(records, row), records, state)
 
 

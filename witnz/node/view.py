@@ -25,7 +25,6 @@ from witnz.core.lsn import format_lsn
 from witnz.core.merkle import EMPTY_ROOT
 from witnz.core.names import log_origin
 from witnz.core.note import cosignature_time, parse_note
-from witnz.core.record import parse_record
 from witnz.core.timestamp import format_time
 from witnz.errors import UsageError
 from witnz.node.anchor_status import anchor_documents, history, receipt_documents
@@ -348,11 +347,8 @@ def _openings(live_node: Live | None) -> list[Opening]:
 
 def load_journal_state(db: Database) -> JournalState:
     """The journal in a store, its records taken as valid: the node that wrote them checked each one."""
-    state = JournalState()
     with db.read() as conn:
-        for leaf in journal.records(conn):
-            state.apply(parse_record(leaf), verify_signatures=False)
-    return state
+        return journal.load_state(conn)
 
 
 def _newest_lsn(conn: sqlite3.Connection, row: LogRow) -> str:

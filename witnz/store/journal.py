@@ -11,16 +11,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from witnz.core.decisive import decisive
 from witnz.core.entry import MAX_ENTRY, first_parent
 from witnz.core.hashing import chain_hashes, leaf_hashes
+from witnz.core.journal import JournalState
+from witnz.core.record import Record, recall_record
 from witnz.core.tiles import TILE, ReadTile, Tree
 from witnz.core.tiles import root_at as root_from_tiles
-from witnz.errors import FormatError, StoreCorrupt, StoreError
+from witnz.errors import FormatError, ProofError, StoreCorrupt, StoreError
 from witnz.store.meta import CLUSTER, load_value
+from witnz.store.schema import RARE_RECORDS
 from witnz.store.treestore import JOURNAL_LOG, load_tree, save_tiles
 from witnz.store.treestore import tile_reader as read_tiles
 
+FREQUENT: Final = frozenset({"seal", "verify"})
+"""The types of which there is a record every few seconds or minutes; all others are found by an index."""
+
 _STRETCH: Final = 4096  # records
+_RARE: Final = (
+    f"SELECT seq, leaf FROM journal INDEXED BY journal_rare WHERE seq BETWEEN ? AND ? AND {RARE_RECORDS} ORDER BY seq"  # noqa: S608
+)
 
 
 @dataclass(slots=True)
@@ -103,11 +113,17 @@ def records_of(
     A journal has a seal every few seconds for years, so that only what is asked for should be parsed.  Records are told
     apart by the end of their canonical JSON, in which the type is the last member: text inside a record never counts.
     ``naming``: only records in which this ASCII text stands somewhere.  ``newest_first``: from the end on, a stretch at a time.
-    Raises StoreCorrupt where a record is missing.
+    Raises StoreCorrupt where a record is missing, unless none of these types is :data:`FREQUENT`.
     """
     ends, text = tuple(f',"type":"{name}"}}'.encode() for name in types), naming.encode("ascii")
     size = journal_size(connection)
     first, last = max(1, from_seq), size if to_seq is None else min(to_seq, size)
+    if FREQUENT.isdisjoint(types):
+        order = f"{_RARE} DESC" if newest_first else _RARE
+        for seq, leaf in connection.execute(order, (first, last)):
+            if leaf.endswith(ends) and text in leaf:
+                yield seq, leaf
+        return
     for low, high in _stretches(first, last) if newest_first else [(first, last)]:
         numbered: Iterable[tuple[int, bytes]] = enumerate(records(connection, low, high), low)
         for seq, leaf in reversed(list(numbered)) if newest_first else numbered:
@@ -119,6 +135,28 @@ def _stretches(first: int, last: int) -> Iterator[tuple[int, int]]:
     """A range from its end on, in pieces that fit into memory."""
     for high in range(last, first - 1, -_STRETCH):
         yield max(first, high - _STRETCH + 1), high
+
+
+def load_state(connection: sqlite3.Connection, to_seq: int | None = None) -> JournalState:
+    """What the journal says up to a record.  Each was judged in full before it came here; what is judged again is all but
+    signatures and the grammar of bodies, so that no record may have changed that its node has added to.
+
+    Raises StoreCorrupt, naming the record, where they do not follow on one another.
+    """
+    state = JournalState()
+    for leaf in records(connection, 1, to_seq):
+        try:
+            state.apply(recall_record(leaf), verify_signatures=False)
+        except (FormatError, ProofError) as error:
+            raise _corrupt(f"record {state.size + 1} is damaged: {error.message}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise _corrupt(f"record {state.size + 1} is damaged") from error
+    return state
+
+
+def decisive_records(connection: sqlite3.Connection, to_seq: int | None = None) -> list[Record]:
+    """The records up to a seq that say something still (:mod:`witnz.core.decisive`)."""
+    return list(decisive(recall_record(leaf) for leaf in records(connection, 1, to_seq)))
 
 
 def record_at(connection: sqlite3.Connection, seq: int) -> bytes:

@@ -29,7 +29,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from witnz.errors import StoreCorrupt, StoreError
 
@@ -164,7 +164,17 @@ def _erasures(db: sqlite_utils.Database) -> None:
     db.execute("CREATE TABLE zeros (id INTEGER PRIMARY KEY, filler BLOB NOT NULL)")
 
 
-MIGRATIONS: Sequence[Migration] = (_initial, _anchors, _witnessed, _erasures)
+RARE_RECORDS: Final = (
+    'substr(leaf, -15) <> CAST(\',"type":"seal"}\' AS BLOB) AND substr(leaf, -17) <> CAST(\',"type":"verify"}\' AS BLOB)'
+)
+"""What the index ``journal_rare`` holds: all records but those of which there is one every few seconds or minutes."""
+
+
+def _rare_records(db: sqlite_utils.Database) -> None:
+    db.execute(f"CREATE INDEX journal_rare ON journal (seq) WHERE {RARE_RECORDS}")
+
+
+MIGRATIONS: Sequence[Migration] = (_initial, _anchors, _witnessed, _erasures, _rare_records)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
