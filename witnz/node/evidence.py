@@ -9,10 +9,8 @@ under the state root of a verification that found nothing.
 from __future__ import annotations
 
 import base64
-import json
-import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +22,8 @@ from witnz.core.entry import parse_entry
 from witnz.core.keyplan import key_text
 from witnz.core.note import parse_note
 from witnz.core.periods import KEY_RECORDS, periods_of
-from witnz.core.receipt import Receipt, parse_receipt
-from witnz.core.record import Record, parse_record
+from witnz.core.receipt import Receipt, recall_receipt
+from witnz.core.record import Record, parse_record, recall_record
 from witnz.core.rowline import escape, row_blind
 from witnz.core.state import bucket_of, split_hashes
 from witnz.core.tiles import consistency_proof, inclusion_proof
@@ -33,6 +31,7 @@ from witnz.errors import Inconclusive, StoreCorrupt, StoreFull, UsageError
 from witnz.store import checkpoints, entries, export, logs, verified_states
 from witnz.store import journal as stored
 from witnz.store.database import Database
+from witnz.store.seals import first_covering, heads_of, naming
 from witnz.verify.expected import saved_state
 from witnz.verify.partition import Partitions, state_tree
 
@@ -77,17 +76,14 @@ class _Journal:
 
     def seal_of(self, table: str, generation: int, seq: int) -> tuple[Record, int] | None:
         """The first seal that covers an entry, and the log's size in it."""
-        for record in self.of("seal", naming=table):
-            for head in record.body["tables"]:
-                if (head["table"], head["generation"]) == (table, generation) and head["size"] >= seq:
-                    return record, head["size"]
-        return None
+        sealed = first_covering(self.conn, (table, generation), seq, self.size)
+        return None if sealed is None else (parse_record(stored.record_at(self.conn, sealed.seq)), sealed.size)
 
     def newest_of_tables(self, *, verifications: int = 0) -> Newest:
         """The newest seal of each table, and its newest verifications that found nothing, in one walk from the end on."""
         tables = {record.body["table"]: record for record in self.of("table")}
         found = Newest(tables)
-        missing, named = set(tables), _naming(tables)
+        missing, named = set(tables), naming(tables)
         wanted = ("seal", "verify") if verifications else ("seal",)
         for seq, leaf in stored.records_of(self.conn, *wanted, to_seq=self.size, newest_first=True) if tables else ():
             if not missing and not verifications:
@@ -95,8 +91,8 @@ class _Journal:
             if leaf.endswith(b'"verify"}'):
                 found.add_verification(parse_record(leaf), verifications)
             elif missing and named.search(leaf):
-                missing -= found.add_seal(json.loads(leaf)["body"]["tables"], seq)
-                named = _naming(missing)
+                missing -= found.add_seal(heads_of(leaf), seq)
+                named = naming(missing)
         return found
 
 
@@ -133,11 +129,6 @@ class Newest:
         """The seq of the newest seal of a table's newest generation."""
         generation, _, seq = self.heads.get(table, (0, 0, 0))
         return seq if generation == self.tables[table].body["generation"] else None
-
-
-def _naming(tables: Iterable[str]) -> re.Pattern[bytes]:
-    """Finds a seal that names one of these tables, before it is parsed."""
-    return re.compile(b"|".join(re.escape(f'"table":"{table}"'.encode()) for table in sorted(tables)))
 
 
 class Evidence:
@@ -319,10 +310,9 @@ def newest_receipts(conn: sqlite3.Connection, size: int) -> list[dict[str, Any]]
     """The newest receipt of each place for a checkpoint of at most ``size`` records whose note is here."""
     newest: dict[tuple[str, str], Receipt] = {}
     for _, leaf in stored.records_of(conn, "anchor"):
-        record = parse_record(leaf)
-        if record.body["size"] > size:
+        receipt = recall_receipt(recall_record(leaf).body["receipt"])
+        if receipt.size > size:
             continue
-        receipt = parse_receipt(record.body["receipt"])
         before = newest.get((receipt.type, receipt.place))
         if before is None or receipt.size >= before.size:
             newest[receipt.type, receipt.place] = receipt

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 from witnz.core.checkpoint import Checkpoint, format_checkpoint
-from witnz.core.record import parse_record
+from witnz.core.record import recall_record
 from witnz.core.timestamp import format_time
 from witnz.errors import StoreFull, UsageError
 from witnz.store import entries, export, journal
 from witnz.store.logs import LogRow
+from witnz.store.seals import naming
 
 ExportFormat = Literal["tiles", "audit-log", "tsv"]
 FORMATS: Final[tuple[ExportFormat, ...]] = ("tiles", "audit-log", "tsv")
@@ -57,8 +58,11 @@ def export_log(conn: sqlite3.Connection, log: LogRow, size: int, directory: Path
 
 def seal_rows(conn: sqlite3.Connection, log: LogRow) -> Iterator[dict[str, Any]]:
     """The `checkpoints` rows of the audit log: what each seal says of this log; none is anchored yet."""
+    named = naming([log.table])
     for _, leaf in journal.records_of(conn, "seal"):
-        record = parse_record(leaf)
+        if named.search(leaf) is None:
+            continue
+        record = recall_record(leaf)
         for head in record.body["tables"]:
             if (head["table"], head["generation"]) == (log.table, log.generation):
                 at = format_time(record.at)

@@ -10,12 +10,12 @@ from typing import Final
 from witnz.anchor.base import LogFile, Publication
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.note import parse_note
-from witnz.core.record import parse_record
 from witnz.core.tiles import TILE, ReadTile, consistency_proof, format_entry_bundle, tile_path, tile_widths
 from witnz.node.evidence import Evidence
 from witnz.store import entries, journal, logs
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
+from witnz.store.seals import newest_sealed
 
 MAX_LEVELS: Final = 8  # 256^8 leaves
 
@@ -37,7 +37,7 @@ def publication_of(db: Database, clock: Callable[[], int], note: str) -> Publica
 
 def log_files(conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[str, int]) -> Iterator[LogFile]:
     """Tiles of the journal up to ``size``, and of every table log up to its newest seal there, beyond the sizes ``kept``."""
-    for row, sealed in _sealed(conn, size):
+    for row, sealed in _sealed(conn, size, kept):
         if sealed > kept.get(row.origin, 0):
             read, lines = entries.tile_reader(conn, row.id, sealed), _entry_reader(conn, row.id)
             yield from _tiles(row.origin, kept.get(row.origin, 0), sealed, read, None if row.status == "pruned" else lines)
@@ -45,14 +45,10 @@ def log_files(conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[st
         yield from _tiles(origin, kept.get(origin, 0), size, journal.tile_reader(conn, size), _record_reader(conn))
 
 
-def _sealed(conn: sqlite3.Connection, size: int) -> list[tuple[LogRow, int]]:
-    """(log, size) of every table log that a seal among the first ``size`` records names."""
-    newest: dict[tuple[str, int], int] = {}
-    for _, leaf in journal.records_of(conn, "seal", to_seq=size):
-        for head in parse_record(leaf).body["tables"]:
-            newest[head["table"], head["generation"]] = head["size"]
-    rows = {(row.table, row.generation): row for row in logs.list_logs(conn)}
-    return [(rows[log], sealed) for log, sealed in sorted(newest.items()) if log in rows]
+def _sealed(conn: sqlite3.Connection, size: int, kept: Mapping[str, int]) -> list[tuple[LogRow, int]]:
+    """(log, size) of every table log that a seal among the first ``size`` records names, and that is not kept as a whole."""
+    rows = {(row.table, row.generation): row for row in logs.list_logs(conn) if row.size > kept.get(row.origin, 0)}
+    return [(rows[log], sealed.size) for log, sealed in sorted(newest_sealed(conn, rows, size).items())]
 
 
 def _tiles(

@@ -17,6 +17,7 @@ from witnz.core.timestamp import parse_time
 from witnz.errors import StoreCorrupt
 from witnz.report.period import Bounds
 from witnz.store import journal
+from witnz.store.seals import newest_sealed
 
 _KEPT_BEFORE: Final = (
     "genesis", "member", "key", "config", "table", "unprotect", "gap", "epoch", "finding", "ack", "accept", "repair", "report",
@@ -101,15 +102,9 @@ def _note_sizes(facts: Facts, seal: Rec) -> int:
 
 def _find_sizes(connection: sqlite3.Connection, size: int, facts: Facts) -> None:
     """The sealed sizes at a journal size: backwards, until every log that there was has been met."""
-    missing = {(record.body["table"], record.body["generation"]) for record in facts.before if record.type == "table"}
-    for seq, leaf in journal.records_of(connection, "seal", to_seq=size, newest_first=True) if missing else ():
-        for head in json.loads(leaf)["body"]["tables"]:
-            log = (head["table"], head["generation"])
-            if log in missing:
-                facts.sizes_before[log], facts.sealed_before[log] = head["size"], seq
-                missing.discard(log)
-        if not missing:
-            break
+    known = {(record.body["table"], record.body["generation"]) for record in facts.before if record.type == "table"}
+    for log, sealed in newest_sealed(connection, known, size).items():
+        facts.sizes_before[log], facts.sealed_before[log] = sealed.size, sealed.seq
 
 
 def _record(seq: int, leaf: bytes) -> Rec:

@@ -1,0 +1,94 @@
+"""Finding seals in a journal that may hold millions: the newest of each log, and the first that covers an entry.
+
+What is read here is what this node has checked before it stored it.  A seal is parsed only if it names a table that is asked
+about, by JSON's own rules and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from witnz.store.journal import journal_size, records, records_of
+
+Log = tuple[str, int]
+"""(table, generation)"""
+
+_STEP: Final = 256  # records looked at in one probe of a search before it goes further back
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """That the seal with this ``seq`` covers ``size`` entries of a log."""
+
+    seq: int
+    size: int
+
+
+def naming(tables: Iterable[str]) -> re.Pattern[bytes]:
+    """Finds a seal that names one of these tables, before it is parsed; one that finds more does no harm."""
+    return re.compile(
+        b"|".join(re.escape(f'"table":{json.dumps(table, ensure_ascii=False)}'.encode()) for table in sorted(tables))
+    )
+
+
+def heads_of(leaf: bytes) -> list[dict[str, Any]]:
+    """The table heads of a seal."""
+    heads: list[dict[str, Any]] = json.loads(leaf)["body"]["tables"]
+    return heads
+
+
+def newest_sealed(connection: sqlite3.Connection, wanted: Iterable[Log], to_seq: int) -> dict[Log, Sealed]:
+    """How far these logs are sealed by the first ``to_seq`` records; a log that no seal names there is left out."""
+    missing, found = set(wanted), dict[Log, Sealed]()
+    tables = naming({table for table, _ in missing})
+    for seq, leaf in records_of(connection, "seal", to_seq=to_seq, newest_first=True) if missing else ():
+        if tables.search(leaf) is None:
+            continue
+        here = {(head["table"], head["generation"]): Sealed(seq, head["size"]) for head in heads_of(leaf)}
+        found |= {log: here[log] for log in missing & here.keys()}
+        if here.keys() & missing:
+            missing -= here.keys()
+            tables = naming({table for table, _ in missing})
+        if not missing:
+            break
+    return found
+
+
+def first_covering(connection: sqlite3.Connection, log: Log, entry: int, to_seq: int) -> Sealed | None:
+    """The first seal of a log, among the first ``to_seq`` records, that covers an entry; None if none does.
+
+    Sizes of one log only grow from seal to seal, so this is a search by halves.
+    """
+    low, found = 0, _newest_at(connection, log, min(to_seq, journal_size(connection)), 0)
+    if found is None or found.size < entry:
+        return None
+    while (before := _newest_at(connection, log, found.seq - 1, low)) is not None and before.size >= entry:
+        middle = (low + found.seq) // 2
+        half = _newest_at(connection, log, middle, low)
+        if half is None or half.size < entry:
+            low, found = middle, before
+        else:
+            found = half
+    return found
+
+
+def _newest_at(connection: sqlite3.Connection, log: Log, seq: int, above: int) -> Sealed | None:
+    """The newest seal of a log with ``above`` < its seq <= ``seq``."""
+    for at, leaf in _backwards(connection, above + 1, seq):
+        if leaf.endswith(b',"type":"seal"}') and naming([log[0]]).search(leaf) is not None:
+            for head in heads_of(leaf):
+                if (head["table"], head["generation"]) == log:
+                    return Sealed(at, head["size"])
+    return None
+
+
+def _backwards(connection: sqlite3.Connection, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    """(seq, record) from ``last`` down to ``first``, a few at a time, since what is looked for is mostly near."""
+    for high in range(last, first - 1, -_STEP):
+        low = max(first, high - _STEP + 1)
+        yield from reversed(list(enumerate(records(connection, low, high), low)))
