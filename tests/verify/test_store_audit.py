@@ -16,6 +16,7 @@ import pytest
 from tests.support.disk import reason_for_none, small_disk
 from tests.support.node import Protected, wait
 from tests.support.postgres import Database
+from witnz.core.periods import periods_of
 from witnz.core.record import parse_record
 from witnz.core.verdict import CheckStatus, Verdict
 from witnz.errors import ProofError
@@ -223,11 +224,12 @@ KEPT = [
 def test_a_checkpoint_that_is_kept_as_another_than_it_is_is_named(copy: Path) -> None:
     with sqlite3.connect(copy) as conn:
         records = [parse_record(leaf) for (leaf,) in conn.execute("SELECT leaf FROM journal ORDER BY seq")]
-        assert "carry the log's signature" in check_checkpoints(conn, records)
+        periods, times = periods_of(records), [record.at for record in records]
+        assert "carry the log's signature" in check_checkpoints(conn, periods, times)
         for change, words in KEPT:
             conn.execute(f"UPDATE checkpoints SET {change} WHERE size = (SELECT max(size) FROM checkpoints)")
             with pytest.raises(ProofError, match=words):
-                check_checkpoints(conn, records)
+                check_checkpoints(conn, periods, times)
             conn.rollback()
 
 

@@ -76,6 +76,12 @@ def iter_between(connection: sqlite3.Connection, above: int, to_size: int) -> It
         yield StoredCheckpoint(size, note, at, bool(final))
 
 
+def count_and_newest(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many checkpoints there are, final or not, and the size of the largest, 0 for none."""
+    count, newest = connection.execute("SELECT count(*), coalesce(max(size), 0) FROM checkpoints").fetchone()
+    return int(count), int(newest)
+
+
 def load_cosigned(connection: sqlite3.Connection) -> Cosigned | None:
     """What this node cosigned last, None if nothing yet."""
     row = connection.execute("SELECT size, root, note FROM cosigned WHERE id = 1").fetchone()

@@ -10,47 +10,52 @@ cosigned the cosigner's memory: its own note, and no older than any checkpoint t
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.note import Note, cosignature_time, parse_note
-from witnz.core.periods import Periods, periods_of
-from witnz.core.policy import evaluate, parse_policy
-from witnz.core.record import Record
+from witnz.core.periods import Periods
+from witnz.core.policy import PolicyResult, evaluate, parse_policy
 from witnz.core.timestamp import format_time
 from witnz.errors import ProofError
 from witnz.store import checkpoints, meta
 from witnz.store.checkpoints import StoredCheckpoint
 
+MAX_SIZE: Final = (1 << 63) - 1
+
 TOLERANCE_US: Final = 3_600_000_000
 """Between a signature and its note in the store a machine may have stood still, or its clock been put right."""
 
 
-def check_checkpoints(conn: sqlite3.Connection, records: Sequence[Record]) -> str:
-    """A sentence on what was compared.  Raises ProofError, FormatError."""
-    periods, saved = periods_of(records), checkpoints.list_checkpoints(conn, limit=1 << 30)
+def check_checkpoints(conn: sqlite3.Connection, periods: Periods, times: Sequence[int]) -> str:
+    """A sentence on what was compared.  ``times``: of every record, in µs, by its position.  Raises ProofError, FormatError."""
     alone = all(len(period.members) <= 1 for period in periods.all)
-    later = _earliest_from(records)
-    own, newest = meta.load_value(conn, "node"), 0
-    for one in saved:
+    policies = {period.since: parse_policy(period.policy(retired=False)) for period in periods.all}
+    later = _earliest_from(times)
+    own, newest, count = meta.load_value(conn, "node"), 0, 0
+    for one in checkpoints.iter_between(conn, 0, MAX_SIZE):
+        count += 1
         note = parse_note(one.note)
-        _check_final(periods, one, note)
+        result = evaluate(policies[periods.at(one.size).since], note)
+        _check_final(result, one)
         _check_time(one, note, later[one.size] if one.size < len(later) else None, alone=alone)
-        if own in evaluate(parse_policy(periods.at(one.size).policy(retired=False)), note).cosigned_by:
-            newest = max(newest, one.size)
+        if own in result.cosigned_by:
+            newest = one.size
     _check_memory(conn, newest)
-    return f"{len(saved)} checkpoints carry the log's signature and their quorum"
+    return f"{count} checkpoints carry the log's signature and their quorum"
 
 
-def _earliest_from(records: Sequence[Record]) -> list[int]:
+def _earliest_from(times: Sequence[int]) -> Sequence[int]:
     """For each size the earliest time that a record behind it gives: a clock that went back shows there."""
-    return list(accumulate(reversed([record.at for record in records]), min))[::-1]
+    earliest = array("q", accumulate(reversed(times), min))
+    earliest.reverse()
+    return earliest
 
 
-def _check_final(periods: Periods, saved: StoredCheckpoint, note: Note) -> None:
-    result = evaluate(parse_policy(periods.at(saved.size).policy(retired=False)), note)
+def _check_final(result: PolicyResult, saved: StoredCheckpoint) -> None:
     unfinished = not saved.final and result.log_ok and not result.bad  # of several nodes, too few had cosigned it
     if not result.accepted and not unfinished:
         raise ProofError(f"the checkpoint of size {saved.size} is not signed as it must be: {result.detail}")

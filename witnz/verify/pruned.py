@@ -16,9 +16,7 @@ from witnz.core.merkle import HASH_BYTES
 from witnz.core.tiles import TILE, Tree, tile_widths
 from witnz.errors import ProofError
 from witnz.store.logs import LogRow
-
-Sealed = tuple[int, bytes, str]
-"""(size, root, chain head) of a log as the journal fixes it."""
+from witnz.verify.sealed import Sealed, Seals
 
 
 def check_forgotten(state: JournalState, row: LogRow) -> str:
@@ -44,25 +42,22 @@ def check_pruned(conn: sqlite3.Connection, state: JournalState, row: LogRow, sea
         raise ProofError(f"record {pruning.seq} orders it to be pruned, and its secret is still there")
     if conn.execute("SELECT 1 FROM images WHERE log = ? LIMIT 1", (row.id,)).fetchone():
         raise ProofError(f"record {pruning.seq} orders it to be pruned, and row images are still there")
-    heads = {size: (root, chain) for size, root, chain in sealed}
-    tree, seen = Tree(), 0
+    seals, tree, last = Seals(sealed), Tree(), None
     for n in range((row.size + TILE - 1) // TILE):
         leaves = _tile(conn, row, 0, n)
-        for size in sorted(size for size in heads if n * TILE < size <= (n + 1) * TILE):
+        for last in seals.up_to(min((n + 1) * TILE, row.size)):
             now = tree.copy()
-            now.append(leaves[: size - n * TILE])
-            if now.root() != heads[size][0]:
-                raise ProofError(f"the hashes up to entry {size} are not the ones that were sealed at that size")
-            seen += 1
+            now.append(leaves[: last[0] - n * TILE])
+            if now.root() != last[1]:
+                raise ProofError(f"the hashes up to entry {last[0]} are not the ones that were sealed at that size")
         for tile in tree.append(leaves):
             if b"".join(_tile(conn, row, tile.level, tile.n)) != tile.hashes:
                 raise ProofError(f"tile {tile.level}/{tile.n} is not that of the hashes below it")
-    beyond = [size for size in heads if size > row.size]
-    if beyond:
-        raise ProofError(f"a seal covers {max(beyond)} entries, and the register says {row.size}")
-    if row.size in heads and heads[row.size][1] != row.chain:
+    if (beyond := seals.beyond()) is not None:
+        raise ProofError(f"a seal covers {beyond} entries, and the register says {row.size}")
+    if last is not None and last[0] == row.size and last[2] != row.chain:
         raise ProofError("its chain head is not the one that was sealed")
-    return f"{row.size} entries were pruned by order of record {pruning.seq}; their hashes lead to {seen} sealed roots"
+    return f"{row.size} entries were pruned by order of record {pruning.seq}; their hashes lead to {seals.met} sealed roots"
 
 
 def _tile(conn: sqlite3.Connection, row: LogRow, level: int, n: int) -> list[bytes]:

@@ -18,30 +18,35 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.classify import Rules
+from witnz.core.decisive import decisive
 from witnz.core.entry import chain_hash, content_hash, first_parent, parse_entry
 from witnz.core.journal import JournalState
 from witnz.core.journal_facts import LogHead
 from witnz.core.lsn import parse_lsn
 from witnz.core.note import parse_note
-from witnz.core.record import Record, parse_record
+from witnz.core.record import Record, parse_record, recall_record
 from witnz.core.tiles import TILE, FullTile, Tree
 from witnz.core.verdict import Check, CheckStatus, Verdict
 from witnz.errors import FormatError, ProofError, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from witnz.store import checkpoints, entries, findings, granted, live, logs, meta, nonces
 from witnz.store import journal as stored
+from witnz.store.checkpoints import StoredCheckpoint
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
-from witnz.verify.checkpoints import check_checkpoints
+from witnz.store.seals import naming
+from witnz.verify.checkpoints import MAX_SIZE, check_checkpoints
 from witnz.verify.pruned import check_forgotten, check_pruned
 from witnz.verify.register import Described, check_described, check_followed, check_register, record_of
 from witnz.verify.replay import BATCH, Decisions, Intents, batches, decisions_of, held_entries
 from witnz.verify.scratch import replayed
+from witnz.verify.sealed import Sealed, Seals
 
 JOURNAL_LOG = 0
 Progress = Callable[[str, int], None]
@@ -84,7 +89,8 @@ class _Audit:
     def __init__(self, conn: sqlite3.Connection, audit: StoreAudit, progress: Progress, spill_dir: Path) -> None:
         self.conn, self.audit, self.progress, self.spill_dir = conn, audit, progress, spill_dir
         self.state = JournalState()
-        self.records: list[Record] = []
+        self.times = array("q")  # of every record
+        self.records: list[Record] = []  # those that say something still
 
     def run(self) -> None:
         self._check("pages", self._pages)
@@ -129,33 +135,40 @@ class _Audit:
 
     def _journal(self) -> str:
         cluster = meta.load_value(self.conn, "cluster") or ""
-        notes = {saved.size: saved for saved in checkpoints.list_checkpoints(self.conn, limit=1 << 30)}
-        tree, chain = Tree(), first_parent(cluster)
+        notes = checkpoints.iter_between(self.conn, 0, MAX_SIZE)
+        self.records = list(decisive(self._judged(cluster, notes)))
+        if not self.times:
+            raise _Wrong("it is empty: not even genesis is there")
+        if self.records[0].body["cluster"] != cluster or self.state.cluster_id != meta.load_value(self.conn, "cluster_id"):
+            raise _Wrong("its genesis is of another cluster than the store says")
+        count, newest = checkpoints.count_and_newest(self.conn)
+        if newest > len(self.times):
+            raise _Wrong(f"there is a checkpoint of size {newest}, and only {len(self.times)} records are left")
+        return f"{len(self.times)} records are valid and hash into chain, tiles and {count} checkpoints"
+
+    def _judged(self, cluster: str, notes: Iterator[StoredCheckpoint]) -> Iterator[Record]:
+        """Every record, once it was found valid and in its place."""
+        tree, chain, note = Tree(), first_parent(cluster), next(notes, None)
         for seq, leaf in enumerate(stored.records(self.conn), 1):
             record = parse_record(leaf)
             if record.seq != seq:
                 raise _Wrong(f"record {seq} says that it is {record.seq}")
             self.state.apply(record)
-            self.records.append(record)
+            self.times.append(record.at)
             content = content_hash(leaf)
             chain = chain_hash(chain, content)
             if stored.chain_at(self.conn, seq) != chain:
                 raise _Wrong(f"the stored chain head after record {seq} is not that of its records")
             self._tiles(JOURNAL_LOG, tree.append([content]), f"record {seq}")
-            if seq in notes and parse_checkpoint(parse_note(notes[seq].note).text).root != tree.root():
-                raise _Wrong(f"the records up to {seq} do not have the root of the checkpoint of that size")
+            if note is not None and note.size == seq:
+                if parse_checkpoint(parse_note(note.note).text).root != tree.root():
+                    raise _Wrong(f"the records up to {seq} do not have the root of the checkpoint of that size")
+                note = next(notes, None)
             self.progress("journal", seq)
-        if not self.records:
-            raise _Wrong("it is empty: not even genesis is there")
-        if self.records[0].body["cluster"] != cluster or self.state.cluster_id != meta.load_value(self.conn, "cluster_id"):
-            raise _Wrong("its genesis is of another cluster than the store says")
-        beyond = [size for size in notes if size > len(self.records)]
-        if beyond:
-            raise _Wrong(f"there is a checkpoint of size {max(beyond)}, and only {len(self.records)} records are left")
-        return f"{len(self.records)} records are valid and hash into chain, tiles and {len(notes)} checkpoints"
+            yield record
 
     def _checkpoints(self) -> str:
-        return check_checkpoints(self.conn, self.records)
+        return check_checkpoints(self.conn, self.state.periods, self.times)
 
     # -- logs -----------------------------------------------------------------------------------------------------------------
 
@@ -163,7 +176,7 @@ class _Audit:
         self._register(row)
         told = "" if row.secret else f"; {check_forgotten(self.state, row)}"
         described = Described()
-        seals = {size: (root, chain) for size, root, chain in self._seals(row)}
+        seals = Seals(self._seals(row))
         tree, chain, done = Tree(), first_parent(row.origin), 0
         for lines in batches(entries.entries(self.conn, row.id), TILE):
             contents = []
@@ -176,8 +189,8 @@ class _Audit:
                 content = content_hash(line)
                 contents.append(content)
                 chain = chain_hash(chain, content)
-                if done in seals:
-                    self._seal(tree, contents, done, chain, seals[done])
+                for sealed in seals.up_to(done):
+                    self._seal(tree, contents, chain, sealed)
             self._tiles(row.id, tree.append(contents), f"entry {done}")
             if done % TILE == 0 and entries.chain_at(self.conn, row.id, done) != chain:
                 raise _Wrong(f"the stored chain head after entry {done} is not that of its entries")
@@ -186,12 +199,11 @@ class _Audit:
             raise _Wrong(
                 f"the register says {row.size} entries with chain head {row.chain[:16]}, found {done} with {chain[:16]}"
             )
-        beyond = [size for size in seals if size > done]
-        if beyond:
-            raise _Wrong(f"a seal covers {max(beyond)} entries, and only {done} are left")
+        if (beyond := seals.beyond()) is not None:
+            raise _Wrong(f"a seal covers {beyond} entries, and only {done} are left")
         if row.status != "fetching":
             check_described(row, described)
-        return f"{done} entries hash into chain, tiles and {len(seals)} seals{told}"
+        return f"{done} entries hash into chain, tiles and {seals.met} seals{told}"
 
     def _register(self, row: LogRow) -> None:
         reached = max(meta.load_number(self.conn, name) or 0 for name in ("acked", "position"))
@@ -214,21 +226,25 @@ class _Audit:
         ends = [LogHead.from_body(r.body["previous"]) for r in linked if r.body["previous"] is not None]
         return check_pruned(self.conn, self.state, row, [*self._seals(row), *((e.size, e.root, e.chain) for e in ends)])
 
-    def _seals(self, row: LogRow) -> Iterator[tuple[int, bytes, str]]:
+    def _seals(self, row: LogRow) -> Iterator[Sealed]:
         # Of several nodes one may have the journal's newest seals before its own stream has come there.
         reached = meta.load_number(self.conn, "last_final_lsn") or 0
         epoch = self.state.epoch.seq if self.state.epoch is not None else 0
-        for record in self.records:
-            here = len(self.state.members) == 1 or (record.seq or 0) < epoch
-            if record.type == "seal" and (here or parse_lsn(record.body["lsn"]) <= reached):
-                for head in record.body["tables"]:
+        named = naming([row.table])
+        for seq, leaf in stored.records_of(self.conn, "seal", to_seq=self.state.size):
+            if named.search(leaf) is None:
+                continue
+            body = recall_record(leaf).body
+            if len(self.state.members) == 1 or seq < epoch or parse_lsn(body["lsn"]) <= reached:
+                for head in body["tables"]:
                     if (head["table"], head["generation"]) == (row.table, row.generation):
                         yield head["size"], base64.b64decode(head["root"]), head["chain"]
 
-    def _seal(self, tree: Tree, pending: list[bytes], size: int, chain: str, sealed: tuple[bytes, str]) -> None:
+    def _seal(self, tree: Tree, pending: list[bytes], chain: str, sealed: Sealed) -> None:
         now = tree.copy()
         now.append(pending)
-        if chain != sealed[1] or now.root() != sealed[0]:
+        size, root, head = sealed
+        if chain != head or now.root() != root:
             raise _Wrong(f"the entries up to {size} are not the ones that were sealed at that size")
 
     def _tiles(self, log: int, completed: list[FullTile], where: str) -> None:
@@ -255,16 +271,14 @@ class _Audit:
         adopted = record_of(self.records, row)
         if adopted is None:
             return "not adopted yet, so nothing is accepted"
-        followed = self._followed()
+        followed = self._followed_to()
         try:
             return self._replay(row, adopted.rules, made, self.state)
         except _Wrong:
-            if all(record.type != "key" for record in self.records[len(followed) :]):
+            if all(record.type != "key" or (record.seq or 0) <= followed for record in self.records):
                 raise
-        before = JournalState()  # a key that the node knows of, while what it signed is still to be judged anew
-        for record in followed:
-            before.apply(record, verify_signatures=False)
-        return self._replay(row, adopted.rules, made, before)
+        # A key that the node knows of, while what it signed is still to be judged anew.
+        return self._replay(row, adopted.rules, made, stored.load_state(self.conn, followed))
 
     def _replay(self, row: LogRow, rules: Rules, made: Decisions, keys: JournalState) -> str:
         counted = nonces.all_counted(self.conn)
@@ -292,12 +306,16 @@ class _Audit:
 
     # -- findings -------------------------------------------------------------------------------------------------------------
 
-    def _followed(self) -> list[Record]:
-        """The records that have taken effect here; of several nodes one may have some that it has not carried out yet."""
+    def _followed_to(self) -> int:
+        """Up to where the journal has taken effect here; of several nodes one may have records that it has not carried out."""
         if len(self.state.members) == 1:
-            return self.records
-        followed = meta.load_number(self.conn, "followed") or 0
-        return [record for record in self.records if (record.seq or 0) <= followed]
+            return self.state.size
+        return min(self.state.size, meta.load_number(self.conn, "followed") or 0)
+
+    def _followed(self) -> list[Record]:
+        """The records up to there that say something still."""
+        followed = self._followed_to()
+        return self.records if followed == self.state.size else stored.decisive_records(self.conn, followed)
 
     def _findings(self) -> str:
         shown = {finding.id: finding for finding in findings.list_findings(self.conn)}
