@@ -70,7 +70,7 @@ def test_a_hidden_key_is_named_in_the_journal_by_its_hash_alone(clean: Cleaner) 
     table = clean.protect("mails", ddl, Rules("append_only"), hidden=True)
     seq = clean.order(table, ["ada@example.com"])
     (record,) = [r for r in records(clean.protected, "erase", table) if r.seq == seq]
-    assert record.body["keys"][0].startswith("\\H") and b"ada" not in record.body_json
+    assert record.body["keys"][0].startswith("\\H") and b"ada@" not in record.body_json
     clean.database.sql(f"DELETE FROM {table} WHERE mail = 'ada@example.com'")
     clean.await_erased(table, 1)
     clean.assert_in_order(table)
