@@ -36,6 +36,7 @@ _REMARKS: Final = """
 - **report** makes its store by a simulated clock: three days, or with `--large` thirty days and 1,000,000 entries. Time is
   that of the whole process (of verify.html: from choosing the folder to the verdict), memory its peak (of verify.html: the
   page's). A period with more than a thousand seals has no bundle of each, so a package grows with its lists, not with proofs.
+  **start** in it is what a node reads of that journal before it records: its time grows with the number of seals.
 
 ## What limits capture and verification
 

@@ -26,6 +26,7 @@ from benchmarks.browser import verify_html
 from benchmarks.setting import machine
 from witnz.core.checkpoint import Checkpoint, cosign, format_checkpoint
 from witnz.core.entry import entry_suffix, schema_hint
+from witnz.core.finding import finding_id
 from witnz.core.journal_view import JournalView
 from witnz.core.keys import COSIGNATURE, ED25519, Ed25519Signer, format_verifier_key, verifier_key
 from witnz.core.lsn import format_lsn
@@ -44,6 +45,11 @@ from witnz.store.database import Database
 CLUSTER, CLUSTER_ID, TABLE = "bench.example/app", "00" * 16, "public.orders"
 START_US = 1_793_491_200_000_000  # 2026-11-01, or near it: midnight UTC
 SEAL_S, VERIFY_S, ANCHOR_S, FINDING_S = 5, 300, 3600, 86_400
+READ_JOURNAL = (
+    "import sys; from pathlib import Path; from witnz.store import journal; from witnz.store.database import Database\n"
+    "with Database.open(Path(sys.argv[1]), read_only=True).read() as conn: journal.load_state(conn)"
+)
+"""What a node does with its journal when it starts."""
 ZERO = b64encode(bytes(32)).decode()
 SIGNED_EVERY = 720
 """Checkpoints that are really signed: one an hour; the last one of the period always is."""
@@ -157,7 +163,7 @@ class Maker:
         self.checkpoint(conn, signed=tick % SIGNED_EVERY == SIGNED_EVERY - 1)
 
     def _finding(self, conn: Any, tick: int) -> None:
-        name = f"F-{tick:012x}"
+        name = finding_id(CLUSTER_ID, "violation.update", 1, f"{tick}", 0, 2, TABLE)
         nothing = dict.fromkeys(("lsn", "xid", "recorded", "found", "explained_by"))
         body = {
             "id": name,
@@ -221,6 +227,7 @@ def measure(directory: Path, days: int, entries: int) -> dict[str, Any]:
         "verified": {},
     }  # fmt: skip
     maker.db.close()
+    figures["start"] = _run([sys.executable, "-c", READ_JOURNAL, str(maker.db.path)])
     witnz = [sys.executable, "-m", "witnz", "verify", "--report", str(target), "--policy", str(directory / "policy.txt")]
     alone = [sys.executable, "-I", str(target / "verify.py"), "--policy", str(directory / "policy.txt"), str(target)]
     for name, command in (("witnz verify --report", witnz), ("verify.py", alone)):
