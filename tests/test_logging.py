@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from witnz.config.types import Secret
-from witnz.logging import Redaction, configure_logging, get_logger
+from witnz.logging import Redaction, Seldom, configure_logging, get_logger
 
 SECRET = "hunter2-never-shown"
 
@@ -205,3 +205,15 @@ def test_redaction_takes_any_fields_and_loses_only_secrets(fields: dict[str, Any
     shown = redaction(None, "info", {**event, "also": SECRET})
     assert shown.keys() == {*event, "also"}
     assert shown["also"] == "********"
+
+
+def test_lines_that_others_provoke_are_limited_in_any_minute_and_counted() -> None:
+    now = 0.0
+    seldom = Seldom(3, lambda: now)
+    assert [seldom.next() for _ in range(5)] == [0, 0, 0, None, None]
+    now = 59.9
+    assert (seldom.next(), seldom.rest()) == (None, 0)
+    now = 60.0
+    assert [seldom.next() for _ in range(4)] == [3, 0, 0, None]
+    now = 120.0
+    assert (seldom.rest(), seldom.rest(), seldom.next()) == (1, 0, 0)

@@ -16,7 +16,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final, Literal, TextIO
 
 import structlog
@@ -127,6 +130,45 @@ def configure_logging(
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of a module, ``get_logger(__name__)``."""
     return structlog.stdlib.get_logger(name)
+
+
+class Seldom:
+    """Lines that others can provoke: at most so many in any minute, so that nobody fills the disk; the others are counted.
+
+    Thread-safe.  ``clock``: seconds.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute, self._clock = per_minute, clock
+        self._lock = threading.Lock()
+        self._written: deque[float] = deque()
+        self._left_out = 0
+
+    def next(self) -> int | None:
+        """How many lines were left out before this one; None if this one is to be left out, too."""
+        with self._lock:
+            if self._take():
+                left_out, self._left_out = self._left_out, 0
+                return left_out
+            self._left_out += 1
+            return None
+
+    def rest(self) -> int:
+        """How many were left out and not told of yet, for a line of its own, once there may be one; else 0."""
+        with self._lock:
+            if not self._left_out or not self._take():
+                return 0
+            left_out, self._left_out = self._left_out, 0
+            return left_out
+
+    def _take(self) -> bool:
+        now = self._clock()
+        while self._written and self._written[0] <= now - 60:
+            self._written.popleft()
+        if len(self._written) >= self._per_minute:
+            return False
+        self._written.append(now)
+        return True
 
 
 def _common() -> list[Processor]:

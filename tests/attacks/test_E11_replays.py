@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.support.cluster import Trio
 from tests.support.intruder import Intruder
+from tests.support.node import wait
 from witnz.core.record import format_proposal
+from witnz.core.verdict import Verdict
+from witnz.verify.store import audit_store
 
 
 def test_replayed_and_reordered_records_change_nothing(trio: Trio) -> None:
@@ -28,3 +33,27 @@ def test_replayed_and_reordered_records_change_nothing(trio: Trio) -> None:
         seen = [(record.node, record.n) for record in trio.records(node)]
         assert len(seen) == len(set(seen))
     trio.assert_alike(expected=lambda finding: finding.cls == "node.misbehaved")
+
+
+def test_a_member_that_goes_on_is_counted_on_each_node_and_no_audit_minds(trio: Trio) -> None:
+    other = trio.followers()[0]
+    intruder = Intruder(trio[other])
+
+    def times(node: str) -> int:
+        found = [f for f in trio.findings(node) if f.key == "a member operator"]
+        said = re.search(r"; ([0-9]+) times, the last at .*Z: .*expected cluster", found[0].detail) if found else None
+        return int(said[1]) if said else len(found)
+
+    before = {node: times(node) for node in trio.nodes}
+    for number in range(12):
+        foreign = intruder.signed("operator", {"action": f"elsewhere {number}", "detail": ""})
+        intruder.propose(foreign.replace(trio[other].cluster_id.encode(), b"f" * 32))
+    for node in trio.nodes:
+        wait(lambda node=node: times(node) >= before[node] + 12, f"{node} to have counted")  # type: ignore[misc]
+        assert len([f for f in trio.findings(node) if f.key == "a member operator"]) == 1
+    (name,) = {f.id for node in trio.nodes for f in trio.findings(node) if f.key == "a member operator"}
+    wait(lambda: trio[other].journal.state.finding_state(name), "the finding to be in the journal")
+    trio.assert_alike(expected=lambda finding: finding.cls == "node.misbehaved")
+    for node in trio.nodes:
+        audit = audit_store(trio.configs[node].data_dir / "witnz.db")
+        assert audit.verdict is Verdict.VERIFIED, audit.checks

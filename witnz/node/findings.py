@@ -94,15 +94,9 @@ class FindingBook:
     ) -> str | None:
         """The new finding's id; None if the same one is open already."""
         now = format_time(self._clock())
-        occurrence = 0
-        while True:
-            name = finding_id(self._cluster_id, cls, generation, key, occurrence, seq, table)
-            known = findings.get(conn, name)
-            if known is None:
-                break
-            if known.state not in CLOSED:
-                return None
-            occurrence += 1
+        name, occurrence, known = self._place(conn, (cls, table, generation, key, seq))
+        if known is not None:
+            return None
         first_good, first_bad = window or (last_good(conn, table) if table else None, now)
         finding = Finding(
             id=name,
@@ -126,6 +120,26 @@ class FindingBook:
         findings.upsert(conn, finding)
         self._alert(conn, finding)
         return name
+
+    def standing(self, conn: sqlite3.Connection, *, cls: str, key: str) -> Finding:
+        """The finding of a class and key, about no table, that is not closed.  Raises KeyError if there is none."""
+        name, _, known = self._place(conn, (cls, None, None, key, None))
+        if known is None:
+            raise KeyError(name)
+        return known
+
+    def _place(
+        self, conn: sqlite3.Connection, identity: tuple[str, str | None, int | None, str | None, int | None]
+    ) -> tuple[str, int, Finding | None]:
+        """Of (class, table, generation, key, seq): id, occurrence, and what stands there and is not closed."""
+        cls, table, generation, key, seq = identity
+        occurrence = 0
+        while True:
+            name = finding_id(self._cluster_id, cls, generation, key, occurrence, seq, table)
+            known = findings.get(conn, name)
+            if known is None or known.state not in CLOSED:
+                return name, occurrence, known
+            occurrence += 1
 
     def now_us(self) -> int:
         return self._clock()

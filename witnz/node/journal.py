@@ -46,6 +46,7 @@ from witnz.core.record import (
 from witnz.core.record_bodies import VOTED
 from witnz.core.shape import hex_bytes, integer, list_of, members
 from witnz.errors import NoQuorum, ProofError, WitnzError
+from witnz.logging import Seldom
 from witnz.store import journal as stored
 from witnz.store import meta
 from witnz.store.database import Database
@@ -53,6 +54,7 @@ from witnz.store.database import Database
 log = structlog.get_logger(__name__)
 
 PROPOSE_TIMEOUT_S = 10.0
+REFUSALS_A_MINUTE = 20  # in the log; a member can have anything ordered
 SIGN_AGAIN = 3  # how often a record is signed anew because its place in the node's sequence was taken meanwhile
 INDEX, IN_FLIGHT, MEMBERSHIP = "journal_index", "proposal", "membership"
 
@@ -102,6 +104,7 @@ class Journal:
         if index is None and not self._replicated:
             with db.write() as conn:  # what one node orders alone comes before everything that it will order with others
                 meta.save_value(conn, INDEX, 0)
+        self._refused = Seldom(REFUSALS_A_MINUTE)
         self._index = index or 0
         self._compared = self.head.size if index is not None else min(1, self.head.size)
         engine.on_apply(self._apply, self if self._replicated else None)
@@ -290,7 +293,9 @@ class Journal:
             if record is not None and record_hash(record) == self._awaited:
                 self._outcome = (None if refusal else record, refusal)
         if refusal is not None:
-            log.warning("journal command was refused", index=index, reason=refusal.message)
+            left_out = self._refused.next()
+            if left_out is not None:
+                log.warning("journal command was refused", index=index, reason=refusal.message, left_out=left_out)
             for told in self.on_refusal:
                 told(record, refusal)
         elif record is not None:

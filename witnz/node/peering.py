@@ -31,6 +31,7 @@ from witnz.node.delivery import Deliveries
 from witnz.node.gossip import Gossip
 from witnz.node.journalled_finding import journalled_finding
 from witnz.node.judges import Judges
+from witnz.node.misdeeds import Misdeeds
 from witnz.node.owed_gaps import OwedGaps
 from witnz.node.refilling import Refilling
 from witnz.node.together import Comparison, Together
@@ -96,6 +97,7 @@ class Peering:
         node.bridging.leads = self.leads
         journal.on_record.append(lambda record: self._woken.set())
         journal.on_refusal.append(self._refused)
+        self.misdeeds = Misdeeds(db, node.book, node.alerts.wake)
         self.ballots.on_forged = self._misbehaved
         node.following.handlers |= {
             "finding": self._follow_finding,
@@ -154,6 +156,10 @@ class Peering:
         self._woken.set()
         end_threads(*self._threads)
         self.engine.close()
+        try:
+            self.misdeeds.tell()
+        except WitnzError as error:
+            log.warning("what members did last was not written down", reason=error.message)
         self.peers.close()
         self.companions.close()
         self.together.close()  # what still waits there for a slow member lets go of what it holds through the next
@@ -249,6 +255,7 @@ class Peering:
         if now - self._tended < TEND_S:
             return
         self._tended = now
+        self.misdeeds.tell()
         self._watch_quorum(now)
         self.refilling.look()
         self.confirming.sweep()
@@ -298,21 +305,14 @@ class Peering:
             member = self._node.journal.state.members.get(record.node)
             signed = member is not None and check_record_signature(record, member.identity)
             who = record.node if signed else ""  # whoever only claims to be a node accuses nobody
-            self._node.errands.start(
-                ("refused", who, record.type, record.n), lambda: self._misbehaved(who, record.type, error.message)
-            )
+            self._misbehaved(who, record.type, error.message)
         elif isinstance(error, FormatError):
-            self._node.errands.start(("refused", error.message), lambda: self._misbehaved("", "command", error.message))
+            self._misbehaved("", "command", error.message)
 
     def _misbehaved(self, node: str, record_type: str, reason: str) -> None:
-        who = node or "a member"
-        with self._node.db.write() as conn:
-            opened = self._node.book.open(
-                conn, cls="node.misbehaved", key=f"{who} {record_type}", found=record_type, detail=f"{who}: {reason}"[:1000]
-            )
-        if opened:
-            self._node.alerts.wake()
-            log.error("node misbehaved", peer=node, finding=opened, reason=reason)
+        """Returns at once; the round tells of what an errand under way does not take along."""
+        if self.misdeeds.note(node, record_type, reason):
+            self._node.errands.start("misdeeds", self.misdeeds.tell)
 
     # -- what others found ----------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from witnz.core.record import MAX_RECORD_BYTES, vote_bytes
 from witnz.core.record_bodies import VOTED, check_body
 from witnz.core.shape import base64_bytes, integer, members, nullable, one_of, text
 from witnz.errors import FormatError, NoQuorum, WitnzError
+from witnz.logging import Seldom
 from witnz.node.journal import Journal
 from witnz.store import meta
 from witnz.store.database import Database
@@ -45,6 +46,7 @@ CALL_TIMEOUT_S = 5.0
 LINGER_S = 0.1  # how long a quorum waits for the votes of the rest
 MAX_REQUEST_BYTES = 2 * MAX_RECORD_BYTES
 VOTED_FOR = "votes"
+REFUSALS_A_MINUTE = 60  # in the log; a member can ask for anything
 
 Kind = Literal["later", "differs", "other"]
 Judge = Callable[[str, Mapping[str, Any], int, Mapping[str, Any]], None]
@@ -105,6 +107,7 @@ class Ballots:
     def __init__(self, db: Database, journal: Journal, peers: Peers, node_id: str) -> None:
         self._db, self._journal, self._peers, self._node_id = db, journal, peers, node_id
         self._lock = threading.Lock()
+        self._lines = Seldom(REFUSALS_A_MINUTE)
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="votes")
         self.judges: dict[str, Judge] = {}
         self.context: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {}
@@ -176,7 +179,10 @@ class Ballots:
         try:
             vote = self._judge(node, request["type"], request["body"], request["at"], request["context"])
         except Refused as refusal:
-            log.info("vote was refused", peer=node, type=request["type"], kind=refusal.kind, reason=refusal.message)
+            left_out = self._lines.next()
+            if left_out is not None:
+                what = {"type": request["type"], "kind": refusal.kind, "reason": refusal.message}
+                log.info("vote was refused", peer=node, **what, left_out=left_out)
             return canonical({"vote": None, "refused": refusal.kind, "reason": refusal.message})
         return canonical({"vote": vote, "refused": None, "reason": ""})
 
