@@ -65,17 +65,19 @@ def make_log(conn: sqlite3.Connection, table: str = "public.t", generation: int 
 
 
 def as_before_the_last_migration(path: Path) -> None:
-    """Make a store of the schema of one version ago: without the tables that the last migration adds."""
+    """Make a store of the schema of one version ago: without the tables and indexes that the last migration adds."""
     older, newer = (_shape(schema.MIGRATIONS[:count]) for count in (-1, None))
     added = newer.keys() - older.keys()
     assert added and all(newer[name] == sql for name, sql in older.items()), "a migration that alters has to be undone by hand"
     with closing(sqlite3.connect(path)) as conn, conn:
-        for name in sorted(added):
-            conn.execute(f"DROP TABLE {name}")
+        for kind, name in sorted(added, reverse=True):  # tables first: their own indexes go with them
+            conn.execute(f"DROP {kind} IF EXISTS {name}")
         conn.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) - 1}")
 
 
-def _shape(migrations: Sequence[schema.Migration]) -> dict[str, str]:
+def _shape(migrations: Sequence[schema.Migration]) -> dict[tuple[str, str], str]:
+    """The statements that make each table and index, by its kind and name."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         schema.migrate(conn, migrations)
-        return dict(conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"))
+        rows = conn.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
+        return {(kind, name): sql for kind, name, sql in rows}
