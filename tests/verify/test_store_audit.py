@@ -19,11 +19,12 @@ from tests.support.postgres import Database
 from witnz.core.periods import periods_of
 from witnz.core.record import parse_record
 from witnz.core.verdict import CheckStatus, Verdict
-from witnz.errors import ProofError
+from witnz.errors import ProofError, StoreCorrupt
 from witnz.node.findings import FindingBook
 from witnz.node.selfaudit import SelfAudit
-from witnz.store import findings
+from witnz.store import findings, journal
 from witnz.store.database import Database as Store
+from witnz.store.schema import RARE_RECORDS
 from witnz.verify.checkpoints import check_checkpoints
 from witnz.verify.store import StoreAudit, audit_store
 
@@ -231,6 +232,54 @@ def test_a_checkpoint_that_is_kept_as_another_than_it_is_is_named(copy: Path) ->
             with pytest.raises(ProofError, match=words):
                 check_checkpoints(conn, periods, times)
             conn.rollback()
+
+
+def test_a_checkpoint_of_no_journal_at_all_is_named(copy: Path) -> None:
+    edit(copy, "INSERT INTO checkpoints SELECT 0, note, at, final FROM checkpoints ORDER BY size LIMIT 1")
+    assert failed(audit_store(copy)) == {"journal": "there is a checkpoint of size 0, which no journal has"}
+
+
+def set_index(path: Path, condition: str, *, rebuild: bool = False) -> None:
+    """Have the file say that its index of records is one of other records, and make it that."""
+    with sqlite3.connect(path) as conn:
+        conn.execute("PRAGMA writable_schema = ON")
+        statement = "UPDATE sqlite_master SET sql = substr(sql, 1, instr(sql, 'WHERE') + 5) || ? WHERE name = 'journal_rare'"
+        assert conn.execute(statement, (condition,)).rowcount == 1
+    conn.close()
+    if rebuild:
+        with sqlite3.connect(path) as conn:
+            conn.execute("REINDEX journal_rare")
+        conn.close()
+
+
+def test_a_record_that_is_left_out_of_the_index_alone_is_named(copy: Path) -> None:
+    """Whoever edits the file need not touch a record to have the node and its reports look past it."""
+    with Store.open(copy, read_only=True) as db, db.read() as conn:
+        seqs = [seq for seq, _ in journal.records_of(conn, "accept")]
+    set_index(copy, f"{RARE_RECORDS} AND seq <> {seqs[0]}", rebuild=True)
+    set_index(copy, RARE_RECORDS)
+    with Store.open(copy, read_only=True) as db, db.read() as conn:
+        assert [seq for seq, _ in journal.records_of(conn, "accept")] == seqs[1:]
+    wrong = failed(audit_store(copy))
+    assert wrong == {"pages": f"SQLite finds the file damaged: row {seqs[0]} missing from index journal_rare"}
+
+
+def test_an_index_that_is_of_other_records_or_gone_is_damage_to_whoever_needs_it_and_named(copy: Path) -> None:
+    set_index(copy, f"{RARE_RECORDS} AND seq <> 7", rebuild=True)
+    for statement in ("SELECT 1", "DROP INDEX journal_rare"):
+        with sqlite3.connect(copy) as edited:
+            edited.execute(statement)
+        edited.close()
+        with Store.open(copy, read_only=True) as db, pytest.raises(StoreCorrupt, match="is damaged"), db.read() as conn:
+            list(journal.records_of(conn, "accept"))
+        assert list(failed(audit_store(copy))) == ["pages"]
+
+
+def test_a_trigger_that_somebody_put_into_the_file_is_named(copy: Path) -> None:
+    with sqlite3.connect(copy) as conn:
+        conn.execute("CREATE TRIGGER quiet AFTER INSERT ON outbox BEGIN DELETE FROM outbox; END")
+    conn.close()
+    assert failed(audit_store(copy)) == {"pages": "the file has a trigger 'quiet', and witnz makes none"}
 
 
 def test_a_hidden_finding_is_named(copy: Path) -> None:

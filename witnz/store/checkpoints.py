@@ -76,6 +76,12 @@ def iter_between(connection: sqlite3.Connection, above: int, to_size: int) -> It
         yield StoredCheckpoint(size, note, at, bool(final))
 
 
+def iter_all(connection: sqlite3.Connection) -> Iterator[StoredCheckpoint]:
+    """Every checkpoint, smallest first, final or not; also one of a size that no journal has."""
+    for size, note, at, final in connection.execute("SELECT size, note, at, final FROM checkpoints ORDER BY size"):
+        yield StoredCheckpoint(size, note, at, bool(final))
+
+
 def count_and_newest(connection: sqlite3.Connection) -> tuple[int, int]:
     """How many checkpoints there are, final or not, and the size of the largest, 0 for none."""
     count, newest = connection.execute("SELECT count(*), coalesce(max(size), 0) FROM checkpoints").fetchone()

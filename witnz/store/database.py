@@ -216,6 +216,16 @@ def _connect(path: Path, cache_kib: int, options: str = "mode=rw") -> sqlite3.Co
     return connection
 
 
+_DAMAGE = (
+    "no such table",
+    "no such index",
+    "no query solution",  # an index that is not of the records that it is to find
+    "malformed database schema",
+    "Could not decode to UTF-8",  # bytes of a text
+)
+"""How SQLite's words begin where a file lacks what witnz made in it, without a result code that says so."""
+
+
 def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -236,7 +246,7 @@ def raise_store_error(error: sqlite3.Error, path: Path) -> NoReturn:
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     text = str(error)
-    damage = text.startswith(("no such table", "malformed database schema", "Could not decode to UTF-8"))  # bytes of a text
+    damage = text.startswith(_DAMAGE)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT) or damage:
         raise StoreCorrupt(
             f"store {path} is damaged: {text}", hint="keep a copy of it as it is, and run `witnz verify --store`"

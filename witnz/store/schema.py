@@ -170,8 +170,11 @@ RARE_RECORDS: Final = (
 """What the index ``journal_rare`` holds: all records but those of which there is one every few seconds or minutes."""
 
 
+_RARE_INDEX: Final = f"CREATE INDEX journal_rare ON journal (seq) WHERE {RARE_RECORDS}"
+
+
 def _rare_records(db: sqlite_utils.Database) -> None:
-    db.execute(f"CREATE INDEX journal_rare ON journal (seq) WHERE {RARE_RECORDS}")
+    db.execute(_RARE_INDEX)
 
 
 MIGRATIONS: Sequence[Migration] = (_initial, _anchors, _witnessed, _erasures, _rare_records)
@@ -217,6 +220,19 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
             f"store {path} has schema version {_version(connection)}, this witnz needs {len(MIGRATIONS)}",
             hint="start the node once with this version: it brings the store up to date",
         )
+
+
+def check_shape(connection: sqlite3.Connection) -> None:
+    """Raise StoreCorrupt where the file does things that witnz did not ask of it, or finds other records than it holds.
+
+    A trigger would change or take away what is written from now on, and an index of other records would hide some of them,
+    while all that was recorded is as it was.
+    """
+    for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')"):
+        raise StoreCorrupt(f"the file has a {kind} {name!r}, and witnz makes none")
+    found = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'index' AND name = 'journal_rare'").fetchone()
+    if found != (_RARE_INDEX,):
+        raise StoreCorrupt("the index by which records are found is not there, or not the one that witnz made")
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -40,8 +40,9 @@ from witnz.store import journal as stored
 from witnz.store.checkpoints import StoredCheckpoint
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
+from witnz.store.schema import check_shape
 from witnz.store.seals import naming
-from witnz.verify.checkpoints import MAX_SIZE, check_checkpoints
+from witnz.verify.checkpoints import check_checkpoints
 from witnz.verify.pruned import check_forgotten, check_pruned
 from witnz.verify.register import Described, check_described, check_followed, check_register, record_of
 from witnz.verify.replay import BATCH, Decisions, Intents, batches, decisions_of, held_entries
@@ -126,16 +127,17 @@ class _Audit:
         return True
 
     def _pages(self) -> str:
-        problems = [row[0] for row in self.conn.execute("PRAGMA quick_check(3)")]
+        problems = [row[0] for row in self.conn.execute("PRAGMA integrity_check(3)")]  # all of it: that of indexes, too
         if problems != ["ok"]:
             raise _Wrong(f"SQLite finds the file damaged: {problems[0]}")
-        return "SQLite finds every page in order"
+        check_shape(self.conn)
+        return "SQLite finds every page and every index in order"
 
     # -- journal --------------------------------------------------------------------------------------------------------------
 
     def _journal(self) -> str:
         cluster = meta.load_value(self.conn, "cluster") or ""
-        notes = checkpoints.iter_between(self.conn, 0, MAX_SIZE)
+        notes = checkpoints.iter_all(self.conn)
         self.records = list(decisive(self._judged(cluster, notes)))
         if not self.times:
             raise _Wrong("it is empty: not even genesis is there")
@@ -149,6 +151,8 @@ class _Audit:
     def _judged(self, cluster: str, notes: Iterator[StoredCheckpoint]) -> Iterator[Record]:
         """Every record, once it was found valid and in its place."""
         tree, chain, note = Tree(), first_parent(cluster), next(notes, None)
+        if note is not None and note.size < 1:
+            raise _Wrong(f"there is a checkpoint of size {note.size}, which no journal has")
         for seq, leaf in enumerate(stored.records(self.conn), 1):
             record = parse_record(leaf)
             if record.seq != seq:
@@ -313,9 +317,9 @@ class _Audit:
         return min(self.state.size, meta.load_number(self.conn, "followed") or 0)
 
     def _followed(self) -> list[Record]:
-        """The records up to there that say something still."""
+        """Of the records up to there, those that say something still: all decisions, and how far a log was sealed before each."""
         followed = self._followed_to()
-        return self.records if followed == self.state.size else stored.decisive_records(self.conn, followed)
+        return [record for record in self.records if (record.seq or 0) <= followed]
 
     def _findings(self) -> str:
         shown = {finding.id: finding for finding in findings.list_findings(self.conn)}
