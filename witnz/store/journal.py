@@ -7,7 +7,8 @@ it.  Whether a record is valid is decided before it comes here.  A head belongs 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +28,7 @@ from witnz.store.treestore import tile_reader as read_tiles
 FREQUENT: Final = frozenset({"seal", "verify"})
 """The types of which there is a record every few seconds or minutes; all others are found by an index."""
 
+_VERIFY: Final = b',"type":"verify"}'
 _STRETCH: Final = 4096  # records
 _RARE: Final = (
     f"SELECT seq, leaf FROM journal INDEXED BY journal_rare WHERE seq BETWEEN ? AND ? AND {RARE_RECORDS} ORDER BY seq"  # noqa: S608
@@ -144,19 +146,38 @@ def load_state(connection: sqlite3.Connection, to_seq: int | None = None) -> Jou
     Raises StoreCorrupt, naming the record, where they do not follow on one another.
     """
     state = JournalState()
-    for leaf in records(connection, 1, to_seq):
-        try:
+    with _damage_named(lambda: state.size + 1):
+        for leaf in records(connection, 1, to_seq):
             state.apply(recall_record(leaf), verify_signatures=False)
-        except (FormatError, ProofError) as error:
-            raise _corrupt(f"record {state.size + 1} is damaged: {error.message}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise _corrupt(f"record {state.size + 1} is damaged") from error
     return state
 
 
 def decisive_records(connection: sqlite3.Connection, to_seq: int | None = None) -> list[Record]:
-    """The records up to a seq that say something still (:mod:`witnz.core.decisive`)."""
-    return list(decisive(recall_record(leaf) for leaf in records(connection, 1, to_seq)))
+    """The records up to a seq that say something still (:mod:`witnz.core.decisive`).
+
+    Raises StoreCorrupt, naming the record, where one is not what was stored once.
+    """
+    seq = 0
+
+    def recalled() -> Iterator[Record]:
+        nonlocal seq
+        for seq, leaf in enumerate(records(connection, 1, to_seq), 1):  # noqa: B007
+            if not leaf.endswith(_VERIFY):
+                yield recall_record(leaf)
+
+    with _damage_named(lambda: seq):
+        return list(decisive(recalled()))
+
+
+@contextmanager
+def _damage_named(seq: Callable[[], int]) -> Iterator[None]:
+    """Records that were checked before they were stored, and are read as such: whatever they do then, they were damaged."""
+    try:
+        yield
+    except (FormatError, ProofError) as error:
+        raise _corrupt(f"record {seq()} is damaged: {error.message}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise _corrupt(f"record {seq()} is damaged") from error
 
 
 def record_at(connection: sqlite3.Connection, seq: int) -> bytes:

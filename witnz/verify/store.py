@@ -317,7 +317,7 @@ class _Audit:
         return min(self.state.size, meta.load_number(self.conn, "followed") or 0)
 
     def _followed(self) -> list[Record]:
-        """Of the records up to there, those that say something still: all decisions, and how far a log was sealed before each."""
+        """Of the records up to there, those that say something still: what was decided, and how far a log was sealed then."""
         followed = self._followed_to()
         return [record for record in self.records if (record.seq or 0) <= followed]
 
