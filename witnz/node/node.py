@@ -49,6 +49,7 @@ from witnz.node.images import ImageBox
 from witnz.node.intents import IntentJudge
 from witnz.node.journal import Journal
 from witnz.node.keyring import Keyring, load_keyring
+from witnz.node.leftovers import remove_leftovers
 from witnz.node.membership import follow_keys
 from witnz.node.plan import Surroundings
 from witnz.node.protection import Protection
@@ -116,6 +117,7 @@ class Node:
         self.data.check()
         self._lock: StoreLock = self.data.lock()
         try:
+            remove_leftovers(self.data)
             self._open()
         except BaseException:
             self._lock.release()
@@ -239,10 +241,9 @@ class Node:
         self.capture = Capture(
             self.db, self.conninfo, config.slot_name, publication_names(config.publication), self._make_recorder, hooks
         )
-        spill = self.data.path / "tmp"
-        spill.mkdir(mode=0o700, exist_ok=True)
+        self.data.spill_dir.mkdir(mode=0o700, exist_ok=True)
         self.verification = Verification(
-            self.db, LiveVerifier(self.db, self.capture, spill), self.journal, self.book, self.clock
+            self.db, LiveVerifier(self.db, self.capture, self.data.spill_dir), self.journal, self.book, self.clock
         )
         self.rolling = Rolling(self.db, self.verification, self.scanning, self.target, self.clock)
         parts = Parts(

@@ -112,7 +112,7 @@ class Peering:
         self.ballots.judges |= {"seal": judges.seal, "table": judges.table, "gap": judges.gap}
         self.ballots.context |= {"table": judges.table_context, "seal": lambda body: {"journal_size": node.sealer.journal_size}}
         self.confirming = Confirming(
-            node.db, node.journal, node.following, self.peers, self._id, node.data.path / "tmp", node.capture.hold
+            node.db, node.journal, node.following, self.peers, self._id, node.data.spill_dir, node.capture.hold
         )
         self.ballots.judges |= {"verify": self.confirming.judge, "epoch": node.restores.judge}
         node.restores.alone, node.restores.leads = False, self.leads

@@ -29,7 +29,7 @@ from witnz.report.period import parse_period
 from witnz.store import checkpoints
 from witnz.store import journal as stored
 from witnz.store.database import Database
-from witnz.store.datadir import load_key_file
+from witnz.store.datadir import DataDir, load_key_file
 
 if TYPE_CHECKING:
     from witnz.config import AnchorConfig, Config
@@ -73,7 +73,7 @@ class Reports:
         seal: Callable[[], Any],
     ) -> None:
         self._db, self._journal, self._config, self._clock, self._seal = db, journal, config, clock, seal
-        self._folder, self._keys = path / "tmp" / FOLDER, keys_dir
+        self._folder, self._keys = DataDir(path).spill_dir / FOLDER, keys_dir
         self._turn = threading.Lock()
 
     def make(self, asked: Asked, tell: Tell = lambda step: None) -> dict[str, Any]:

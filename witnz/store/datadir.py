@@ -5,6 +5,7 @@
         keys/              0700   one key a file, 0600
         evidence/          0700   what was set aside: divergent tails, entries beyond an epoch, forks
         lock               0600   flock'ed by the one process that may write; holds its process id
+        tmp/               0700   what a verification can not hold in memory, and the newest reports until they are fetched
         witnz.sock                the node's Unix socket
 
 A secret is never read from a file that others can read, nor through a symbolic link, and is never written half: the new file
@@ -51,6 +52,10 @@ class DataDir:
     @property
     def evidence_dir(self) -> Path:
         return self.path / "evidence"
+
+    @property
+    def spill_dir(self) -> Path:
+        return self.path / "tmp"
 
     @property
     def socket(self) -> Path:

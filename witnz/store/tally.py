@@ -2,9 +2,9 @@
 
     rows(k, value, before, after, marked)    value: 32 bytes or whatever the user keeps with a key; before, after: how often
 
-The file has lost its name as soon as it is open, so nothing is left of it, whatever ends the program; it has no journal and is
-never synced, because nobody reads it again.  Errors of SQLite leave as they are: whoever uses it holds a read or a write of the
-store beside it, where they become what they amount to (:mod:`witnz.store.database`).
+The file has lost its name as soon as it is open, so nothing is left of it, whatever ends the program then; it has no journal
+and is never synced, because nobody reads it again.  Errors of SQLite leave as they are: whoever uses it holds a read or a write
+of the store beside it, where they become what they amount to (:mod:`witnz.store.database`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from witnz.store.datadir import raise_store_full
 
+PREFIX = ".tally-"
 BATCH = 4096
 CACHE_KIB = 24 * 1024
 _LOOKUPS = 512
@@ -96,7 +97,7 @@ def _counts(cursor: sqlite3.Cursor) -> Iterator[tuple[bytes, Count]]:
 def tally(folder: Path) -> Iterator[Tally]:
     """An empty one, in a file of its own in ``folder`` until the ``with`` ends.  Raises StoreFull if it can not be made."""
     try:
-        file, path = tempfile.mkstemp(prefix=".tally-", dir=folder)  # 0600
+        file, path = tempfile.mkstemp(prefix=PREFIX, dir=folder)  # 0600
     except OSError as error:
         raise_store_full(error, folder)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 from witnz.core.classify import Rules
 from witnz.store import logs
 from witnz.store.database import Database
-from witnz.store.datadir import raise_store_full
 from witnz.store.logs import LogRow
+from witnz.store.scratch import scratch_folder
 from witnz.verify.replay import Decisions, Intents, Replay
 
 
@@ -24,12 +23,8 @@ def replayed(
 
     ``folder``: where there is room for it.  Raises StoreFull where there is none.
     """
-    try:
-        held = tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise_store_full(error, folder)
-    with held as place:
-        scratch = Database.create(Path(place) / "scratch.db")
+    with scratch_folder(folder) as place:
+        scratch = Database.create(place / "scratch.db")
         with scratch, scratch.write() as out:
             log = logs.insert_log(
                 out, table=row.table, generation=row.generation, origin=row.origin, oid=row.oid, secret=row.secret,
