@@ -32,6 +32,8 @@ _REMARKS: Final = """
   server, whichever tables are protected: PostgreSQL's own price of a slot, whoever reads it. What that price is says the same
   run with three programs `pg_recvlogical` on the same publications instead of the nodes (bare readers): the floor for any
   three readers here. What a node adds for the server are ten small acknowledgements a second and the other sessions' queries.
+  Nodes belong on other machines than the database; here they take cores that a transaction waits for. `p95 ratio nodes idle
+  class` is the same load while the kernel gives the nodes only what is left over (`SCHED_IDLE`).
 - **P9** takes 1,000,000 entries by default; `--large` takes 10,000,000 for P5 and P9.
 - **report** makes its store by a simulated clock: three days, or with `--large` thirty days and 1,000,000 entries. Time is
   that of the whole process (of verify.html: from choosing the folder to the verdict), memory its peak (of verify.html: the
