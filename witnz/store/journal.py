@@ -187,6 +187,15 @@ def record_at(connection: sqlite3.Connection, seq: int) -> bytes:
     raise StoreError(f"the journal has no record {seq}")
 
 
+def records_at(connection: sqlite3.Connection, seqs: Iterable[int]) -> Iterator[bytes]:
+    """The records with these seqs, one after the other, however many; raises StoreCorrupt for one that is missing."""
+    for seq in seqs:
+        row = connection.execute("SELECT leaf FROM journal WHERE seq = ?", (seq,)).fetchone()
+        if row is None or not isinstance(row[0], bytes):
+            raise _corrupt(f"record {seq} is missing or not bytes")
+        yield row[0]
+
+
 def chain_at(connection: sqlite3.Connection, size: int) -> str:
     """The chain head after ``size`` records, 64 hex digits; 0 gives the first parent."""
     if size:

@@ -41,7 +41,6 @@ from witnz.store.checkpoints import StoredCheckpoint
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
 from witnz.store.schema import check_shape
-from witnz.store.seals import naming
 from witnz.verify.checkpoints import check_checkpoints
 from witnz.verify.pruned import check_forgotten, check_pruned
 from witnz.verify.register import Described, check_described, check_followed, check_register, record_of
@@ -92,6 +91,7 @@ class _Audit:
         self.state = JournalState()
         self.times = array("q")  # of every record
         self.records: list[Record] = []  # those that say something still
+        self.seals: dict[tuple[str, int], array[int]] = {}  # of each log the seqs of those that name it
 
     def run(self) -> None:
         self._check("pages", self._pages)
@@ -159,6 +159,8 @@ class _Audit:
                 raise _Wrong(f"record {seq} says that it is {record.seq}")
             self.state.apply(record)
             self.times.append(record.at)
+            for head in record.body["tables"] if record.type == "seal" else ():
+                self.seals.setdefault((head["table"], head["generation"]), array("Q")).append(seq)
             content = content_hash(leaf)
             chain = chain_hash(chain, content)
             if stored.chain_at(self.conn, seq) != chain:
@@ -234,14 +236,12 @@ class _Audit:
         # Of several nodes one may have the journal's newest seals before its own stream has come there.
         reached = meta.load_number(self.conn, "last_final_lsn") or 0
         epoch = self.state.epoch.seq if self.state.epoch is not None else 0
-        named = naming([row.table])
-        for seq, leaf in stored.records_of(self.conn, "seal", to_seq=self.state.size):
-            if named.search(leaf) is None:
-                continue
+        seqs = self.seals.get(_name(row), array("Q"))
+        for seq, leaf in zip(seqs, stored.records_at(self.conn, seqs), strict=True):
             body = recall_record(leaf).body
             if len(self.state.members) == 1 or seq < epoch or parse_lsn(body["lsn"]) <= reached:
                 for head in body["tables"]:
-                    if (head["table"], head["generation"]) == (row.table, row.generation):
+                    if (head["table"], head["generation"]) == _name(row):
                         yield head["size"], base64.b64decode(head["root"]), head["chain"]
 
     def _seal(self, tree: Tree, pending: list[bytes], chain: str, sealed: Sealed) -> None:
