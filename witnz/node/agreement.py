@@ -42,6 +42,8 @@ AGREED, DIVERGED = "agreed", "diverged"
 CALL_TIMEOUT_S = 5.0
 MAX_CLAIMS = 64
 MARK_S = 1.0
+LOOK_S = 2.0
+STRETCH = 256  # records looked at before the time is
 SUBSTITUTE_S = 30.0
 _QUESTION = members({"table": spelled(parse_table_name), "generation": integer(1), "sizes": list_of(integer(1), high=64)})
 _ANSWER = members({"chains": list_of(hex_bytes(32), high=64)})
@@ -114,19 +116,32 @@ class Agreement:
     # -- what the cluster sealed ----------------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Compare the seals that are still to be compared, as far as this node's stream has come."""
+        """Compare the seals that are still to be compared, as far as this node's stream has come.
+
+        A member that has just joined has all of the journal's before it, maybe months; what else it does must not wait for
+        that.  The next look goes on, and until it has come to the end nothing is cosigned.
+        """
+        ends = time.monotonic() + LOOK_S
+        while self._look_on() and time.monotonic() < ends:
+            pass
+        self._judge_claims()
+
+    def _look_on(self) -> bool:
+        """Compare some; whether there may be more."""
+        before = self._agreed
         with self._db.read() as conn:
             reached = meta.load_number(conn, "last_final_lsn") or 0
-            fresh = [parse_record(leaf) for leaf in journal.records(conn, self._agreed + 1)]
-        before = self._agreed
-        for record in fresh:
-            if record.type == "seal" and not self._compare(record, reached):
+            fresh = list(journal.records(conn, before + 1, before + STRETCH))
+        more = len(fresh) == STRETCH
+        for seq, leaf in enumerate(fresh, before + 1):
+            if leaf.endswith(b',"type":"seal"}') and not self._compare(parse_record(leaf), reached):
+                more = False
                 break
-            self._agreed = record.seq or 0
+            self._agreed = seq
         if self._agreed // 64 > before // 64:
             with self._db.write() as conn:
                 meta.save_value(conn, AGREED, self._agreed)
-        self._judge_claims()
+        return more
 
     def _compare(self, record: Record, reached: int) -> bool:
         """Whether a seal has been looked at; False while this node has not come so far."""

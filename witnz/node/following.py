@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 FOLLOWED = "followed"
 SAVE_EVERY = 256
+STRETCH = 256  # records read at once
 
 Handler = Callable[[Record], None]
 
@@ -50,22 +51,32 @@ class Following:
     def follow(self, to_seq: int | None = None) -> None:
         """Carry out what stands in the journal, up to a record or to its end; returns early where one has to wait."""
         with self._lock:
-            with self._db.read() as conn:
-                left = [parse_record(leaf) for leaf in journal.records(conn, self._done + 1, to_seq)]
-            for record in left:
-                handler = self.handlers.get(record.type)
-                try:
-                    if handler is not None:
-                        handler(record)
-                except NotYet as reason:
-                    if reason.message != self.waits_for:
-                        log.info("record has to wait", seq=record.seq, type=record.type, reason=reason.message)
-                    self.waits_for = reason.message
-                    break
-                self.waits_for = ""
-                self._done = record.seq or 0
-            if self._done - self._saved >= SAVE_EVERY:
-                self._save()
+            while self._follow_on(to_seq):
+                pass
+
+    def _follow_on(self, to_seq: int | None) -> bool:
+        """Carry out the next few; whether there may be more.  Where one waits, those behind it are not even parsed."""
+        last = self._done + STRETCH if to_seq is None else min(to_seq, self._done + STRETCH)
+        with self._db.read() as conn:
+            left = list(journal.records(conn, self._done + 1, last))
+        more = len(left) == STRETCH
+        for leaf in left:
+            record = parse_record(leaf)
+            handler = self.handlers.get(record.type)
+            try:
+                if handler is not None:
+                    handler(record)
+            except NotYet as reason:
+                if reason.message != self.waits_for:
+                    log.info("record has to wait", seq=record.seq, type=record.type, reason=reason.message)
+                self.waits_for = reason.message
+                more = False
+                break
+            self.waits_for = ""
+            self._done = record.seq or 0
+        if self._done - self._saved >= SAVE_EVERY:
+            self._save()
+        return more
 
     def save(self) -> None:
         """Note durably how far it is, so that the next start looks at less."""
