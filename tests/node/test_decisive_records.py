@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from typing import Any
 
-from tests.support.journal_maker import PaperCluster, head_body, open_body, seal_body, table_body, verify_body
+import pytest
+
+from tests.support.journal_maker import CLUSTER, PaperCluster, head_body, open_body, seal_body, table_body, verify_body
 from witnz.core.decisive import decisive
 from witnz.core.journal import JournalState
 from witnz.core.lsn import format_lsn
 from witnz.core.record import Record, format_record, recall_record
 from witnz.errors import FormatError, ProofError
+from witnz.node.evidence import _Journal
 from witnz.node.log_fetch import targets_of
+from witnz.store import journal as stored
+from witnz.store import meta, seals
+from witnz.store.schema import migrate
+from witnz.store.seals import newest_sealed
 from witnz.verify.replay import decisions_of
 
 TABLES = ("public.a", "public.b", "public.c%20d")
@@ -162,6 +171,11 @@ class Journal:
         self._add("operator", {"action": "looked", "detail": '"type":"seal"}'})
 
 
+def newest_of(state: JournalState, table: str) -> int:
+    newest = state.newest_generation(table)
+    return 0 if newest is None else newest.generation
+
+
 def compare(records: list[Record], every: list[Record], bound: int) -> None:
     """``every``: the decisive ones of a journal that goes on behind ``bound``."""
     whole = records[:bound]
@@ -180,6 +194,31 @@ def compare(records: list[Record], every: list[Record], bound: int) -> None:
         SEEN["erasure behind a seal"] += any(decisions.erasures[size] for size in decisions.erasures if size)
         SEEN["erasure of two"] += any(len(one.operators) == 2 for some in decisions.erasures.values() for one in some)
     SEEN["split open"] += state.split is not None
+
+
+def test_the_newest_seal_of_each_table_is_known_to_whoever_has_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a search through the seals, and without: for each size that a checkpoint may have, and a state that went on."""
+    journal, looked = Journal(3), 0
+    journal.grow()
+    records, state = journal.cluster.records, journal.cluster.state
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        migrate(conn)
+        meta.save_value(conn, meta.CLUSTER, CLUSTER)
+        head = stored.load_head(conn)
+        for record in records:
+            stored.append_record(conn, head, format_record(record))
+        earlier = stored.load_state(conn, len(records) // 2)
+        generations = {(t, g) for t in TABLES for g in range(1, newest_of(state, t) + 1)}
+        for size in (*range(1, len(records), 3), len(records)):
+            searched = _Journal("", size, conn).newest_of_tables()
+            for known in (state, earlier):
+                found = _Journal("", size, conn, known).newest_of_tables()
+                assert (found.heads, found.tables) == (searched.heads, searched.tables)
+                assert newest_sealed(conn, generations, size, known) == newest_sealed(conn, generations, size)
+            looked += len(searched.heads)
+        assert looked > len(records)
+        monkeypatch.setattr(seals, "records_of", None)
+        _Journal("", len(records), conn, state).newest_of_tables()  # and where the state is of that size, nothing is searched
 
 
 def test_decisions_and_targets_follow_from_the_decisive_records_alone() -> None:

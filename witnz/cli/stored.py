@@ -21,7 +21,7 @@ class StoredDocuments(StoreView):
         return super().status(live_node)
 
     def checkpoint_bundle(self, size: int | None = None) -> bytes:
-        return Evidence(self._db, now_us).checkpoint_bundle(size)
+        return Evidence(self._db, now_us, self._state).checkpoint_bundle(size)
 
     def row_bundle(self, table: str, key: str | None = None, *, seq: int | None = None, with_row: bool = False) -> bytes:
         """The bundle of a row by key, of an entry by seq, or of the entry of that key with that seq."""

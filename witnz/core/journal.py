@@ -217,6 +217,7 @@ class JournalState(JournalView):
         self.last_seal_lsn = parse_lsn(record.body["lsn"])
         for table, generation, head in body_heads(record.body["tables"]):
             self._sealed[table, generation] = head
+            self._sealed_by[table, generation] = (self.size + 1, head.size)
 
     def _apply_epoch(self, record: Record) -> None:
         body = record.body

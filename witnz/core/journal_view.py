@@ -61,6 +61,7 @@ class JournalView:
         self._ended_protection: dict[str, int] = {}
         self._newest: dict[str, TableRecord] = {}
         self._sealed: dict[tuple[str, int], LogHead] = {}
+        self._sealed_by: dict[tuple[str, int], tuple[int, int]] = {}
         self._ended: dict[tuple[str, int], LogHead] = {}
         self._switched: dict[tuple[str, int], int] = {}
         self._gaps: dict[str, int] = {}
@@ -142,6 +143,10 @@ class JournalView:
     def last_sealed(self, table: str, generation: int) -> LogHead | None:
         """The newest seal of one table log."""
         return self._sealed.get((table, generation))
+
+    def sealed_by(self, table: str, generation: int) -> tuple[int, int] | None:
+        """The seq of the newest seal of one table log, and the log's size in it."""
+        return self._sealed_by.get((table, generation))
 
     def last_seal_sizes(self) -> dict[tuple[str, int], int]:
         """The newest sealed size by (table, generation)."""

@@ -167,7 +167,7 @@ class Lane:
     # -- doing it -------------------------------------------------------------------------------------------------------------
 
     def _go_on(self, note: str) -> bool:
-        publication = publication_of(self.parts.db, self.parts.clock, note)
+        publication = publication_of(self.parts.db, self.parts.clock, note, self.parts.journal.state)
         with self.parts.metrics.timed("witnz_anchor_publish_seconds", anchor=self.name):
             outcome = self.anchor.publish(publication, self)
         if isinstance(outcome, Withdrawn):

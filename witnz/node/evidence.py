@@ -19,6 +19,7 @@ from witnz import __version__
 from witnz.core.bundle import BundledRow, BundledTable, RowState, build_bundle, bundle_row
 from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.entry import parse_entry
+from witnz.core.journal_view import JournalView
 from witnz.core.keyplan import key_text
 from witnz.core.note import parse_note
 from witnz.core.periods import KEY_RECORDS, periods_of
@@ -31,7 +32,7 @@ from witnz.errors import Inconclusive, StoreCorrupt, StoreFull, UsageError
 from witnz.store import checkpoints, entries, export, logs, verified_states
 from witnz.store import journal as stored
 from witnz.store.database import Database
-from witnz.store.seals import first_covering, heads_of, naming
+from witnz.store.seals import first_covering, heads_of, naming, newest_sealed
 from witnz.verify.expected import saved_state
 from witnz.verify.partition import Partitions, state_tree
 
@@ -52,6 +53,7 @@ class _Journal:
     note: str
     size: int
     conn: sqlite3.Connection
+    state: JournalView | None = None
 
     def of(self, *types: str, naming: str = "") -> Iterator[Record]:
         """The records of these types, in order; with ``naming`` only those in which this text stands."""
@@ -80,9 +82,15 @@ class _Journal:
         return None if sealed is None else (parse_record(stored.record_at(self.conn, sealed.seq)), sealed.size)
 
     def newest_of_tables(self, *, verifications: int = 0) -> Newest:
-        """The newest seal of each table, and its newest verifications that found nothing, in one walk from the end on."""
+        """The newest seal of each table, and its newest verifications that found nothing, in one walk from the end on.
+
+        No walk for tables of which the state knows their newest seal, as long as no verifications are asked for.
+        """
         tables = {record.body["table"]: record for record in self.of("table")}
         found = Newest(tables)
+        if not verifications and self.state is not None:
+            self._newest_known(found, self.state)
+            return found
         missing, named = set(tables), naming(tables)
         wanted = ("seal", "verify") if verifications else ("seal",)
         for seq, leaf in stored.records_of(self.conn, *wanted, to_seq=self.size, newest_first=True) if tables else ():
@@ -94,6 +102,15 @@ class _Journal:
                 missing -= found.add_seal(heads_of(leaf), seq)
                 named = naming(missing)
         return found
+
+    def _newest_known(self, found: Newest, state: JournalView) -> None:
+        """The newest seal of each table, of its newest generation or the last one before that was sealed."""
+        left = {table: int(record.body["generation"]) for table, record in found.tables.items()}
+        while left:
+            sealed = newest_sealed(self.conn, left.items(), self.size, state)
+            for (table, generation), head in sealed.items():
+                found.heads[table] = (generation, head.size, head.seq)
+            left = {table: generation - 1 for table, generation in left.items() if table not in found.heads and generation > 1}
 
 
 @dataclass(slots=True)
@@ -132,10 +149,11 @@ class Newest:
 
 
 class Evidence:
-    """Builds bundles.  ``clock``: µs since the Unix epoch."""
+    """Builds bundles.  ``clock``: µs since the Unix epoch.  ``state``: what the journal says by now, where somebody has it, so
+    that the seals in the bundle of a checkpoint need not be searched for."""
 
-    def __init__(self, db: Database, clock: Callable[[], int]) -> None:
-        self._db, self._clock = db, clock
+    def __init__(self, db: Database, clock: Callable[[], int], state: JournalView | None = None) -> None:
+        self._db, self._clock, self._state_now = db, clock, state
 
     def checkpoint_bundle(self, size: int | None = None) -> bytes:
         """The bundle of a checkpoint: genesis, and of every table its ``table`` record and newest seal."""
@@ -211,7 +229,7 @@ class Evidence:
                 f"there is {what} yet", hint="`witnz checkpoint list` shows those there are; one is made at each seal"
             )
         at = parse_checkpoint(parse_note(saved.note).text).size
-        return _Journal(saved.note, at, conn)
+        return _Journal(saved.note, at, conn, self._state_now)
 
     def _log(self, conn: sqlite3.Connection, table: str, generation: int) -> int:
         row = logs.find_log(conn, table, generation)

@@ -262,11 +262,14 @@ class Journal:
     def reload(self) -> None:
         """Take note of records that were written to the store from elsewhere, checked there; on the applying thread."""
         with self._lock, self._db.read() as conn:
-            fresh = [parse_record(leaf) for leaf in stored.records(conn, self.head.size + 1)]
-            for record in fresh:
-                self.state.apply(record, verify_signatures=False)
+            first = self.head.size + 1
+            for leaf in stored.records(conn, first):
+                self.state.apply(parse_record(leaf), verify_signatures=False)
             self.head = stored.load_head(conn)
-        for record in fresh:
+            last = self.head.size
+        for seq in range(first, last + 1):  # one by one: a member that was away for weeks has a hundred thousand of them
+            with self._db.read() as conn:
+                record = parse_record(stored.record_at(conn, seq))
             for listener in self.on_record:
                 listener(record)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from witnz.anchor.base import LogFile, Publication
 from witnz.core.checkpoint import parse_checkpoint
+from witnz.core.journal_view import JournalView
 from witnz.core.note import parse_note
 from witnz.core.tiles import TILE, ReadTile, consistency_proof, format_entry_bundle, tile_path, tile_widths
 from witnz.node.evidence import Evidence
@@ -20,24 +21,26 @@ from witnz.store.seals import newest_sealed
 MAX_LEVELS: Final = 8  # 256^8 leaves
 
 
-def publication_of(db: Database, clock: Callable[[], int], note: str) -> Publication:
-    """The checkpoint of a note that this store holds."""
+def publication_of(db: Database, clock: Callable[[], int], note: str, state: JournalView) -> Publication:
+    """The checkpoint of a note that this store holds.  ``state``: what its journal says by now."""
     size = parse_checkpoint(parse_note(note).text).size
 
     def files(kept: Mapping[str, int]) -> Iterator[LogFile]:
         with db.read() as conn:
-            yield from log_files(conn, parse_checkpoint(parse_note(note).text).origin, size, kept)
+            yield from log_files(conn, parse_checkpoint(parse_note(note).text).origin, size, kept, state)
 
     def proof(old: int) -> list[bytes]:
         with db.read() as conn:
             return consistency_proof(journal.tile_reader(conn, size), old, size)
 
-    return Publication(note, lambda: Evidence(db, clock).checkpoint_bundle(size), files, proof)
+    return Publication(note, lambda: Evidence(db, clock, state).checkpoint_bundle(size), files, proof)
 
 
-def log_files(conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[str, int]) -> Iterator[LogFile]:
+def log_files(
+    conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[str, int], state: JournalView | None = None
+) -> Iterator[LogFile]:
     """Tiles of the journal up to ``size``, and of every table log up to its newest seal there, beyond the sizes ``kept``."""
-    for row, sealed in _sealed(conn, size, kept):
+    for row, sealed in _sealed(conn, size, kept, state):
         if sealed > kept.get(row.origin, 0):
             read, lines = entries.tile_reader(conn, row.id, sealed), _entry_reader(conn, row.id)
             yield from _tiles(row.origin, kept.get(row.origin, 0), sealed, read, None if row.status == "pruned" else lines)
@@ -45,10 +48,12 @@ def log_files(conn: sqlite3.Connection, origin: str, size: int, kept: Mapping[st
         yield from _tiles(origin, kept.get(origin, 0), size, journal.tile_reader(conn, size), _record_reader(conn))
 
 
-def _sealed(conn: sqlite3.Connection, size: int, kept: Mapping[str, int]) -> list[tuple[LogRow, int]]:
+def _sealed(
+    conn: sqlite3.Connection, size: int, kept: Mapping[str, int], state: JournalView | None
+) -> list[tuple[LogRow, int]]:
     """(log, size) of every table log that a seal among the first ``size`` records names, and that is not kept as a whole."""
     rows = {(row.table, row.generation): row for row in logs.list_logs(conn) if row.size > kept.get(row.origin, 0)}
-    return [(rows[log], sealed.size) for log, sealed in sorted(newest_sealed(conn, rows, size).items())]
+    return [(rows[log], sealed.size) for log, sealed in sorted(newest_sealed(conn, rows, size, state).items())]
 
 
 def _tiles(

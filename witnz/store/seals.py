@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from witnz.core.journal_view import JournalView
 from witnz.store.journal import journal_size, records, records_of
 
 Log = tuple[str, int]
@@ -42,9 +43,19 @@ def heads_of(leaf: bytes) -> list[dict[str, Any]]:
     return heads
 
 
-def newest_sealed(connection: sqlite3.Connection, wanted: Iterable[Log], to_seq: int) -> dict[Log, Sealed]:
-    """How far these logs are sealed by the first ``to_seq`` records; a log that no seal names there is left out."""
+def newest_sealed(
+    connection: sqlite3.Connection, wanted: Iterable[Log], to_seq: int, state: JournalView | None = None
+) -> dict[Log, Sealed]:
+    """How far these logs are sealed by the first ``to_seq`` records; a log that no seal names there is left out.
+
+    ``state``: what the journal says by now, where somebody has it.  Of a log that was sealed long ago it knows without a search
+    through all that came since.
+    """
     missing, found = set(wanted), dict[Log, Sealed]()
+    if state is not None and state.size >= to_seq:
+        newest = {log: state.sealed_by(*log) for log in missing}
+        found |= {log: Sealed(*sealed) for log, sealed in newest.items() if sealed is not None and sealed[0] <= to_seq}
+        missing = {log for log, sealed in newest.items() if sealed is not None and sealed[0] > to_seq}
     tables = naming({table for table, _ in missing})
     for seq, leaf in records_of(connection, "seal", to_seq=to_seq, newest_first=True) if missing else ():
         if tables.search(leaf) is None:

@@ -152,7 +152,9 @@ def verifications(site: Site, asked: Asked) -> Answer:
 
 
 def checkpoint_bundle(site: Site, asked: Asked) -> Answer:
-    return Raw(Evidence(site.node.db, site.node.clock).checkpoint_bundle(asked.number("size")), BUNDLE_TYPE)
+    return Raw(
+        Evidence(site.node.db, site.node.clock, site.node.journal.state).checkpoint_bundle(asked.number("size")), BUNDLE_TYPE
+    )
 
 
 def row_bundle(site: Site, asked: Asked) -> Answer:
