@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,8 @@ from witnz.core.record import Record, format_record
 from witnz.node import agreement, following
 from witnz.node.agreement import Agreement
 from witnz.node.following import Following, NotYet
-from witnz.store import journal, meta
+from witnz.node.journal import Journal
+from witnz.store import importing, journal, meta
 from witnz.store.database import Database
 
 SEALS = 600
@@ -41,10 +42,15 @@ def db(cluster: PaperCluster, tmp_path: Path) -> Iterator[Database]:
         with made.write() as conn:
             meta.save_value(conn, meta.CLUSTER, CLUSTER)
             meta.save_value(conn, "last_final_lsn", 0x3_000_001)
-            head = journal.load_head(conn)
-            for record in cluster.records:
-                journal.append_record(conn, head, format_record(record))
+        append(made, cluster.records)
         yield made
+
+
+def append(db: Database, records: Sequence[Record]) -> None:
+    with db.write() as conn:
+        head = journal.load_head(conn)
+        for record in records:
+            journal.append_record(conn, head, format_record(record))
 
 
 @pytest.fixture
@@ -109,3 +115,20 @@ def test_seals_are_compared_some_at_a_time_and_the_first_that_waits_stops_it(
     parsed.clear()
     assert one.condition(NEXT) == f"its own stream has not come to the seals after record {NEXT - 1}"
     assert parsed == [NEXT]
+
+
+def test_whoever_listens_is_told_of_each_record_that_came_from_other_members(cluster: PaperCluster, db: Database) -> None:
+    with db.write() as conn:
+        importing.truncate_journal(conn, 400)
+    stub: Any = SimpleNamespace(on_apply=lambda *words: None)
+    identity = cluster.identity("node1")
+    one = Journal(db, stub, "node1", identity, lambda: 0, cluster=CLUSTER, cluster_id=cluster.state.cluster_id)
+    told: list[Record] = []
+    one.on_record.append(told.append)
+    one.reload()
+    assert told == []
+    append(db, cluster.records[400:])
+    one.reload()
+    assert told == cluster.records[400:]
+    assert vars(one.state) == vars(cluster.state)
+    assert one.size == NEXT
