@@ -113,13 +113,14 @@ class Rejudging:
 
     def _judge_anew(self, record: Record) -> None:
         newest = self.newest_xid()
+        with self._db.read() as conn:  # it takes a while where the journal is long; what stands up to there changes no more
+            records = journal.decisive_records(conn, record.seq)
         with self._db.write() as conn:
             found = list(self._changed(conn, record))
             if not found:
                 return
             for _, change in found:
                 nonces.settle(conn, change.nonce, change.lsn, counts=change.counts)
-            records = journal.decisive_records(conn, record.seq)
             lsns = {change.lsn for _, change in found}
             rows = {
                 row.id: row for row in _judged_logs(conn) if any(entry.lsn in lsns for entry in _since(conn, row, min(lsns)))
