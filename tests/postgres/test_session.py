@@ -304,6 +304,23 @@ def test_sqlstates_are_sorted_into_what_passes_and_what_does_not(sqlstate: str, 
     assert sqlstate in error.message
 
 
+@pytest.mark.parametrize(
+    ("sqlstate", "sentence", "helps"),
+    [
+        ("55000", "logical decoding requires wal_level >= logical", "ALTER SYSTEM SET wal_level = logical"),
+        ("55000", "replication slots can only be used if max_replication_slots > 0", "raise max_replication_slots"),
+        ("55000", "in another language", "wal_level"),
+        (None, "connection failed: fe_sendauth: no password supplied", "WITNZ_DB_PASSWORD"),
+        (None, 'FATAL: password authentication failed for user "witnz"', "password"),
+        (None, 'FATAL: database "nodb" does not exist', "name an existing database"),
+        (None, 'FATAL: no pg_hba.conf entry for host "10.0.0.1"', "pg_hba.conf has to let this role in"),
+        (None, "permission denied to start WAL sender", "WITH REPLICATION"),
+    ],
+)
+def test_a_refusal_says_what_to_do_about_its_own_cause(sqlstate: str | None, sentence: str, helps: str) -> None:
+    assert helps in error_for(sqlstate, sentence, broken=sqlstate is None).hint
+
+
 @given(st.text(max_size=40))
 def test_without_a_sqlstate_an_unknown_sentence_of_a_broken_connection_passes(message: str) -> None:
     assert type(error_for(None, f"«{message}»", broken=True)) is DatabaseUnreachable

@@ -56,8 +56,29 @@ _HINTS: Final = {
     "42704": "check that the publication and the slot exist; `witnz init` makes both",
     "53400": "drop slots that nobody uses, or raise max_replication_slots and restart the server",
     "54000": "a single row of more than 1 GB cannot be replicated",
-    "55000": "wal_level must be logical; `witnz doctor` checks every precondition",
 }
+_WAL_LEVEL: Final = "as a superuser: ALTER SYSTEM SET wal_level = logical, then restart the server; `witnz doctor` looks again"
+_NO_RIGHT_TO_REPLICATE: Final = "as a superuser: ALTER ROLE … WITH REPLICATION, for the role that witnz connects as"
+_AGAIN_LATER: Final = "check that the server runs and is reachable at this address; a running node tries again by itself"
+_NEVER: Final = "`witnz doctor` checks every precondition"
+
+_SENTENCE_HINTS: Final = (
+    (re.compile(r"wal_level"), _WAL_LEVEL),
+    (
+        re.compile(r"max_replication_slots"),
+        "raise max_replication_slots and restart the server, or drop slots that nobody uses",
+    ),
+    (
+        re.compile(r"no password supplied"),
+        "give one: database.password or password_file in witnz.yaml (a new file takes it from WITNZ_DB_PASSWORD), in a URL, "
+        "or in ~/.pgpass",
+    ),
+    (re.compile(r"password authentication failed"), "the password is another one, or there is no such role; check both"),
+    (re.compile(r'database "[^"]*" does not exist'), "name an existing database; the last part of a URL is its name"),
+    (re.compile(r'role "[^"]*" does not exist'), "CREATE ROLE … LOGIN REPLICATION; `witnz init --print-sql` prints all of it"),
+    (re.compile(r"pg_hba\.conf"), "the server's pg_hba.conf has to let this role in from this machine; reload it afterwards"),
+)
+"""What helps where the sentence says more than the SQLSTATE: one SQLSTATE stands for several lacks, and a login has none."""
 _GRANTS: Final = {
     "table": "GRANT SELECT ON {} TO the role that witnz uses",
     "view": "GRANT SELECT ON {} TO the role that witnz uses",
@@ -91,15 +112,12 @@ def error_for(sqlstate: str | None, message: str, *, doing: str = "PostgreSQL", 
     """
     text = f"{doing}: {message}" + (f" (SQLSTATE {sqlstate})" if sqlstate else "")
     if _NO_REPLICATION.search(message):
-        return KeyProblem(text, hint="ALTER ROLE the role that witnz uses WITH REPLICATION", code="database.permission")
+        return KeyProblem(text, hint=_NO_RIGHT_TO_REPLICATE, code="database.permission")
     if sqlstate == _NO_PRIVILEGE:
         return KeyProblem(text, hint=_grant_for(message), code="database.permission")
     if _is_transient(sqlstate, message, broken):
-        return DatabaseUnreachable(text, hint="witnz tries again by itself; check that the server runs and is reachable")
-    if sqlstate is None or sqlstate.startswith(_BAD_LOGIN_CLASS):
-        hint = "check host, port, user, password, sslmode and the server's pg_hba.conf"
-    else:
-        hint = _HINTS.get(sqlstate, "`witnz doctor` checks every precondition")
+        return DatabaseUnreachable(text, hint=_AGAIN_LATER)
+    hint = _hint_for(sqlstate, message)
     if sqlstate == "42704" and _NO_PUBLICATION.search(message):
         return ReplicationImpossible(text, hint=hint, code=PUBLICATION_MISSING)
     return ReplicationImpossible(text, hint=hint)
@@ -118,6 +136,18 @@ def _is_transient(sqlstate: str | None, message: str, broken: bool) -> bool:
     if sqlstate is not None:
         return sqlstate in _TRANSIENT or sqlstate.startswith(_TRANSIENT_CLASSES)
     return broken and _REFUSED.search(message) is None and _NO_REPLICATION.search(message) is None
+
+
+def _hint_for(sqlstate: str | None, message: str) -> str:
+    """What to do about a refusal: by its sentence where that is known, else by its SQLSTATE."""
+    for sentence, hint in _SENTENCE_HINTS:
+        if sentence.search(message):
+            return hint
+    if sqlstate is None or sqlstate.startswith(_BAD_LOGIN_CLASS):
+        return "check host, port, user, password, sslmode and the server's pg_hba.conf"
+    if sqlstate == "55000":  # in a language that this program does not read
+        return _WAL_LEVEL
+    return _HINTS.get(sqlstate, _NEVER)
 
 
 def _grant_for(message: str) -> str:
