@@ -73,6 +73,34 @@ def test_a_persons_key_is_replaced_under_the_next_number(told: Site) -> None:
     assert "has no NAME" in told.cli.run("keys", "rotate", "log", "bob", "--operator-key", key).expect(2).err
 
 
+def test_a_report_is_still_made_after_the_operator_who_authorised_its_key_has_another_one(told: Site, tmp_path: Path) -> None:
+    done = told.cli.json("keys", "rotate", "operator", "alice", "--operator-key", str(told.operator_key))
+    assert not (told.folder / "witnz-data/keys/report.auth").exists()  # journalled while the old key still counted
+    words = ("--standard", "soc2", "--from", "2020-01-01", "--to", "2999-12-31", "-o", tmp_path / "made")
+    told.cli.run("report", *words).expect(0)
+    refused = told.cli.run("keys", "new", "intent", "etl", "--operator-key", str(told.operator_key), "--json")
+    assert refused.expect(3).error["hint"].startswith(f"operators whose keys are in force: {done['name']};")
+
+
+def test_a_report_key_authorised_by_a_key_that_is_gone_is_named_with_the_way_out(told: Site, tmp_path: Path) -> None:
+    auth = told.folder / "witnz-data/keys/report.auth"
+    before = auth.read_bytes()
+    done = told.cli.json("keys", "rotate", "operator", "alice", "--operator-key", str(told.operator_key))
+    key = told.folder / "witnz-data/keys/report.key"
+    key.unlink()
+    told.cli.run("keys", "new", "report", "other", "-o", str(key)).expect(0)  # one that is in no record
+    auth.write_bytes(before)
+    auth.chmod(0o600)
+    words = ("report", "--standard", "soc2", "--from", "2020-01-01", "--to", "2999-12-31", "-o", str(tmp_path / "made"))
+    refused = told.cli.run(*words, "--json").expect(12)
+    assert "'alice', who put this node's report key into force, has no key in force" in refused.error["message"]
+    new = told.folder / "new.key"
+    operator = str(told.folder / done["file"])
+    told.cli.run("keys", "new", "report", "node1-new", "--operator-key", operator, "-o", str(new)).expect(0)
+    new.replace(key)
+    told.cli.run(*words).expect(0)
+
+
 def test_an_interrupted_rotation_is_taken_up_again(told: Site) -> None:
     from witnz.core.keys import COSIGNATURE, format_private_key
 

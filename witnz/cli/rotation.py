@@ -6,6 +6,7 @@ signs takes it into use.  What was signed before stays verifiable: policies list
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from base64 import b64encode
@@ -168,6 +169,8 @@ def _rotate_person(
             f"there is no {kind.value} key in force under {name!r}" if name else f"whose {kind.value} key?",
             hint="`witnz keys show` lists them; witnz keys rotate KIND NAME",
         )
+    if kind is Rotated.OPERATOR:
+        _use_authorisation_of(config, name)
     new_name = _next_name(name, in_force)
     own = _own_report_key(config, in_force[name]) if kind is Rotated.REPORT and output is None else None
     path = output or Path(f"{kind.value}-{new_name}.key") if own is None else next_file(own)
@@ -194,6 +197,23 @@ def _rotate_person(
         "journal_seq": seq,
         "ended_seq": ended,
     }
+
+
+def _use_authorisation_of(config: Config, operator: str) -> None:
+    """Journal this node's report key while the signature of the operator who authorised it at ``witnz init`` still counts.
+
+    Else the first report, which journals it, comes too late.
+    """
+    from witnz.report.key import AUTHORISATION
+    from witnz.store.datadir import DataDir, load_key_file
+
+    path = DataDir(config.data_dir).keys_dir / AUTHORISATION
+    if not path.exists():
+        return
+    body = json.loads(load_key_file(path))
+    if body["auth"]["operator"] == operator:
+        decide(config, "key", body)
+        path.unlink()
 
 
 def _own_report_key(config: Config, public: bytes) -> Path | None:

@@ -147,7 +147,14 @@ class Journal:
                 self.state.check(record)
         except ProofError as error:
             if error.code == FORGED:
-                raise
+                raise ProofError(error.message, hint=self._who_may_sign(record), code=FORGED) from None
+
+    def _who_may_sign(self, record: Record) -> str:
+        """What to do where an operator's signature does not count: most often the key was rotated."""
+        if not isinstance(record.body.get("auth"), dict):
+            return ""
+        names = ", ".join(sorted(self.state.keys_in_force("operator"))) or "nobody"
+        return f"operators whose keys are in force: {names}; sign with the key file of one of them"
 
     def settle(self, deadline_s: float = PROPOSE_TIMEOUT_S) -> None:
         """Find out what became of a proposal that is in doubt, if there is one.  Raises NoQuorum if nobody can say."""

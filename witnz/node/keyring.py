@@ -228,11 +228,17 @@ def create_person_key(path: Path, kind: str, name: str) -> Ed25519Signer:
 
 
 def load_person_key(path: Path, kind: str) -> tuple[str, Signer]:
-    """(name, signer) of an operator's or intent key file."""
+    """(name, signer) of an operator's or intent key file.  Raises KeyProblem."""
+    if not path.exists():
+        raise KeyProblem(
+            f"{kind} key {path}: no such file", hint=f"name the file that holds the {kind} key; is the path right?"
+        )
     key = _parse(path)
     prefix = f"{kind}/"
     if not key.name.startswith(prefix):
-        raise KeyProblem(f"{path}: expected a key of kind {kind!r}, found {key.name!r}", hint=f"give the file of an {kind} key")
+        raise KeyProblem(
+            f"{path}: expected a key of kind {kind!r}, found {key.name!r}", hint=f"name the file of the {kind} key"
+        )
     return key.name.removeprefix(prefix), Ed25519Signer(key.name, key.seed)
 
 

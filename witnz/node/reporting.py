@@ -171,14 +171,23 @@ class Reports:
         return key, self._key_seq(key)
 
     def _put_into_force(self, key: ReportKey, hint: str) -> None:
-        """Journal what an operator signed at ``witnz init``."""
+        """Journal what an operator signed at ``witnz init``.  Raises KeyProblem where nothing is there that still counts."""
         path = self._keys / report_key.AUTHORISATION
         if not path.exists():
             raise KeyProblem("no operator has put this node's report key into force", hint=hint)
         try:
             body = json.loads(load_key_file(path))
-        except ValueError:
+            body.get("auth")
+        except (ValueError, AttributeError):
             raise KeyProblem(f"{path} is damaged: expected JSON", hint=hint) from None
+        signer = body["auth"]["operator"] if isinstance(body.get("auth"), dict) else None
+        if self._journal.state.operator_key(str(signer)) is None:
+            new = f"report-{self._config.node_id}.key"
+            raise KeyProblem(
+                f"the operator {str(signer)[:60]!r}, who put this node's report key into force, has no key in force any more",
+                hint=f"make another: witnz keys new report {self._config.node_id} --operator-key FILE -o {new}; "
+                f"then: mv {new} {self._keys / report_key.FILE}",
+            )
         self._journal.propose("key", body)
         path.unlink()
         log.info("report key was put into force", key=key.key_id)
