@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from witnz.errors import ConfigError, StoreFull
+from witnz.errors import ConfigError, KeyProblem, StoreFull, WitnzError
 from witnz.store.datadir import sync_directory
 
 if TYPE_CHECKING:
@@ -205,7 +205,10 @@ def load_edited(before: Config, text: str, names: Sequence[str], otherwise: str)
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Put ``text`` in the place of a file, whole or not at all; its permissions and owner stay.  Raises StoreFull."""
+    """Put ``text`` in the place of a file, whole or not at all; its permissions and owner stay.
+
+    Raises KeyProblem where it may not be written, StoreFull where it cannot.
+    """
     target = path.resolve()
     new = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
@@ -231,8 +234,10 @@ def _write_private(path: Path, text: str) -> None:
         os.fsync(stream.fileno())
 
 
-def _cannot_write(path: Path, error: OSError) -> StoreFull:
-    return StoreFull(
-        f"configuration {path} cannot be written: {error.strerror}",
-        hint="run as the user that may write it, or edit it by hand",
-    )
+def _cannot_write(path: Path, error: OSError) -> WitnzError:
+    text = f"configuration {path} cannot be written: {error.strerror}"
+    if isinstance(error, PermissionError):
+        return KeyProblem(
+            text, hint="run it as the user that may write there, or name another file with --config", code="config.permission"
+        )
+    return StoreFull(text, hint="make room, or have the volume mounted for writing")

@@ -11,7 +11,7 @@ import typer
 from witnz.cli.access import check_owner
 from witnz.cli.checks_text import check_lines, summary
 from witnz.cli.command import SET_UP, add_command
-from witnz.cli.invocation import invocation
+from witnz.cli.invocation import invocation, what_is_missing_hint
 from witnz.core.verdict import CheckStatus
 from witnz.errors import NodeUnreachable, WitnzError
 
@@ -61,7 +61,7 @@ def _guarded(name: str, look: Callable[[], str]) -> Check:
 def _configuration(config: Config) -> Iterator[Check]:
     missing = config.missing_for_start()
     if missing:
-        yield _check("config", "fail", "; ".join(missing), "`witnz config explain KEY` says more about each")
+        yield _check("config", "fail", "; ".join(missing), what_is_missing_hint(missing))
     else:
         yield _check("config", "ok", f"{config.path} is complete")
     for notice in config.notices:

@@ -11,7 +11,7 @@ from witnz.cli.output import Output
 from witnz.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from witnz.config import Config
     from witnz.config.types import Secret
@@ -69,6 +69,13 @@ def check_startable(config: Config, *, members: bool = True) -> None:
         lines = "\n".join(f"  {line}" for line in missing)
         raise ConfigError(
             f"{config.path}: a node cannot start with it yet\n{lines}",
-            hint="`witnz config explain KEY` says more about each",
+            hint=what_is_missing_hint(missing),
             code="config.incomplete",
         )
+
+
+def what_is_missing_hint(missing: Sequence[str]) -> str:
+    """Where to get what a node still needs: the members' keys from the members, the rest from whoever knows it."""
+    if all(line.startswith("nodes[") for line in missing):
+        return "`witnz init` on each member makes its keys and prints its line for nodes; put the lines into all files"
+    return "`witnz config explain KEY` says more about each"

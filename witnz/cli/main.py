@@ -152,6 +152,7 @@ def _usage_error(error: Any) -> UsageError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "witnz"
     message = error.format_message() or "the command line is not complete"
+    message = message.replace("Value error, ", "")  # of the library with which recent versions of typer convert
     return UsageError(" ".join(message.split()), hint=f"`{path} --help` shows how it is used")
 
 

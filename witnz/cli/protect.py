@@ -141,7 +141,8 @@ def _is_listed(config: Config, table: NewTable) -> bool:
         said = ", ".join(f"{key} {here[key]}" for key in differing)
         raise UsageError(
             f"{table.name} is listed in {config.path} already, with {said}",
-            hint="rules of a protected table are not changed by protecting it again",
+            hint=f"rules change with a new beginning: witnz unprotect {table.name} --operator-key FILE --reason TEXT, "
+            "then this command again",
         )
     return True
 

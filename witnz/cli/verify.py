@@ -118,6 +118,12 @@ def verify(
         how = sample
     if (sample is not None and rolling) or (how and (store or offline)):
         raise UsageError("--sample and --rolling go with tables, one of them", hint="see `witnz verify --help`")
+    for name in tables or ():
+        if "." in name and Path(name).is_file():
+            raise UsageError(
+                f"{name[:80]} is a file; TABLE is a table's name",
+                hint=f"witnz verify --checkpoint {name[:80]} --policy FILE   (an evidence package: --report)",
+            )
     if store:
         from witnz.cli.verify_store import verify_store
 

@@ -29,6 +29,8 @@ Ask = Callable[[str, Advance], dict[str, Any]]
 
 TAMPERED: Final = 3
 OPENING: Final = "open"
+NEVER: Final = "0/0"
+"""The position of a snapshot that was never taken."""
 OPENING_WAIT_S: Final = 30.0
 POLL_S: Final = 0.2
 
@@ -126,7 +128,7 @@ def combine(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "verdict": Verdict.combine(Verdict(part["verdict"]) for part in parts).value,
         "checks": [check for part in parts for check in part["checks"]],
         "findings": list({finding["id"]: finding for part in parts for finding in part["findings"]}.values()),
-        "not_checked": [text for part in parts for text in part["not_checked"]],
+        "not_checked": list(dict.fromkeys(text for part in parts for text in part["not_checked"])),
         "tables": [table for part in parts for table in part["tables"]],
     }
     if not parts:
@@ -161,6 +163,8 @@ def _table_line(output: Output, table: Mapping[str, Any]) -> str:
         read = f"{count(table['rows'], 'row')} in {table['ranges']:,}{of} ranges in {duration(seconds)}{rate}{erased}"
         again = f"; every row is read again within {duration(table['reread_s'])}" if "reread_s" in table else ""
         return f"{printable(table['table'])}  {output.word(table['verdict'])}  {read}{again}"
+    if table["snapshot_lsn"] == NEVER and not table["rows"]:
+        return f"{printable(table['table'])}  {output.word(table['verdict'])}  not read{_with_members(table)}"
     read = f"{count(table['rows'], 'row')} as of {table['snapshot_lsn']} in {duration(seconds)}{rate}{erased}"
     return f"{printable(table['table'])}  {output.word(table['verdict'])}  {read}{_with_members(table)}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -50,7 +51,10 @@ class Asked:
         """Raises FormatError for a file that is no policy."""
         from witnz.core.policy import MAX_POLICY_BYTES, parse_policy
 
-        return None if self.policy is None else parse_policy(read_bounded(str(self.policy), MAX_POLICY_BYTES, "policy"))
+        if self.policy is None:
+            return None
+        with _hint(f"{self.policy} is no policy; `witnz keys policy -o FILE` writes one, on a node"):
+            return parse_policy(read_bounded(str(self.policy), MAX_POLICY_BYTES, "policy"))
 
     def read_trust(self) -> Trust:
         """Raises FormatError for a file that is none of trust."""
@@ -68,6 +72,16 @@ class Asked:
         policy, trust = self.read_policy(), self.read_trust()
         online = _online(call) if self.online else None
         return lambda data, required: verify_bundle(data, policy, trust=trust, online=online, required=required)
+
+
+@contextmanager
+def _hint(text: str) -> Iterator[None]:
+    """Give a refusal of bytes this hint, where it has none: parsers do not know which file they read."""
+    try:
+        yield
+    except FormatError as error:
+        error.hint = error.hint or text
+        raise
 
 
 def _online(call: Invocation) -> Online:
@@ -90,7 +104,9 @@ def verify_file(call: Invocation, name: str, asked: Asked) -> int:
     from witnz.core.bundle_document import MAX_BUNDLE_BYTES
 
     data = read_bounded(name, MAX_BUNDLE_BYTES, "bundle")
-    result = asked.verifier(call)(data, asked.anchors)
+    verify = asked.verifier(call)
+    with _hint(f"is {printable(name)} whole, and a bundle? `witnz checkpoint export` and `witnz prove` write them"):
+        result = verify(data, asked.anchors)
     if asked.table_data:
         result = _with_table_data(result, data, asked)
     document: dict[str, Any] = {"schema": "witnz.verify/1", "file": name, **result.to_json()}
@@ -154,12 +170,13 @@ def verify_report(call: Invocation, name: str, asked: Asked) -> int:
     folder = (
         path if path.is_dir() else path.parent if path.name == REPORT and (path.parent / "evidence.json").is_file() else None
     )
-    if folder is None:
-        from witnz.verify.package import MAX_DOCUMENT_BYTES
+    with _hint(f"is {printable(name)} whole, and a package or its report.json? bundles are verified with --checkpoint"):
+        if folder is None:
+            from witnz.verify.package import MAX_DOCUMENT_BYTES
 
-        result = verify_envelope(read_bounded(name, MAX_DOCUMENT_BYTES, "report"))
-    else:
-        result = verify_package(read_package(folder), lambda data: verify(data, ()), required=asked.anchors)
+            result = verify_envelope(read_bounded(name, MAX_DOCUMENT_BYTES, "report"))
+        else:
+            result = verify_package(read_package(folder), lambda data: verify(data, ()), required=asked.anchors)
     document: dict[str, Any] = {"schema": "witnz.verify/1", "file": name, **result.to_json()}
     call.output.answer(document, _report_lines(call.output, document))
     return exit_code(Verdict(document["verdict"]))

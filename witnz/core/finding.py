@@ -255,7 +255,7 @@ CLASSES: Final[Mapping[str, ClassInfo]] = {
         "medium",
         "config",
         "the configuration file asks for less than the journal protects",
-        "restore the file, or apply the change with witnz unprotect or config apply and an operator key",
+        "restore the file; or end the protection with witnz unprotect and an operator key, and begin it again as the file says",
     ),
     FindingClass.KEY_CHANGED: ClassInfo(
         "high",

@@ -215,7 +215,11 @@ class Evidence:
             log = self._log(conn, table, generation)
             found = seq if seq is not None else newest_of_key(conn, log, key)
             if found is None:
-                raise UsageError(f"nothing is recorded under key {key_text(key)!r} of {table}", hint="give the key as text")
+                raise UsageError(
+                    f"nothing is recorded under key {key_text(key)!r} of {table}",
+                    hint="give the key as PostgreSQL prints it; for several columns col=value,col=value; "
+                    f"`witnz log show {table}` lists what is recorded",
+                )
             return self._row(journal, record, log, found, row_line)
 
     # -- parts ----------------------------------------------------------------------------------------------------------------

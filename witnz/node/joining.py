@@ -96,7 +96,7 @@ class Joining:
                     except (WitnzError, psycopg.Error) as error:
                         if str(error) != said:
                             said = str(error)
-                            log.warning("not joined yet", reason=said.strip())
+                            log.warning("not joined yet", reason=said.strip(), **_what_to_do(error))
                     if self._stopping.wait(wait_s):
                         raise Inconclusive("stopped before the node had joined; it goes on where it was when it starts again")
                     wait_s = min(wait_s * 2, RETRY_MAX_S)
@@ -276,3 +276,9 @@ def stored_genesis_digest(db: Database) -> str | None:
     """The digest of the genesis in a store, None where it has none yet."""
     with db.read() as conn:
         return next((genesis_digest(parse_record(leaf)) for leaf in stored.records(conn, 1, 1)), None)
+
+
+def _what_to_do(error: Exception) -> dict[str, str]:
+    """The hint of an error, for the log, where it has one."""
+    hint = getattr(error, "hint", "")
+    return {"hint": hint} if hint else {}

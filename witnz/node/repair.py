@@ -273,7 +273,8 @@ class Repairs:
         if not state.rules.retain:
             raise UsageError(
                 f"{state.name} keeps no images of its rows, so there is nothing to restore them from",
-                hint="set retain: rows; images are kept from then on. Restore this row from a backup, then approve the finding",
+                hint="restore the row from a backup, then approve the finding; for later ones end the protection "
+                f"with witnz unprotect, and begin it again: witnz protect {state.name} --mode {state.rules.mode} --retain-rows",
                 code="repair.no-images",
             )
         if not state.plan.keyed:

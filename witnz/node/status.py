@@ -351,7 +351,7 @@ def _check_findings(moment: Moment) -> dict[str, Any]:
     grave = any(CLASSES[finding.cls].severity in ("critical", "high") for finding in newest)
     # Only where all of them were looked at is the oldest among them known.
     since = min(finding.detected_at for finding in newest) if len(newest) < MAX_LOOKED_AT else None
-    message = f"{waiting} findings are open, {seen} more acknowledged and not closed"
+    message = f"{waiting} {'finding is' if waiting == 1 else 'findings are'} open, {seen} more acknowledged and not closed"
     return check("findings", "fail" if grave else "warn", message, "`witnz findings list` shows them", since)
 
 
