@@ -98,6 +98,23 @@ def test_three_members_come_to_know_each_other(machines: Machines) -> None:
     assert sorted(path.name for path in data.iterdir()) == ["cosigner.key", "identity.key", "retain.key"]
 
 
+def test_a_member_whose_line_is_the_last_one_missing_prints_it_all_the_same(machines: Machines) -> None:
+    """As one does that takes the place of another, in a file that lists the keys of all the others."""
+    for node in ("node1", "node3"):
+        machines.cli[node].run(*machines.words(node)).expect(0)
+    config = machines.file("node2")
+    machines.cli["node2"].run(*machines.words("node2")).expect(0)
+    lines = config.read_text().splitlines()
+    config.write_text(
+        "\n".join(f"  - {{id: node2, addr: {_quoted('node2')}}}" if "id: node2, addr" in x else x for x in lines) + "\n"
+    )
+    machines.exchange()
+    said = machines.cli["node2"].run("init").expect(0).out
+    assert "  - {id: node2, addr:" in said and 'cosigner: "' in said
+    assert "next:  witnz init again" in said
+    assert "policy" not in said and "Still missing" not in said
+
+
 def test_keys_in_the_file_that_are_not_here_are_refused(machines: Machines) -> None:
     for node in IDS:
         machines.cli[node].run(*machines.words(node)).expect(0)

@@ -115,7 +115,9 @@ def _initialise(call: Invocation, wanted: Wanted, admin_url: str | None, operato
         call.output.answer(document, [f"{statement};" for statement in missing.made.sql])
         raise
     if made.member is not None and made.missing and wanted.fill_in(made.member):
-        made.missing = wanted.load(call).missing_members()
+        made.missing = wanted.load(call).missing_members()  # none, where its own line was the last one
+        call.output.answer({**_document(config, made), "complete": False}, _lines_of_member(config, made))
+        return 0
     if made.missing:
         call.output.answer({**_document(config, made), "complete": False}, _lines_of_member(config, made))
         return 0
@@ -176,9 +178,10 @@ def _lines_of_member(config: Config, made: Made) -> Iterator[str]:
         yield ""
         yield f"  - {entry_line(**made.member)}"
         yield ""
-    yield f"Still missing in {config.path}:"
-    yield from (f"  {line}" for line in made.missing)
-    yield ""
+    if made.missing:
+        yield f"Still missing in {config.path}:"
+        yield from (f"  {line}" for line in made.missing)
+        yield ""
     yield "next:  witnz init again, first on the member with node.bootstrap, when the lines of all members are there"
 
 
