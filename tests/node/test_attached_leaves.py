@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.attacks.test_C03_slot_recreated import STEAL
 from tests.support.cluster import Trio
 from tests.support.joining import Growth
 from tests.support.node import TIMEOUT_S, Protected, wait
@@ -28,6 +29,7 @@ from witnz.node.node import Node
 from witnz.node.opening import Opening
 from witnz.node.refilling import Refilling
 from witnz.node.reopening import Reopening
+from witnz.node.source import FILLED
 from witnz.postgres import catalog
 from witnz.postgres.session import Conninfo, connect
 from witnz.store import entries, logs
@@ -375,3 +377,84 @@ def test_one_reconnection_does_for_all_that_wait_and_comes_behind_their_markers(
         assert again is not march and not again.good and reopening.is_due(lambda: again.lsn)
         epoch[0] += 1
         assert not reopening.is_due(lambda: 1 << 62) and again.good, "LSNs of before a restore are waited for by nobody"
+
+
+# -- and the slot is lost -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stopped_in_the_baseline(month: str, node: Callable[[], Node] | None = None) -> Iterator[threading.Event]:
+    """Until the end an opening of this leaf, on this node or any, has its snapshot and reads nothing; set once there is one."""
+    begun, go_on, copy = threading.Event(), threading.Event(), Opening._copy
+
+    def gated(opening: Opening) -> None:
+        if opening.plan.name == f"public.{month}" and (node is None or opening.around.journal is node().journal):
+            begun.set()
+            assert go_on.wait(TIMEOUT_S)
+        copy(opening)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Opening, "_copy", gated)
+        try:
+            yield begun
+        finally:
+            go_on.set()
+
+
+def take_the_slot(database: Database, slot: str, month: str) -> str:
+    """Drop a slot that is being read, with a sale that no stream tells of: it was not over before, and is before a new slot's
+    beginning.  Its key."""
+    key, day = next(IDS), f"2026-0{MONTHS[month]}-15"
+    database.sql(f"INSERT INTO sales VALUES ({key}, '{day}', 1); {STEAL.format(slot=slot)}", user="postgres")
+    return f"{key}\t{day}"
+
+
+def test_a_slot_lost_while_a_leaf_was_attached_is_one_gap_and_what_follows_it_is_green(
+    start: Callable[[], Protected], database: Database
+) -> None:
+    protected = start()
+    fill(database, "march")
+    protected.caught_up()
+    with stopped_in_the_baseline("march") as begun:
+        attach(database, "march")
+        assert begun.wait(TIMEOUT_S)
+        take_the_slot(database, protected.config.slot_name, "march")
+        gap = protected.wait_for("slot.lost")
+    wait(lambda: is_active(protected.node, "march"), "march to be recorded")
+    protected.approve(gap)
+    for month in ("january", "march"):
+        sell(database, month)
+    protected.caught_up()
+    for table, generation in (("public.january", 2), ("public.march", 1)):
+        wait(lambda table=table, g=generation: protected.node.state(table).generation == g, f"{table}")  # type: ignore[misc]
+        protected.assert_verified(table)
+    assert [(f.cls, f.state) for f in protected.findings(state=None)] == [("slot.lost", "approved")]
+
+
+@pytest.mark.parametrize("place", ["follower", "leader"])
+def test_a_member_that_lost_its_slot_while_a_leaf_was_attached_has_it_filled_and_records_on_alike(
+    tmp_path: Path, database: Database, place: str
+) -> None:
+    trio = Trio.start(tmp_path, database, TABLES)
+    try:
+        loser = trio.leader if place == "leader" else trio.followers()[0]
+        fill(database, "march")
+        trio.caught_up()
+        with stopped_in_the_baseline("march", lambda: trio[loser]) as begun:
+            attach(database, "march")
+            assert begun.wait(TIMEOUT_S)
+            missed = take_the_slot(database, trio.configs[loser].slot_name, "march")
+            lost = trio.wait_for(loser, "slot.lost")
+        assert lost.explained_by == FILLED, lost
+        for name, node in trio.nodes.items():
+            wait(lambda node=node: is_active(node, "march"), f"march on {name}", 2 * TIMEOUT_S)  # type: ignore[misc]
+        sold = [("january", sell(database, "january")), ("march", sell(database, "march"))]
+        if place == "follower":  # the others had the snapshot and read on: what this one has missed came to them as an event
+            sold.append(("march", missed))
+        trio.caught_up()
+        for node in trio.nodes.values():
+            assert all(has_entry(node, month, key) for month, key in sold)
+        trio.assert_alike(expected=lambda finding: finding.id == lost.id)
+        assert wait(lambda: verified_now(trio[loser], "march"), "march to be verified") is Verdict.VERIFIED
+    finally:
+        trio.stop()

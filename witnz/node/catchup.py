@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +45,7 @@ from witnz.node.log_notes import LogNotes
 from witnz.node.reopening import is_kept_out
 from witnz.node.sources import NotFetched, Sources
 from witnz.postgres import catalog
-from witnz.store import entries, erasures, images, importing, logs, meta
+from witnz.store import entries, erasures, images, importing, logs, meta, spool
 from witnz.store import journal as stored
 from witnz.store.database import Database
 from witnz.store.datadir import save_file
@@ -121,8 +121,10 @@ class CatchUp:
 
     # -- table logs -----------------------------------------------------------------------------------------------------------
 
-    def all_logs(self, position: int) -> int:
+    def all_logs(self, position: int, besides: Collection[Log] = ()) -> int:
         """Every generation that the journal knows, the current ones up to ``position``; how many entries were added.
+
+        ``besides``: what this node was just opening itself; it is given up, and then fetched like any other that is missing.
 
         A leaf that was attached beyond ``position`` is left out where the own stream would not tell of it: it is fetched
         when that has been opened anew (:mod:`witnz.node.refilling`).
@@ -139,7 +141,7 @@ class CatchUp:
             before = {row.id: row for row in logs.list_logs(conn)}
         added = 0
         try:
-            for key in sorted(targets):
+            for key in sorted(targets.keys() - set(besides)):
                 if self._is_pruned(state, key):
                     self._take_pruned(state, tables[key], targets[key])
                     continue
@@ -236,6 +238,7 @@ class CatchUp:
             with self._home.db.write() as conn:
                 logs.set_mode(conn, row.id, replace(LogNotes.of(logs.get_log(conn, row.id)), settled_xid=newest).to_json())
                 logs.set_final_lsn(conn, row.id, None)
+                spool.clear(conn, row.id)  # what waited there, for an opening that is given up now, is part of what was fetched
                 logs.set_status(conn, row.id, "active" if active else "ended")
             if active and current is not None and current.rules.retain:
                 self._images(self._row(row.id))

@@ -117,6 +117,17 @@ class Generations:
         with self._lock:
             return [o for o in self._openings if o.phase not in ("done", "failed")]
 
+    def interrupt(self, reason: str) -> None:
+        """The stream goes on behind a stretch that it did not tell of: nothing that was begun before is adopted any more."""
+        with self._lock:
+            for opening in self._openings:
+                opening.interrupt(f"the stream did not tell of everything meanwhile: {reason}")
+
+    def begun(self) -> set[tuple[str, int]]:
+        """Table and generation of the logs that openings have begun, and have not given up yet."""
+        with self._lock:
+            return {(each.plan.name, each.plan.generation) for each in self._openings if each.state is not None}
+
     def meanwhile(self, name: Hashable, work: Callable[[], None]) -> None:
         """Have the capture thread do something while nothing records; recording begins anew with what is there then."""
         with self._lock:
@@ -148,7 +159,7 @@ class Generations:
                 opening.phase = "failed"
             if before is None and opening.state is not None:
                 recorder.add_table(opening.state)
-            if opening.phase == "ready" and self._adopt(opening, recorder):
+            if opening.phase == "ready" and not opening.lost and self._adopt(opening, recorder):
                 return
         self._open_again()
         for opening in [o for o in self._openings if o.phase == "failed"]:

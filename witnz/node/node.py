@@ -230,6 +230,7 @@ class Node:
             self._table_names,
             config.max_retained_wal_bytes,
         )
+        self.source.skips = self.generations.interrupt
         self.watch = CatalogWatch(
             self.db, self.journal, self.book, self.generations, config.publication, self.states, self.reopening
         )

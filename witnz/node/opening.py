@@ -74,6 +74,7 @@ class Opening:
     error: str = ""
     rows: int = 0
     changed: RowsChanged | None = None
+    lost: str = ""  # why the stream did not tell of everything that happened to the table since the log was begun
     invitation: Invitation | None = None
     secret: bytes = field(default_factory=lambda: os.urandom(32))
     heard: float = field(default_factory=time.monotonic)
@@ -99,6 +100,8 @@ class Opening:
 
     def step(self, now_s: float) -> None:
         """Move on if something is due.  Called by the capture thread between transactions, with nothing uncommitted."""
+        if self.lost and self.phase != "reading":
+            raise Inconclusive(self.lost)
         if self.invitation is not None:
             self._step_along(now_s)
         elif not self.around.leads():
@@ -115,6 +118,13 @@ class Opening:
         if companions is not None and self.invitation is None and now_s - self._reminded >= REMIND_S:
             self._reminded = now_s
             self.around.errands.start(("remind", self.plan.name), lambda: companions.remind(self))
+
+    def interrupt(self, reason: str) -> None:
+        """The stream goes on behind a stretch that it did not tell of, which a log that was begun would lack.  Called by the
+        capture thread."""
+        if self.state is not None:
+            self.lost = reason
+            self._stop.set()
 
     def cancel(self) -> None:
         """Stop the copying; the log is dropped by whoever collects the failed opening."""
@@ -365,7 +375,7 @@ class Opening:
         self._held.close()
         for lines in scan.lines(BASELINE_ROWS):
             if self._stop.is_set():
-                raise Inconclusive("the node stopped while the baseline was being read")
+                raise Inconclusive(self.lost or "the node stopped while the baseline was being read")
             baseline.write_rows(lines)
             if plan.predecessor is not None:
                 plan.predecessor.compare(lines)

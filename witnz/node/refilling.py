@@ -128,7 +128,7 @@ class Refilling:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                added = self._catch_up().all_logs(position)
+                added = self._catch_up().all_logs(position, besides=self._node.generations.begun())
             except (WitnzError, psycopg.Error) as error:
                 if time.monotonic() > deadline or self._stopped.wait(RETRY_S):
                     log.error("other members could not fill the gap", reason=str(error).strip())

@@ -100,6 +100,8 @@ class SourceGuard:
         self._db, self._journal, self._book, self._restores = db, journal, book, restores
         self._max_retained_wal_bytes = max_retained_wal_bytes
         self._conninfo, self._slot, self._publications, self._tables = conninfo, slot, publications, tables
+        self.skips: Callable[[str], None] = lambda reason: None
+        """Told why, before the stream goes on behind a stretch that was not read here."""
         self.refill: Callable[[int], bool] | None = None
         """Takes what this node has missed below a position from other members, where there are some."""
 
@@ -192,6 +194,7 @@ class SourceGuard:
                 code=FOREIGN,
             )
         if self._restores.pending is None:
+            self.skips(other.message)
             self._restores.prepare()
             with connect(self._conninfo, scan=True, application_name="witnz compare") as scanning:
                 compared = self._restores.compare(scanning, 0)
@@ -233,6 +236,7 @@ class SourceGuard:
 
     def _begin_epoch(self, identity: Identity, slot: SlotState | None, switched_at: int, reason: str) -> None:
         """The server is not where it was left: LSNs beyond ``switched_at`` mean nothing now, and the stream begins anew."""
+        self.skips(reason)
         self._restores.prepare()
         if slot is not None:
             with connect(self._conninfo, application_name="witnz slot") as conn:
@@ -257,6 +261,7 @@ class SourceGuard:
 
     def _gap(self, cls: str, from_lsn: int, to_lsn: int, reason: str) -> bool:
         """A stretch that this node has not seen: whether the other members filled it.  What nobody saw is journalled."""
+        self.skips(reason)
         tables = self._tables()
         filled = self.refill is not None and self.refill(to_lsn)
         span = f"changes between {format_lsn(from_lsn)} and {format_lsn(to_lsn)}"
