@@ -9,6 +9,7 @@ from tests.support import standalone
 from tests.support.browser import open_verifier
 from witnz.core.policy import parse_policy
 from witnz.core.verdict import Verdict
+from witnz.report.recount import recount
 from witnz.verify.bundle import verify_bundle
 from witnz.verify.package import verify_package
 
@@ -47,9 +48,10 @@ def test_the_whole_package_verifies_with_every_figure_recounted() -> None:
     paths = [path for path in (EXAMPLE / "package").rglob("*") if path.is_file()]
     files = {path.relative_to(EXAMPLE / "package").as_posix(): path.read_bytes() for path in paths}
     trusted = parse_policy(policy)
-    result = verify_package(files, lambda data: verify_bundle(data, trusted)).to_json()
+    result = verify_package(files, lambda data: verify_bundle(data, trusted), recount=recount).to_json()
     assert result["verdict"] == "VERIFIED"
     assert _named(result["checks"], "report.figures")["status"] == "ok"
+    assert _named(result["checks"], "report.figures.derived")["status"] == "ok"
     assert _named(result["checks"], "report.pdf")["status"] == "ok"
     assert standalone.verify(files, policy)[0] == 0
 

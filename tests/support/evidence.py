@@ -117,7 +117,7 @@ class PaperStore:
 
     def checkpoint(self, cosigners: Sequence[str] | None = None) -> str:
         """Sign what there is."""
-        note, size = self.cluster.note(cosigners=cosigners), len(self.cluster.records)
+        note, size = self.cluster.note(cosigners=cosigners, cosigned_s=self.at // 1_000_000), len(self.cluster.records)
         with self.db.write() as conn:
             checkpoints.save_checkpoint(conn, size, note, self.at, final=cosigners is None)
         return note

@@ -171,13 +171,19 @@ class PaperCluster:
     def leaves(self, size: int | None = None) -> list[bytes]:
         return [record_leaf_hash(record) for record in self.records[:size]]
 
-    def note(self, size: int | None = None, cosigners: Sequence[str] | None = None, root: bytes | None = None) -> str:
-        """The checkpoint of the first ``size`` records, cosigned by a quorum."""
+    def note(
+        self,
+        size: int | None = None,
+        cosigners: Sequence[str] | None = None,
+        root: bytes | None = None,
+        cosigned_s: int = 1_795_284_600,
+    ) -> str:
+        """The checkpoint of the first ``size`` records, cosigned by a quorum at ``cosigned_s``, seconds since 1970."""
         leaves = self.leaves(size)
         text = format_checkpoint(Checkpoint(CLUSTER, len(leaves), root_of(leaves) if root is None else root))
         note = sign_note(text, [self.log])
         names = self.nodes[: self.quorum] if cosigners is None else cosigners
-        return format_note(note.with_signatures(*(cosign(text, self.cosigner(name), 1_795_284_600) for name in names)))
+        return format_note(note.with_signatures(*(cosign(text, self.cosigner(name), cosigned_s) for name in names)))
 
     def proof(self, seq: int) -> list[bytes]:
         return inclusion_path(self.leaves(), seq - 1)

@@ -33,18 +33,16 @@ from tests.support.bundle_lies import OTHER_LOG
 from tests.support.evidence import DAY_US, FIRST_DAY_US, HOUR_US, PaperStore, make_package, policy_of, request
 from tests.support.journal_maker import PaperCluster
 from tests.vectors.generate import foreign_policy
-from witnz.core.bundle import build_bundle
+from witnz.core.bundle import build_bundle, parse_bundle
 from witnz.core.canonical import canonical
 from witnz.core.checkpoint import Checkpoint, checkpoint_digest, cosign, format_checkpoint
 from witnz.core.keys import ED25519, format_verifier_key, verifier_key
 from witnz.core.merkle import root_of
 from witnz.core.note import format_note, parse_note, sign_note
 from witnz.core.record import format_record, record_leaf_hash
+from witnz.core.timestamp import format_time
 from witnz.report import bundles, package, statement
-from witnz.report.mapping import load_standard
 from witnz.report.package import Built
-from witnz.report.pdf import Fingerprints, make_pdf
-from witnz.report.pdf_sign import attach, sign_pdf
 from witnz.store import checkpoints, journal
 
 HERE = Path(__file__).parent / "packages"
@@ -89,6 +87,15 @@ def next_day(store: PaperStore) -> None:
     store.seal()
 
 
+def gap(store: PaperStore) -> None:
+    """One more day, on which something was not recorded."""
+    store.at = FIRST_DAY_US + 2 * DAY_US + 8 * HOUR_US
+    lost = {"from_lsn": "0/194A000", "to_lsn": "0/194B000", "reason": "slot was recreated", "tables": ["public.lost"]}
+    store.add("gap", lost)
+    store.change([(b"insert", b"7")])
+    store.seal()
+
+
 @dataclass
 class Maker:
     """Signs packages that say something else than a good one: a maker who has the keys, and lies."""
@@ -101,7 +108,6 @@ class Maker:
         self,
         spoil: Callable[[Files], None],
         *,
-        pdf: bool = False,
         by: OtherKey | None = None,
         recorded: Mapping[str, str] | None = None,
         show_key: bool = True,
@@ -109,14 +115,12 @@ class Maker:
     ) -> Files:
         """The good files after ``spoil``, with all digests and signatures made again; ``about``: members of the signed summary.
 
-        ``pdf``: report.pdf is made anew too, with the evidence as it is now attached.  ``by``: signed by that key instead.
+        ``by``: signed by that key instead.
         ``recorded``: what the journal's ``report`` record says otherwise.
         ``show_key``: the report's bundle shows the key's record.
         """
         files = dict(self.good)
         spoil(files)
-        if pdf:
-            files["report.pdf"] = self._pdf(files["evidence.json"])
         folder = Path(tempfile.mkdtemp()) / "package"
         for name in ("report.json", "bundles/report.witnz.json", "SHA256SUMS"):
             files.pop(name, None)
@@ -134,7 +138,7 @@ class Maker:
         if by is None:
             keys = [next(one.seq or 0 for one in self.store.cluster.records if one.type == "key")]
         else:
-            keys = [] if by.late else [self.put(by.public_der)]
+            keys = [] if by.late or by.never else [self.put(by.public_der)]
         record = self.store.add("report", body)
         keys += [self.put(by.public_der)] if by is not None and by.late else []
         keys += [self.put(by.public_der, "remove")] if by is not None and by.removed else []
@@ -162,12 +166,6 @@ class Maker:
         with self.store.db.read() as conn:
             return bundles.Prover(conn, note, policy, self.store.at).build(seqs)
 
-    def _pdf(self, data: bytes) -> bytes:
-        key = self.store.key
-        fingerprints = Fingerprints(key.root_fingerprint, key.key_id, sha256(data).hexdigest())
-        made = make_pdf(json.loads(data)["predicate"], fingerprints, load_standard(STANDARD), "en")
-        return sign_pdf(attach(made.data, data, self.store.at), key, reason="vectors")
-
     def good_summary(self) -> dict[str, Any]:
         envelope = statement.parse_envelope(self.good["report.json"])
         summary: dict[str, Any] = json.loads(envelope.payload)["predicate"]
@@ -176,12 +174,14 @@ class Maker:
 
 @dataclass
 class OtherKey:
-    """A report key that no verifier may take.  ``late``: journalled behind the report; ``removed``: and removed again."""
+    """A report key that no verifier may take.  ``late``: journalled behind the report; ``removed``: and removed again;
+    ``never``: not journalled at all."""
 
     public_der: bytes
     sign: Callable[[bytes], bytes]
     late: bool = False
     removed: bool = False
+    never: bool = False
 
     @property
     def key_id(self) -> str:
@@ -229,6 +229,7 @@ def key_in_another_spelling() -> OtherKey:
 KEYS: Mapping[str, Callable[[], OtherKey]] = {
     "signed-by-a-key-that-was-removed": lambda: own_key(removed=True),
     "signed-and-journalled-before-its-key": lambda: own_key(late=True),
+    "signed-by-a-key-that-was-never-journalled": lambda: own_key(never=True),
     "signed-by-a-key-beside-its-curve": key_beside_its_curve,
     "signed-by-a-key-of-another-curve": key_of_another_curve,
     "signed-by-a-key-of-another-kind": key_of_another_kind,
@@ -367,6 +368,9 @@ def said(change: Callable[[dict[str, Any]], None]) -> Callable[[bytes], bytes]:
     return spoil
 
 
+EARLY = format_time(FIRST_DAY_US + 12 * HOUR_US)
+"""Before the first checkpoint."""
+NEVER = {"seq": 4, "standard": STANDARD, "from": "2020-01-01", "to": "2020-02-01", "sha256": "0" * 64}
 PERIOD, OWN, MORE = "bundles/period.witnz.json", "bundles/report.witnz.json", "bundles/more.witnz.json"
 DEEP = b'{"payload":' + b"[" * 40 + b"]" * 40 + b',"payloadType":"application/vnd.in-toto+json","signatures":[]}\n'
 
@@ -439,11 +443,12 @@ LIAR: Mapping[str, tuple[Callable[[Files], None], dict[str, Any]]] = {
     ),
     "signed-without-the-pdf": (without("report.pdf"), {}),
     "signed-without-the-period-bundle": (without(PERIOD), {}),
-    "signed-gap-that-is-open": (evidence("coverage", "open_gaps", ["public.lost"]), {"pdf": True}),
     "signed-and-journalled-for-another-standard": (without(), {"recorded": {"standard": "soc2"}}),
     "signed-and-journalled-for-another-beginning": (without(), {"recorded": {"from": "2020-01-01"}}),
     "signed-and-journalled-for-another-end": (without(), {"recorded": {"to": "2030-01-01"}}),
     "signed-by-a-key-that-only-another-bundle-shows": (without(), {"show_key": False}),
+    "signed-after-a-report-that-never-was": (evidence("continuity", "previous", NEVER), {}),
+    "signed-with-a-closing-checkpoint-of-after-the-period": (evidence("report", "to", EARLY), {"to": EARLY}),
 }  # fmt: skip
 """What a maker could sign."""
 
@@ -455,8 +460,44 @@ def later_lies(good: Files) -> Mapping[str, Callable[[Files], None]]:
         "signed-opening-checkpoint-of-another-size": evidence("period", "opening", "size", told["opening"]["size"] + 1),
         "signed-opening-checkpoint-of-another-root": evidence("period", "opening", "root", told["closing"]["root"]),
         "signed-opening-checkpoint-that-is-the-closing-one": evidence("period", "opening", told["closing"]),
+        "signed-opening-checkpoint-of-within-the-period": evidence("period", "opening", later_head(good)),
+        "signed-after-a-report-of-another-digest": evidence("continuity", "previous", "sha256", "0" * 64),
+        "signed-after-a-report-of-another-record": evidence("continuity", "previous", "seq", 1),
         "signed-without-a-word-on-the-opening-checkpoint": evidence("period", {**told, "opening": ...}),
     }
+
+
+def later_head(good: Files) -> dict[str, Any]:
+    """A checkpoint of within the period that its bundle shows: with it as the opening one, what came before would be hidden."""
+    bundle = parse_bundle(good[PERIOD])
+    older = max((one.checkpoint for one in bundle.consistency), key=lambda one: one.size)
+    return {"size": older.size, "root": b64encode(older.root).decode()}
+
+
+def of_two(good: Files, following: Files, first: Files, second: Files) -> Iterator[tuple[str, int, str | None, Files]]:
+    """(name, exit code, the case that it differs from, files) of packages put together out of two good ones.
+
+    ``first``, ``second``: two reports of one period.  The bundle of the report that follows proves the record of the one before
+    it too, under a later checkpoint: in its place it is as good.
+    """
+    signed = {name: good[name] for name in ("report.json", OWN)}
+    yield "evidence-of-one-report-under-the-signature-of-another", 3, NEXT, sums({**following, **signed})
+    yield "good-with-the-journal-of-the-next-report", 0, None, sums({**good, OWN: following[OWN]})
+    yield "report-with-the-journal-of-another-of-the-same-period", 3, None, sums({**first, OWN: second[OWN]})
+
+
+def forgotten(files: Files) -> None:
+    """A verification left out of its list, and of every figure that counts it."""
+    name = "populations/verifications.csv"
+    files[name] = files[name].splitlines(keepends=True)[0]
+    digest = sha256(files[name]).hexdigest()
+    whole = json.loads(files["evidence.json"])
+    told = whole["predicate"]
+    told["counts"]["verifications"] = told["verifications"]["count"] = 0
+    told["verifications"]["by_verdict"], told["verifications"]["tables"] = {}, []
+    next(item for item in told["populations"] if item["file"] == name).update(rows=0, sha256=digest)
+    next(item for item in whole["subject"] if item["name"] == name)["digest"]["sha256"] = digest
+    files["evidence.json"] = canonical(whole) + b"\n"
 
 
 def differences(good: Files, files: Files) -> dict[str, Any]:
@@ -498,6 +539,9 @@ def main() -> None:
     later = folder.parent / "later"
     built_later = make_package(store, later, request(STANDARD, 1, 2))
     following = read(later)
+    gap(store)
+    gaping = folder.parent / "gap"
+    make_package(store, gaping, request(STANDARD, 2, 3))
     maker = Maker(store, built, good)
     shutil.rmtree(HERE, ignore_errors=True)
     shutil.copytree(folder, HERE / "good")
@@ -515,6 +559,7 @@ def main() -> None:
     }
     cases |= {
         NEXT: {"code": 0, "files": differences(good, following)},
+        "good-with-a-gap-that-is-open": {"code": 4, "files": differences(good, read(gaping))},
         f"{NEXT}-with-an-anchor-that-is-checked": {"code": 0, "anchors": ["basic"], "of": NEXT, "files": {}},
         f"{NEXT}-with-an-anchor-that-is-and-one-that-is-not": {"code": 4, "anchors": ["basic", "s3"], "of": NEXT, "files": {}},
     }
@@ -525,11 +570,17 @@ def main() -> None:
         if code == 3 and "sums" not in name:
             cases[f"{name}-in-the-sums-too"] = {"code": code, "files": differences(good, sums(files))}
     for name, (spoil, about) in LIAR.items():
-        code = 4 if "gap" in name else 3
-        cases[name] = {"code": code, "files": differences(good, maker.signed(spoil, **about))}
+        cases[name] = {"code": 3, "files": differences(good, maker.signed(spoil, **about))}
     for name, spoil in later_lies(following).items():
         files = Maker(store, built_later, following).signed(spoil)
         cases[name] = {"code": 3, "of": NEXT, "files": differences(following, files)}
+    first, second = maker.signed(without()), maker.signed(without())
+    for name, code, of, files in of_two(good, following, first, second):
+        base = good if of is None else following
+        cases[name] = {"code": code, "files": differences(base, files)} | ({} if of is None else {"of": of})
+    files = dict(good)
+    forgotten(files)
+    cases["verification-left-out-of-its-list-the-evidence-and-the-sums"] = {"code": 3, "files": differences(good, sums(files))}
     for name, key in KEYS.items():
         cases[name] = {"code": 3, "files": differences(good, maker.signed(without(), by=key()))}
     for name, bundle in more_bundles(maker):

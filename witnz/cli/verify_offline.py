@@ -164,6 +164,7 @@ def _bundle_lines(output: Output, document: dict[str, Any]) -> list[str]:
 def verify_report(call: Invocation, name: str, asked: Asked) -> int:
     """An evidence package by its folder or any file in it that names the whole; or report.json without its folder."""
     from witnz.core.verdict import Verdict, exit_code
+    from witnz.report.recount import recount
     from witnz.verify.package import REPORT, verify_envelope, verify_package
 
     verify, path = asked.verifier(call), Path(name)
@@ -176,7 +177,8 @@ def verify_report(call: Invocation, name: str, asked: Asked) -> int:
 
             result = verify_envelope(read_bounded(name, MAX_DOCUMENT_BYTES, "report"))
         else:
-            result = verify_package(read_package(folder), lambda data: verify(data, ()), required=asked.anchors)
+            files = read_package(folder)
+            result = verify_package(files, lambda data: verify(data, ()), recount=recount, required=asked.anchors)
     document: dict[str, Any] = {"schema": "witnz.verify/1", "file": name, **result.to_json()}
     call.output.answer(document, _report_lines(call.output, document))
     return exit_code(Verdict(document["verdict"]))
@@ -229,8 +231,11 @@ def _report_lines(output: Output, document: Mapping[str, Any]) -> Iterator[str]:
     for name, bundle in document["bundles"].items():
         cosigned = ", ".join(bundle["cosigned_by"]) or "nobody"
         checks = [check for check in document["checks"] if check["name"].startswith(f"{name}: ")]
-        size, verdict = count(bundle["size"], "record"), output.word(bundle["verdict"])
-        yield f"  {verdict}  {printable(name)}: {size}, cosigned by {cosigned}; {summary(checks)}"
+        verdict = output.word(bundle["verdict"])
+        yield (
+            f"  {verdict}  {printable(name)}: under the checkpoint of size {bundle['size']:,}, cosigned by {cosigned};"
+            f" {summary(checks)}"
+        )
         yield from check_lines(
             output, [check for check in checks if check["status"] in ("fail", "skip")], indent="    ", words=STATUS_WORDS
         )

@@ -1,10 +1,11 @@
 """The bundles of a package: proofs under the closing checkpoint of the period, and under the one that covers the report.
 
-period.witnz.json         genesis, each table's newest record and seal, the report keys; older checkpoints, receipts
+period.witnz.json         genesis, each table's newest record and seal, members and keys, what of before the period still
+                          counts in it (:func:`_from_before`); older checkpoints, receipts
 records-0001.witnz.json … every record of the period that is no seal, at most :data:`AT_ONCE` a file
 seals.witnz.json          every seal of the period, and those that say how large the logs were before it
 checkpoints.witnz.json    every final checkpoint of the period but the closing one
-report.witnz.json         genesis, the report key's record, the ``report`` record; made last
+report.witnz.json         genesis, the report key's record, the ``report`` record, that of the report before it; made last
 
 Seals and checkpoints come every few seconds: for a period with more than :data:`AT_ONCE` of them a package would take hundreds
 of megabytes, and has neither bundle; a verifier then says that their lists are not checked.
@@ -21,11 +22,13 @@ from typing import Any, Final
 from witnz import __version__
 from witnz.core.bundle import BundledTable, build_bundle
 from witnz.core.checkpoint import parse_checkpoint
+from witnz.core.journal_rules import COVERAGE_CLASSES
 from witnz.core.journal_view import JournalView
 from witnz.core.note import parse_note
 from witnz.core.record import Record, parse_record
 from witnz.core.tiles import consistency_proof, inclusion_proof
 from witnz.report.facts import Facts, Rec
+from witnz.report.lifecycle import REPAIRED
 from witnz.report.period import Bounds
 from witnz.store import checkpoints, journal
 
@@ -35,6 +38,8 @@ REPORT: Final = f"{FOLDER}/report.witnz.json"
 SEALS: Final = f"{FOLDER}/seals.witnz.json"
 CHECKPOINTS: Final = f"{FOLDER}/checkpoints.witnz.json"
 AT_ONCE: Final = 1000
+_STANDING: Final = ("member", "key", "table", "unprotect", "gap", "epoch")
+_LIFE: Final = ("finding", "ack", "accept", "repair")
 MAX_OLDER: Final = 2000
 """Older checkpoints in one bundle, each with the receipts that are for it; the newest, where there are more."""
 
@@ -105,7 +110,7 @@ class Prover:
 def write_period(package: Path, prover: Prover, facts: Facts, bounds: Bounds) -> list[str]:
     """The period's bundle and those of its records; their names."""
     notes, receipts = _anchored(prover.connection, facts, bounds)
-    seqs = {1, *(record.seq for record in facts.all_of("key") if record.body["kind"] == "report")}
+    seqs = {1, *(record.seq for record in facts.all_of("key") if record.body["kind"] == "report"), *_from_before(facts)}
     newest = {record.body["table"]: record for record in facts.all_of("table")}
     verified = _newest_verifications(facts, newest)
     seqs |= {record.seq for record in (*newest.values(), *verified.values())}
@@ -132,6 +137,29 @@ def write_period(package: Path, prover: Prover, facts: Facts, bounds: Bounds) ->
             names.append(name)
             (package / name).write_bytes(data)
     return names
+
+
+def _from_before(facts: Facts) -> set[int]:
+    """The records of before the period on which its figures rest: members, keys, tables and gaps, and the whole life so far of
+    every finding that stood open, spoke of coverage, or is named again in the period."""
+    settled = {
+        record.body["finding"]
+        for record in facts.before
+        if record.type == "accept" or (record.type == "repair" and record.body["result"] == REPAIRED)
+    }
+    named = {record.body.get("id" if record.type == "finding" else "finding") for record in facts.of(*_LIFE)}
+    alive = {
+        record.body["id"]
+        for record in facts.before
+        if record.type == "finding"
+        and (record.body["id"] in named or record.body["id"] not in settled or record.body["class"] in COVERAGE_CLASSES)
+    }
+    return {
+        record.seq
+        for record in facts.before
+        if record.type in _STANDING
+        or (record.type in _LIFE and record.body.get("id" if record.type == "finding" else "finding") in alive)
+    }
 
 
 def _seals(prover: Prover, facts: Facts, bounds: Bounds) -> bytes | None:

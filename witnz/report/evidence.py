@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from witnz import __version__
-from witnz.core.checkpoint import parse_checkpoint
 from witnz.core.journal_view import JournalView
-from witnz.core.note import parse_note
 from witnz.core.timestamp import format_time
-from witnz.report import bundles, changes, coverage, lifecycle, sections
+from witnz.report import bundles, changes, lifecycle, sections
 from witnz.report.coverage import Pace
-from witnz.report.exceptions import exceptions
+from witnz.report.derived import Counted, derive
 from witnz.report.facts import Facts, Rec, genesis_of, read_facts
 from witnz.report.mapping import Standard, artefacts, in_language
 from witnz.report.period import Bounds, Period, find_bounds
@@ -82,13 +79,9 @@ def collect(connection: sqlite3.Connection, state: JournalView, request: Request
     (package / bundles.FOLDER).mkdir()
     prover = bundles.Prover(connection, bounds.closing.note, policy, request.created)
     files = bundles.write_period(package, prover, facts, bounds)
-    predicate = _predicate(request, state, facts, bounds, populations)
-    predicate["checkpoints"] = {**paces["checkpoints"].to_json(), "not_final": not_final, **_ends(bounds)}
-    predicate["coverage"] = _coverage(request, facts, bounds, paces, changed)
-    predicate["findings"] = {**lifecycle.summary(found), "items": [life.to_json() for life in found[-sections.MAX_LISTED :]]}
-    predicate["clock"] = sections.clock_status(facts, bounds.closing)
-    predicate["exceptions"] = exceptions(predicate)
-    predicate["conclusion"] = _conclusion(predicate)
+    counted = Counted(paces, not_final, changed)
+    predicate = _predicate(request, state, facts, populations)
+    predicate |= derive(facts, bounds, request.period, request.standard.id, found, counted)
     predicate["controls"] = _controls(request.standard, predicate)
     return Collected(predicate, [*files, *(one.file for one in populations.made)], bounds, facts)
 
@@ -126,7 +119,7 @@ def _cosigner_names(policy: str) -> dict[str, str]:
     return {words[2].split("+", 1)[0]: words[1] for words in lines}
 
 
-def _predicate(request: Request, state: JournalView, facts: Facts, bounds: Bounds, populations: Populations) -> dict[str, Any]:
+def _predicate(request: Request, state: JournalView, facts: Facts, populations: Populations) -> dict[str, Any]:
     period, genesis = request.period, facts.genesis
     return {
         "schema": SCHEMA,
@@ -151,105 +144,12 @@ def _predicate(request: Request, state: JournalView, facts: Facts, bounds: Bound
             ],
             "database": genesis.body["database"],
         },
-        "period": {
-            "opening": sections.checkpoint_json(bounds.opening),
-            "closing": sections.checkpoint_json(bounds.closing),
-            "records": bounds.closing.size - bounds.first_seq + 1,
-            "by_type": dict(sorted(facts.by_type.items())),
-        },
-        "continuity": _continuity(request, facts),
-        "scope": sections.scope(facts),
-        "verifications": sections.verifications(facts),
-        "anchors": sections.anchors(facts),
-        "keys": sections.key_custody(facts),
-        "configuration": sections.configuration(facts),
-        "operator_actions": sections.operator_actions(facts),
-        "authorised_changes": sections.decisions(facts),
-        "independence": sections.independence(facts),
-        "drills": sections.drills(facts),
         "software": software(),
         "assertion": {"text": ASSERTION, "signed": False, "fields": ["name", "title", "date", "signature"]},
         "limits": list(sections.LIMITS),
         "counts": populations.counts(),
         "populations": [one.to_json() for one in populations.made],
     }
-
-
-def _continuity(request: Request, facts: Facts) -> dict[str, Any]:
-    """How the period follows the one of the report before it, of the same standard."""
-    every = (*facts.all_of("report"), *facts.later_reports)
-    earlier = [record for record in every if record.body["standard"] == request.standard.id]
-    earlier = [record for record in earlier if record.body["from"] < request.period.begin_text]
-    if not earlier:
-        return {"status": "first", "previous": None, "detail": "no earlier report of this standard stands in the journal"}
-    previous = max(earlier, key=lambda record: (record.body["to"], record.seq))
-    ended, begins = previous.body["to"], request.period.begin_text
-    status = "continuous" if ended == begins else "gap" if ended < begins else "overlap"
-    detail = {
-        "continuous": "it begins where the report before it ended, so its opening checkpoint is that one's closing checkpoint",
-        "gap": f"the report before it ended at {ended}: no report covers the time from then to {begins}",
-        "overlap": f"the report before it ended at {ended}: the time from {begins} to then is in both",
-    }[status]
-    about = {name: previous.body[name] for name in ("standard", "from", "to", "sha256")}
-    return {"status": status, "previous": {"seq": previous.seq, "at": previous.at_text, **about}, "detail": detail}
-
-
-def _ends(bounds: Bounds) -> dict[str, Any]:
-    return {
-        "first_size": bounds.opening.size if bounds.opening is not None else 0,
-        "last_size": bounds.closing.size,
-        "cosigned_by": _cosigned(bounds.closing.note),
-    }
-
-
-def _cosigned(note: str) -> list[str]:
-    parsed = parse_note(note)
-    origin = parse_checkpoint(parsed.text).origin
-    prefix = f"{origin}/nodes/"
-    return [signature.name.removeprefix(prefix) for signature in parsed.signatures if signature.name.startswith(prefix)]
-
-
-def _coverage(
-    request: Request,
-    facts: Facts,
-    bounds: Bounds,
-    paces: Mapping[str, Pace],
-    changed: Mapping[tuple[str, str], int],
-) -> dict[str, Any]:
-    findings, runs = Pace(), Counter[tuple[str, str]]()
-    told: set[str] = set()
-    for record in facts.of("finding"):
-        if record.body["id"] not in told:  # two leaders may both have brought one in
-            findings.note(record.at)
-        told.add(record.body["id"])
-    for record in facts.of("verify"):
-        runs[coverage.day_of(record.at), record.body["verdict"]] += 1
-    last = bounds.closing.at
-    first = min(max(request.period.begin, facts.genesis.at), last)
-    return {
-        "uncovered": coverage.uncovered(request.period, bounds, facts.genesis.at),
-        "gaps": coverage.gap_items(facts),
-        "open_gaps": sorted(coverage.open_gaps(facts)),
-        "seals": paces["seals"].to_json(),
-        "entries": sum(changed.values()),
-        "entries_by_op": _by_op(changed),
-        "days": coverage.by_day(first, last, {**paces, "findings": findings}, changed, runs),
-    }
-
-
-def _by_op(changed: Mapping[tuple[str, str], int]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for (_, op), number in changed.items():
-        total[op] += number
-    return dict(sorted(total.items()))
-
-
-def _conclusion(predicate: Mapping[str, Any]) -> dict[str, Any]:
-    """What can be said in one line, and how many kinds of exceptions there are."""
-    listed = [item for item in predicate["exceptions"] if item["count"]]
-    gaps, partial = predicate["coverage"]["open_gaps"], predicate["coverage"]["uncovered"]
-    covered = "open gap" if gaps else "partial" if partial else "whole"
-    return {"exceptions": len(listed), "kinds": [item["kind"] for item in listed], "coverage": covered}
 
 
 def _controls(standard: Standard, predicate: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,6 +16,10 @@ COLUMNS: Final = (
 )
 
 
+REPAIRED: Final = "repaired"
+"""``result`` of the ``repair`` record that ends a finding."""
+
+
 @dataclass(slots=True)
 class Life:
     """One finding.  ``state`` as of the end of the period: open, acknowledged, approved or repaired; ``settled_by``: the
@@ -117,7 +121,7 @@ def _live_on(found: dict[str, Life], record: Rec, *, carried_over: bool) -> None
         return
     if record.type == "ack":
         life.acknowledged = life.acknowledged or record
-    elif record.type == "accept" or record.body["result"] == "repaired":
+    elif record.type == "accept" or record.body["result"] == REPAIRED:
         life.settled = life.settled or record
 
 

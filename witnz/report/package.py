@@ -204,9 +204,11 @@ def finish(
     prover = bundles.Prover(connection, note, bundles.policy_of(state), created)
     closing = built.collected.bounds.closing
     older = [closing.note] if closing.size < prover.size else []
-    (built.package / bundles.REPORT).write_bytes(prover.build({1, *seqs}, older=older))
-    write_sums(built.package)
     predicate = built.collected.predicate
+    previous = predicate["continuity"]["previous"]
+    followed = () if previous is None else (previous["seq"],)
+    (built.package / bundles.REPORT).write_bytes(prover.build({1, *seqs, *followed}, older=older))
+    write_sums(built.package)
     return {
         "report": predicate["report"],
         "conclusion": predicate["conclusion"],

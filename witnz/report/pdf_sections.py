@@ -120,7 +120,7 @@ def _uncovered(page: Page) -> str:
 def continuity_text(words: Words, continuity: Mapping[str, Any]) -> str:
     """How the period fits to that of the report before it."""
     previous = continuity["previous"] or {"to": "", "seq": ""}
-    return words(f"continuity_{continuity['status']}", previous=f"#{previous['seq']}", end=minute(previous["to"]))
+    return words(f"continuity_{continuity['status']}", previous=previous["seq"], end=minute(previous["to"]))
 
 
 def minute(text: str) -> str:
@@ -164,12 +164,13 @@ def _coverage(page: Page) -> list[Any]:
         (words("row.longest"), page.seconds(found["seals"]["longest_interval_s"])),
         (words("row.entries"), f"{found['entries']:,} ({ops})" if ops else "0"),
         (words("coverage"), _uncovered(page) or words("coverage_whole")),
+        (words("row.open_gaps"), " ".join(found["open_gaps"]) or words("none")),
     ]
     rows = [
         [
             _when(gap["at"]),
             gap["type"],
-            f"{gap['from_lsn'] or '–'} – {gap['to_lsn'] or '–'}",
+            " – ".join(lsn for lsn in (gap["from_lsn"], gap["to_lsn"]) if lsn),
             " ".join(gap["tables"]),
             gap["reason"],
         ]
@@ -201,18 +202,25 @@ def _findings(page: Page) -> list[Any]:
         (words("row.count"), f"{found['count']:,}"),
         (words("row.state"), ", ".join(f"{name} {number:,}" for name, number in found["by_state"].items()) or "–"),
         (words("row.severity"), ", ".join(f"{name} {number:,}" for name, number in found["by_severity"].items()) or "–"),
-        (words("row.ack"), spread),
+        (words("row.ack_spread"), spread),
     ]
     rows = [
         [
             page.style.mono(one["id"], 6.2), f"{one['class']}, {one['severity']}", _place(one), _when(one["opened_at"]),
             page.seconds(one["acknowledged_s"]) if one["acknowledged_s"] is not None else "–",
-            one["state"] + (f" ({one['settled_by']})" if one["settled_by"] else ""), (one["reason"] or "")[:300],
+            *_settled(page, one),
         ]
         for one in found["items"]
     ]  # fmt: skip
     head = ("id", "class", "table", "opened", "ack", "state", "reason")
     return [page.facts(pairs), page.gap(), *page.table(head, rows, (16, 17, 18, 12, 9, 12, 16), "findings")]
+
+
+def _settled(page: Page, finding: Mapping[str, Any]) -> tuple[str, str]:
+    """State and reason; a repair has none of its own, and its record says what was run."""
+    if finding["state"] == "repaired":
+        return "repaired", page.words("repaired", file="populations/repairs.csv")
+    return finding["state"] + (f" ({finding['settled_by']})" if finding["settled_by"] else ""), (finding["reason"] or "")[:300]
 
 
 def _place(finding: Mapping[str, Any]) -> str:
@@ -299,6 +307,7 @@ def _independence(page: Page) -> list[Any]:
     story = page.table(("node", "address"), [[one["id"], one["addr"]] for one in found["members"]], (30, 70))
     asked = words.listed("to_be_stated", found["to_be_stated"])
     types = ", ".join(found["anchor_types"]) or words("none")
+    story.append(page.gap())
     story.append(page.facts([(words("sections.anchors"), types), (words("row.operator"), ", ".join(found["operators"]))]))
     form = page.style.table(page.head("statement", "name"), [[text, ""] for text in asked], (45, 55), 8.5)
     return [*story, page.gap(), form]

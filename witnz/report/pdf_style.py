@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,8 @@ MONO: Final = "Courier"
 ACCENT, GREY, RULE, GOOD, WARN, BAD = "#1f3a5f", "#5a6270", "#c9ced6", "#2b7a4b", "#c98a1b", "#b3261e"
 
 MARGIN_MM: Final = 18
+PADDING: Final = 3
+"""Between a cell's text and its sides, in points."""
 WIDTH_MM: Final = 210 - 2 * MARGIN_MM
 
 
@@ -103,16 +105,23 @@ class Style:
             if head
             else []
         )
-        cells += [[cell if _is_flowable(cell) else self._cell(cell, size) for cell in row] for row in rows]
         total = sum(widths)
-        made = Table(cells, colWidths=[WIDTH_MM * mm * share / total for share in widths], repeatRows=1 if head else 0)
+        columns = [WIDTH_MM * mm * share / total for share in widths]
+        cells += [
+            [
+                cell if _is_flowable(cell) else self._cell(cell, size, width - 2 * PADDING)
+                for cell, width in zip(row, columns, strict=True)
+            ]
+            for row in rows
+        ]
+        made = Table(cells, colWidths=columns, repeatRows=1 if head else 0)
         style: list[Any] = [
             ("VALIGN", (0, 0), (-1, -1), "TOP"),
             ("LINEBELOW", (0, 0), (-1, -1), 0.4, HexColor(RULE)),
             ("TOPPADDING", (0, 0), (-1, -1), 2.2),
             ("BOTTOMPADDING", (0, 0), (-1, -1), 2.6),
-            ("LEFTPADDING", (0, 0), (-1, -1), 3),
-            ("RIGHTPADDING", (0, 0), (-1, -1), 3),
+            ("LEFTPADDING", (0, 0), (-1, -1), PADDING),
+            ("RIGHTPADDING", (0, 0), (-1, -1), PADDING),
         ]
         if head:
             style.append(("BACKGROUND", (0, 0), (-1, 0), HexColor(ACCENT)))
@@ -120,13 +129,34 @@ class Style:
         made.setStyle(TableStyle(style))
         return made
 
-    def _cell(self, value: object, size: float) -> Any:
+    def _cell(self, value: object, size: float, width: float) -> Any:
         if isinstance(value, bool):
             value = "✓" if value else "–"
         if isinstance(value, int):
             return self.plain(f"{value:,}", size, alignment=2)
-        words = not _unbroken(str(value)) and (str(value).isascii() or not self.cjk)  # lines end between words
-        return self.plain(value, size, **({"wordWrap": None, "rightIndent": 0} if words else {"wordWrap": "CJK"}))
+        text = str(value)
+        if text.isascii() and "\n" not in text:  # lines end between words, and within a long one behind a dot, slash or dash
+            words = (fold(word, lambda part: self._width(part, size) <= width) for word in text.split(" "))
+            markup = " ".join("<br/>".join(self.text(part) for part in parts) for parts in words)
+            return self.paragraph(markup, size, wordWrap=None, rightIndent=0)
+        words_only = not _unbroken(text) and not self.cjk
+        return self.plain(value, size, **({"wordWrap": None, "rightIndent": 0} if words_only else {"wordWrap": "CJK"}))
+
+    def _width(self, text: str, size: float) -> float:
+        from reportlab.pdfbase.pdfmetrics import stringWidth
+
+        return float(stringWidth(_printable(text), self.body, size))
+
+
+def fold(word: str, fits: Callable[[str], bool]) -> list[str]:
+    """A word in parts of which each fits a line; they end behind ``. _ / - , :`` where one stands near its end."""
+    parts = []
+    while not fits(word):
+        most = next((end for end in range(len(word) - 1, 1, -1) if fits(word[:end])), 1)
+        ends = [end for end in range(most // 3 + 1, most + 1) if word[end - 1] in "._/-,:"]
+        parts.append(word[: max(ends, default=most)])
+        word = word[len(parts[-1]) :]
+    return [*parts, word]
 
 
 def make_style(lang: str) -> Style:

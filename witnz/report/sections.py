@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from witnz.core.checkpoint import checkpoint_digest, parse_checkpoint
 from witnz.core.note import cosignature_time, parse_note
+from witnz.core.periods import quorum_after
 from witnz.core.timestamp import format_time, parse_time
 from witnz.report.facts import Facts, Rec
 from witnz.store.checkpoints import StoredCheckpoint
@@ -228,11 +229,17 @@ def independence(facts: Facts) -> dict[str, Any]:
         else:
             members.pop(record.body["id"], None)
     hosts = {addr.rsplit(":", 1)[0] for addr in members.values()}
+    genesis = facts.genesis.body
+    operators = {one["name"] for one in genesis["operators"]}
+    for record in facts.all_of("key"):
+        if record.body["kind"] == "operator":
+            (operators.add if record.body["action"] == "add" else operators.discard)(record.body["name"])
+    changed = bool(facts.all_of("member"))
     return {
         "members": [{"id": name, "addr": addr} for name, addr in sorted(members.items())],
         "distinct_hosts": len(hosts),
-        "quorum": facts.genesis.body["quorum"],
-        "operators": sorted({one["name"] for one in facts.genesis.body["operators"]}),
+        "quorum": quorum_after(len(members), len(genesis["members"]), genesis["quorum"]) if changed else genesis["quorum"],
+        "operators": sorted(operators),
         "anchor_types": sorted({record.body["type"] for record in facts.of("anchor")}),
         "to_be_stated": [
             "who administers the database",

@@ -8,9 +8,11 @@
     report.signature   DSSE, ECDSA P-256 with SHA-256, by that key
     report.record      the journal holds the digest of report.json, for this standard and period, behind the key
     report.evidence    evidence.json is of this report and of these files
-    report.period      its opening and closing checkpoints are those of bundles/period.witnz.json
+    report.period      its opening and closing checkpoints are those of bundles/period.witnz.json, cosigned before the period
+                       began and ended (else a later opening one would hide what came before it)
     report.coverage    no gap is open (else INCONCLUSIVE)
-    report.figures     every count is recounted: :mod:`witnz.verify.figures`
+    report.continuity  the report that it says it follows stands in the journal
+    report.figures     every count is recounted: :mod:`witnz.verify.figures`, and what else whoever verifies has derived again
     report.pdf         PAdES by the same key, evidence.json attached: :mod:`witnz.verify.pdf_signature`, with witnz[report]
 
 and each bundle under its name, as :mod:`witnz.verify.bundle` checks it.  The signature is authorship only: what is believed, is
@@ -27,10 +29,11 @@ from typing import Any, Final
 
 from witnz.core.bundle import Bundle, SignedCheckpoint, parse_bundle
 from witnz.core.canonical import parse_canonical
+from witnz.core.note import cosignature_time
 from witnz.core.record import Record
 from witnz.core.record_bodies import day_or_time
 from witnz.core.shape import Shape, base64_bytes, decode_base64, hex_bytes, integer, list_of, members, one_of, spelled, text
-from witnz.core.timestamp import parse_time
+from witnz.core.timestamp import format_time, parse_time
 from witnz.core.verdict import Check, CheckStatus
 from witnz.errors import FormatError
 from witnz.verify.bundle import BundleResult, check_required, verdict_of
@@ -52,6 +55,13 @@ PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_DOCUMENT_BYTES: Final = 64 << 20
 MAX_FILES: Final = 10_000
 MAX_PACKAGE_BYTES: Final = 1 << 30
+CLOCKS_S: Final = 60
+"""By how many seconds the clock of whoever cosigned may be ahead of that of whoever noted the checkpoint."""
+END_OF_TIME_S: Final = 253_402_300_799
+"""The last second of the year 9999, beyond which no time is written."""
+
+Recount = Callable[[Mapping[str, Any], Mapping[str, bytes], Mapping[str, Bundle], str], list[Check]]
+"""(predicate of evidence.json, files, bundles, name of the check) -> checks."""
 
 _HASH = hex_bytes(32)
 _NAME = text(1024, min_bytes=1)
@@ -156,12 +166,17 @@ def parse_envelope(data: bytes) -> Envelope:
 
 
 def verify_package(
-    files: Mapping[str, bytes], verify: Callable[[bytes], BundleResult], *, required: Sequence[str] = ()
+    files: Mapping[str, bytes],
+    verify: Callable[[bytes], BundleResult],
+    *,
+    recount: Recount | None = None,
+    required: Sequence[str] = (),
 ) -> PackageResult:
     """The answer about the files of a package, by their names relative to its folder.
 
-    ``verify``: how each bundle is verified, under the policy of whoever verifies.  ``required``: types of anchors of which one
-    receipt in the package must have been checked in full.  Raises FormatError for a package whose report.json, evidence.json
+    ``verify``: how each bundle is verified, under the policy of whoever verifies.  ``recount``: derives again, from the records
+    shown, what the evidence states (:func:`witnz.report.recount.recount`).  ``required``: types of anchors of which one receipt
+    in the package must have been checked in full.  Raises FormatError for a package whose report.json, evidence.json
     or bundles are not of their format.
     """
     for name in (REPORT, EVIDENCE, OWN):
@@ -179,9 +194,10 @@ def verify_package(
         *_check_signature(envelope, key, bundles),
         _check_record(envelope, key, bundles[OWN], digests[REPORT]),
         _check_evidence(envelope, evidence, digests),
-        _check_period(evidence["predicate"], bundles.get(PERIOD)),
+        _check_period(envelope, evidence["predicate"], bundles.get(PERIOD)),
         _check_coverage(evidence["predicate"]),
-        *check_figures(evidence["predicate"], files, bundles, "report.figures"),
+        _check_continuity(evidence["predicate"], bundles[OWN]),
+        *_check_figures(evidence["predicate"], files, bundles, recount),
         check_pdf(files.get(PDF), files[EVIDENCE], None if key is None else _public(key), "report.pdf"),
     ]
     results = {name: verify(files[name]) for name in bundles}
@@ -338,15 +354,20 @@ def _part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _check_period(predicate: Mapping[str, Any], period: Bundle | None) -> Check:
-    name, told = "report.period", _part(predicate, "period")
+def _check_period(envelope: Envelope, predicate: Mapping[str, Any], period: Bundle | None) -> Check:
+    name, told, about = "report.period", _part(predicate, "period"), envelope.about
     if period is None:
         return fail(name, f"there is no {PERIOD}")
     if not _is_head(told.get("closing"), period.head):
         return fail(name, f"the closing checkpoint that evidence.json names is not that of {PERIOD}")
     opening = told.get("opening", ...)
-    if opening is not None and not any(_is_head(opening, older) for older in period.consistency):
+    opened = [older for older in period.consistency if _is_head(opening, older)]
+    if opening is not None and not opened:
         return fail(name, f"the opening checkpoint that evidence.json names is not in {PERIOD}")
+    for end, heads in (("from", opened), ("to", [period.head])):
+        if any(_is_after(head, about[end]) for head in heads):
+            which = "opening" if end == "from" else "closing"
+            return fail(name, f"the {which} checkpoint was cosigned later than {about[end]}: it is not that of this period")
     first = 0 if opening is None else opening["size"]
     return ok(name, f"the period is journal records {first + 1} to {period.head.checkpoint.size}")
 
@@ -355,6 +376,38 @@ def _is_head(told: Any, head: SignedCheckpoint) -> bool:
     if not isinstance(told, dict):
         return False
     return bool((told.get("size"), told.get("root")) == (head.checkpoint.size, b64encode(head.checkpoint.root).decode()))
+
+
+def _is_after(head: SignedCheckpoint, moment: str) -> bool:
+    """Whether every cosignature is later than a day or time of UTC, by more than clocks may differ."""
+    times = [when for signature in head.note.signatures if (when := cosignature_time(signature)) is not None]
+    first = min(max(min(times, default=0) - CLOCKS_S, 0), END_OF_TIME_S)
+    return format_time(first * 1_000_000) >= moment
+
+
+def _check_continuity(predicate: Mapping[str, Any], own: Bundle) -> Check:
+    """Nobody can name a report that never was; that one was left out, only the journal itself can show."""
+    name, previous = "report.continuity", _part(predicate, "continuity").get("previous")
+    if previous is None:
+        return ok(name, "it says that no report of this standard is before it")
+    told = previous if isinstance(previous, dict) else {}
+    body = {member: told.get(member) for member in ("standard", "from", "to", "sha256")}
+    for proven in own.records:
+        record = proven.record
+        if (record.type, record.seq, record.body) == ("report", told.get("seq"), body):
+            return ok(name, f"it follows the report of {told['from']} to {told['to']}, record {record.seq} of the journal")
+    return fail(name, f"the report before it that evidence.json names is not in {OWN}")
+
+
+def _check_figures(
+    predicate: Mapping[str, Any], files: Mapping[str, bytes], bundles: Mapping[str, Bundle], recount: Recount | None
+) -> list[Check]:
+    checks = check_figures(predicate, files, bundles, "report.figures")
+    if recount is None:
+        detail = "what else evidence.json and the lists state was not derived again"
+        return [*checks, Check("report.figures.derived", CheckStatus.NOT_APPLICABLE, detail)]
+    failed = any(check.status is CheckStatus.FAIL for check in checks)
+    return checks if failed else [*checks, *recount(predicate, files, bundles, "report.figures.derived")]
 
 
 def _check_coverage(predicate: Mapping[str, Any]) -> Check:
