@@ -153,3 +153,16 @@ def test_an_authority_that_does_not_answer_does_not_keep_the_report_from_being_m
     built = make_package(store, tmp_path / "made", request("cfr11"), time_stamp=silent)
     assert built.time_stamp == "none: the authority is on holiday"
     assert status_of(tmp_path / "made").bottom_line
+
+
+def test_a_long_name_breaks_behind_a_dot_or_dash_and_never_runs_out_of_its_cell() -> None:
+    name = "demo.example/a_table_with_a_name_that_is-as-long-as-any"
+    assert pdf_style.fold("demo.example/shop", lambda part: len(part) <= 16) == ["demo.example/", "shop"]
+    for room in range(2, 60):
+        parts = pdf_style.fold(name, lambda part, room=room: len(part) <= room)  # type: ignore[misc]
+        assert "".join(parts) == name
+        assert max(map(len, parts)) <= room
+        assert room < 16 or all(part[-1] in "._/-" for part in parts[:-1])
+    assert pdf_style.fold("x" * 10, lambda part: len(part) <= 4) == ["xxxx", "xxxx", "xx"]
+    assert pdf_style.fold("", lambda part: True) == [""]
+    assert pdf_style.fold("xy", lambda part: False) == ["x", "y"], "where nothing fits, a character a line"

@@ -151,7 +151,7 @@ class Style:
 def fold(word: str, fits: Callable[[str], bool]) -> list[str]:
     """A word in parts of which each fits a line; they end behind ``. _ / - , :`` where one stands near its end."""
     parts = []
-    while not fits(word):
+    while len(word) > 1 and not fits(word):
         most = next((end for end in range(len(word) - 1, 1, -1) if fits(word[:end])), 1)
         ends = [end for end in range(most // 3 + 1, most + 1) if word[end - 1] in "._/-,:"]
         parts.append(word[: max(ends, default=most)])

@@ -41,8 +41,7 @@ def parse_json(data, what, most=MAX_BYTES, end="\n"):  # The value of a canonica
     return value
 def unb64(text, size=None):
     data = base64.b64decode(text) if isinstance(text, str) and match("b64", f'"{text}"'.encode("utf-8", "replace")) else b""
-    need(data and size in (None, len(data)), "base64")
-    return data
+    return data if data and size in (None, len(data)) else need(False, "base64")
 
 # -- the grammar: canonical documents have one spelling each, so regular expressions over their bytes are enough -----------------------
 # name definition ;; …  A definition is a regular expression, in which $name stands for another, or { the members of an object } as
@@ -163,7 +162,6 @@ def check_receipt(receipt):  # All members of a known type, the common three of 
     need(Note(receipt["note"]) if kind == "a_basic" else kind != "a_rfc3161" or len(receipt["response"]) <= 1398104, "receipt")
 def unescape(cell): return re.sub(r"\\(.)", lambda found: "\\\b\t\n\v\f\r"["\\btnvfr".index(found[1])], cell)
 def is_row_line(line): return all(re.fullmatch(r"\\N|(?:[^\\\x08-\x0d\0]|\\[\\btnvfr])*", cell) for cell in line.split("\t"))
-
 class Entry:  # A line of a table log.  ``columns``: names of the columns that a schema entry describes, where it lists them
     def __init__(self, line):
         need(match("entry", line.encode()) and len(line.encode()) <= 65535, "entry")
@@ -298,8 +296,7 @@ def rlp(data, start, depth=0):  # The item at ``start`` (bytes, or a list of ite
 def rlp_list(data, lengths):  # The items of a list, in its only spelling
     items = rlp(data, 0)[0]
     return items if isinstance(items, list) and len(items) in lengths and to_rlp(items) == data else need(False, "RLP")
-def rlp_number(item):
-    return int.from_bytes(item, "big") if isinstance(item, bytes) and len(item) <= 32 and item[:1] != b"\0" else need(False, "RLP")
+def rlp_number(item): return need(isinstance(item, bytes) and len(item) <= 32 and item[:1] != b"\0", "RLP") or int.from_bytes(item, "big")
 def in_trie(root, index, proof):  # The value under rlp(index) in a Merkle-Patricia trie; the proof is its nodes, all of them used
     path, child, nodes, ends = to_rlp(index).hex(), root, list(proof), False
     while not ends:
@@ -339,7 +336,6 @@ def check_evm(receipt):  # Refused where the receipt does not prove that its sen
 NAME = r"[^\0-\x20+\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ud800-\udfff]+"
 ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
 SMALL_ORDER = (0, 1, ORDER_8, P - ORDER_8, P - 1, P, P + 1)  # a "key" there fits many messages
-
 class Key:  # A verifier key: name+id+base64(kind, public key); kind 1 signs notes, kind 4 cosigns
     def __init__(self, text, *kinds):
         self.name, given, encoded = [*text.split("+", 2), "", ""][:3]
@@ -348,7 +344,7 @@ class Key:  # A verifier key: name+id+base64(kind, public key); kind 1 signs not
         fine = re.fullmatch(NAME, self.name) and len(text) <= 1024 and data[0] in kinds and y not in SMALL_ORDER
         need(fine and given == self.id(data[0]).hex(), "key")
     def id(self, kind): return sha256(f"{self.name}\n".encode() + bytes([kind]) + self.public).digest()[:4]
-class Note:  # A signed note: ``text``, ``signatures`` as (name, key id, signature)
+class Note:  # A signed note: ``text``, ``signatures`` as (name, key id, signature), ``cosigned``: a minute before the first cosignature
     def __init__(self, data):
         text, blank, lines = data.rpartition("\n\n")
         self.text, self.digest = text + "\n", sha256(f"{text}\n".encode()).hexdigest()
@@ -356,6 +352,8 @@ class Note:  # A signed note: ``text``, ``signatures`` as (name, key id, signatu
         need(blank and lines[-1:] == "\n" and all(found) and len(found) <= 100 and len(data) <= 1 << 21, "note: its signatures")
         need(len(self.text.encode()) <= 1 << 20 and not re.search("[\0-\x09\x0b-\x1f]", self.text), "note: its text")
         self.signatures = [(one[1], unb64(one[2])[:4], unb64(one[2])[4:] or need(False, "note: a signature")) for one in found]
+        times = [at for _, _, one in self.signatures if len(one) == 72 and (at := int.from_bytes(one[:8], "big")) < 1 << 63]
+        self.cosigned = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(min(max(min(times, default=0) - 60, 0), 253402300799)))
     def checkpoint(self):  # Origin, size, root
         found = re.fullmatch(r"([^\n]+)\n(0|[1-9][0-9]{0,19})\n([^\n]+)\n", self.text)
         need(found and int(found[2]) < 1 << 64, "checkpoint")
@@ -399,15 +397,12 @@ def judge(policy, note):  # All signatures that name a key of the policy verify,
     for group, (least, names) in policy.groups.items(): met += [group] if len(set(names) & set(met)) >= least else []
     return [(True, "signatures", f"signed by the log {origin}"), ("ok" if policy.quorum in ["none", *met] else "skip", "quorum", detail)]
 
-# -- bundles; a check is (status, name, detail), with the status ok (or True), fail (or False), skip: was asked for and spoils the
-#    verdict, n/a: does not ------------------------------------------------------------------------------------------------------------
-ROW_OPS = ("baseline", "insert", "update")
-UNREAD = {"s3": ".object", "rfc3161": ".token", "opentimestamps": ".proof"}  # receipts that say more than this program can check
+# -- bundles; checks are (status, name, detail): ok or True, fail or False, skip (was asked for, so spoils the verdict), n/a -----------
+ROW_OPS, UNREAD = ("baseline", "insert", "update"), {"s3": ".object", "rfc3161": ".token", "opentimestamps": ".proof"}
 def raw(proof): return [unb64(one) for one in proof]
 def under(name, checks): return [(status, name + part, why) for status, part, why in checks]
 def found_nothing(body):
     return (body["verdict"], body["state_found"], body["unresolved"], body["findings"]) == ("VERIFIED", body["state_expected"], 0, [])
-
 class Bundle:  # A bundle whose grammar holds; what it claims is unchecked until :meth:`check`
     def __init__(self, data, name):
         value = self.value = parse_json(data, name or "bundle")
@@ -528,32 +523,37 @@ def check_package(files, bundles):  # The signed list of a package's files, by a
     fits("predicate", about)
     digests = {name: sha256(data).hexdigest() for name, data in files.items()}
     sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()) if name != "SHA256SUMS")
-    yield files.get("SHA256SUMS") == sums.encode(), "sums", f"SHA256SUMS lists these {len(files) - 1} files"
+    yield files.get("SHA256SUMS") == sums.encode(), "sums", f"whether SHA256SUMS lists exactly these {len(files) - 1} files"
     signed, listed = ({item["name"]: item["digest"]["sha256"] for item in value["subject"]} for value in (report, evidence))
     present = {name: digest for name, digest in digests.items() if name not in UNSIGNED}
     odd = sorted(name for name in {*signed, *present} if signed.get(name) != present.get(name))
-    yield not odd, "files", f"{len(signed)} files are those signed; others: {odd[:5]}"
+    yield not odd, "files", f"{len(signed)} files were signed; missing, changed or added: {odd[:5]}"
     odd = sorted(name for name, one in bundles.items() if one.origin != about["cluster"] or one.clusters - {about["cluster_id"]})
     yield not odd, "log", f"{len(bundles)} bundles are of the report's journal; others: {odd[:5]}"
     keys = [one for bundle in (own, *bundles.values()) for one in bundle.records if one["type"] == "key"
             and one["body"]["kind"] == "report" and sha256(unb64(one["body"]["key"])).hexdigest() == signature["keyid"]]
     key = next((one for one in keys if one in own.records), None)
-    yield key is not None and all(one["body"]["action"] == "add" for one in keys), "key", f"{signature['keyid']} stands in the journal"
+    yield key is not None and all(one["body"]["action"] == "add" for one in keys), "key", f"whether the journal adds {signature['keyid']}"
     message = f"DSSEv1 {len(envelope['payloadType'])} {envelope['payloadType']} {len(payload)} ".encode() + payload
     signed_by_it = key is not None and p256_signed(unb64(key["body"]["key"]), unb64(signature["sig"]), message)
-    yield signed_by_it, "signature", "report.json is signed by that key (ECDSA P-256)"
+    yield signed_by_it, "signature", "whether report.json is signed by that key (ECDSA P-256)"
     said = {**{name: about[name] for name in ("standard", "from", "to")}, "sha256": digests["report.json"]}
     after = [one for one in own.records if one["type"] == "report" and one["body"] == said and (not key or one["seq"] > key["seq"])]
-    yield bool(after), "record", "the journal holds the digest of report.json"
+    yield bool(after), "record", "whether the journal holds the digest of report.json"
     fine = all(part(inner, "report", name) == about[name] for name in ("standard", "from", "to")) and about["files"] == len(signed)
     fine = fine and (about["evidence_sha256"], about["cluster_id"]) == (digests["evidence.json"], part(inner, "cluster", "id"))
-    yield fine and listed.items() <= signed.items(), "evidence", "evidence.json is of this report and of these files"
-    heads = [(size, base64.b64encode(root).decode()) for _, size, root in (bundles[PERIOD].heads if PERIOD in bundles else [])]
-    ends = [(part(inner, "period", end, "size"), part(inner, "period", end, "root")) for end in ("opening", "closing")]
-    fine = ends[1] in heads[:1] and (inner["period"].get("opening", "") is None or ends[0] in heads[1:])
-    yield fine, "period", f"opening and closing checkpoint are those of {PERIOD}"
-    gaps = part(inner, "coverage", "open_gaps")
+    yield fine and listed.items() <= signed.items(), "evidence", "whether evidence.json is of this report and files"
+    main, period = bundles.get(PERIOD), inner.get("period")
+    heads = [(note.checkpoint()[1], base64.b64encode(note.checkpoint()[2]).decode(), note.cosigned < about["from" if older else "to"])
+             for older, note in enumerate([main.note, *[note for note, _ in main.older]] if main else [])]
+    ends = [(part(period, end, "size"), part(period, end, "root"), True) for end in ("opening", "closing")]
+    fine = ends[1] in heads[:1] and (period.get("opening", "") is None or ends[0] in heads[1:])
+    yield fine, "period", f"whether opening and closing checkpoint are those of {PERIOD}, and cosigned before the period began and ended"
+    gaps, told = part(inner, "coverage", "open_gaps"), part(inner, "continuity", "previous")
     yield "ok" if gaps == [] else "skip", "coverage", f"tables with an open gap: {gaps}"
+    named = {name: part(told, name) for name in ("seq", *said)}
+    fine = told is None or any({"seq": one["seq"], **one["body"]} == named for one in own.records)
+    yield fine, "continuity", f"whether the journal holds the report before it: {part(told, 'sha256') if told else 'none is named'}"
     yield "n/a", "figures", "the figures of evidence.json against the records: by witnz verify --report"
     yield "n/a" if "report.pdf" in files else "fail", "pdf", "the signature inside report.pdf: by witnz verify --report or a PDF reader"
 
