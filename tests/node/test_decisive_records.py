@@ -216,6 +216,7 @@ def test_the_newest_seal_of_each_table_is_known_to_whoever_has_the_state(monkeyp
                 assert (found.heads, found.tables) == (searched.heads, searched.tables)
                 assert newest_sealed(conn, generations, size, known) == newest_sealed(conn, generations, size)
             looked += len(searched.heads)
+            assert stored.decisive_records(conn, size) == list(decisive(records[:size]))
         assert looked > 100
         monkeypatch.setattr(seals, "records_of", None)
         _Journal("", len(records), conn, state).newest_of_tables()  # and where the state is of that size, nothing is searched

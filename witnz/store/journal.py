@@ -6,11 +6,12 @@ it.  Whether a record is valid is decided before it comes here.  A head belongs 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from witnz.core.decisive import decisive
 from witnz.core.entry import MAX_ENTRY, first_parent
@@ -28,6 +29,7 @@ from witnz.store.treestore import tile_reader as read_tiles
 FREQUENT: Final = frozenset({"seal", "verify"})
 """The types of which there is a record every few seconds or minutes; all others are found by an index."""
 
+_SEAL: Final = b',"type":"seal"}'
 _VERIFY: Final = b',"type":"verify"}'
 _STRETCH: Final = 4096  # records
 _RARE: Final = (
@@ -157,16 +159,38 @@ def decisive_records(connection: sqlite3.Connection, to_seq: int | None = None) 
 
     Raises StoreCorrupt, naming the record, where one is not what was stored once.
     """
-    seq = 0
+    seq, found = 0, []
 
-    def recalled() -> Iterator[Record]:
+    def read() -> Iterator[Record | _Seal]:
         nonlocal seq
-        for seq, leaf in enumerate(records(connection, 1, to_seq), 1):  # noqa: B007
-            if not leaf.endswith(_VERIFY):
+        for seq, leaf in enumerate(records(connection, 1, to_seq), 1):
+            if leaf.endswith(_SEAL):
+                yield _Seal(seq, leaf)
+            elif not leaf.endswith(_VERIFY):
                 yield recall_record(leaf)
 
     with _damage_named(lambda: seq):
-        return list(decisive(recalled()))
+        for one in decisive(read()):
+            found.append(one.recalled() if isinstance(one, _Seal) else one)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Seal:
+    """A seal of which most likely nobody wants to know more than which logs it names."""
+
+    seq: int
+    leaf: bytes
+    type: str = "seal"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.leaf)["body"]
+        return body
+
+    def recalled(self) -> Record:
+        with _damage_named(lambda: self.seq):
+            return recall_record(self.leaf)
 
 
 @contextmanager
@@ -176,7 +200,7 @@ def _damage_named(seq: Callable[[], int]) -> Iterator[None]:
         yield
     except (FormatError, ProofError) as error:
         raise _corrupt(f"record {seq()} is damaged: {error.message}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise _corrupt(f"record {seq()} is damaged") from error
 
 
