@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from witnz.core.verdict import exit_code
@@ -27,7 +28,8 @@ def _end_with_the_input() -> None:
 
 def main(path: str) -> int:
     threading.Thread(target=_end_with_the_input, name="end of input", daemon=True).start()
-    os.nice(POLITENESS)
+    with suppress(PermissionError):  # a filter of system calls may forbid it, and the audit matters more
+        os.nice(POLITENESS)
     try:
         audit = audit_store(Path(path))
     except WitnzError as error:
