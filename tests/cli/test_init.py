@@ -76,7 +76,9 @@ def test_further_tables_are_added_to_the_file_that_is_there(make_site: MakeSite)
     with site.config.open("a") as stream:
         stream.write("# a comment of mine\n")
     before = site.config.read_text()
-    site.cli.run("init", "--table", "billing.prices", "--admin-url", site.owner_url).expect(0)
+    words = ("--table", "billing.prices", "--admin-url", site.owner_url, "--operator", "somebody-else")
+    done = site.cli.run("init", *words).expect(0)
+    assert "has its first operator already" in done.err and "witnz keys new operator somebody-else" in done.err
     assert site.config.read_text().replace("  - {name: billing.prices, mode: state_integrity}\n", "") == before
     assert site.cli.json("config", "check")["tables"] == ["public.audit_logs", "billing.prices"]
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from tests.support.postgres import Database, create_database
 from witnz.demo.server import PostgresServer
 from witnz.ending import end_threads
 from witnz.errors import ConfigError, DatabaseUnreachable, KeyProblem, ReplicationImpossible, UsageError
-from witnz.postgres import publication
+from witnz.postgres import publication, server_checks
 from witnz.postgres.eligibility import Problem, raise_fatal, require_table, table_problems
 from witnz.postgres.exercise import exercise_stream
 from witnz.postgres.preflight import DoctorCheck, WatchedTable, doctor
@@ -285,6 +286,7 @@ def test_a_healthy_server_passes_and_a_message_went_through_it(every_database: D
         "server.wal_senders",
         "server.slot_bound",
         "server.slot_idle",
+        "server.clock",
         "role.replication",
         "connection.tls",
         "table public.a",
@@ -296,6 +298,14 @@ def test_a_healthy_server_passes_and_a_message_went_through_it(every_database: D
     assert all(check.hint for check in checks.values() if check.status != "ok")
     left = "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'witnz_check%'"
     assert every_database.sql(left) == [(0,)], "the slot that was tried is gone"
+
+
+def test_a_clock_that_is_an_hour_off_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_checks, "time", SimpleNamespace(time=lambda: time.time() + 3600))
+    check = examine(database, prepared(database, "a"))["server.clock"]
+    assert check.status == "warn" and check.message.endswith("s ahead of the server's") and check.hint
+    monkeypatch.setattr(server_checks, "time", SimpleNamespace(time=lambda: time.time() - 3600))
+    assert examine(database, [])["server.clock"].message.endswith("s behind the server's")
 
 
 def test_a_database_that_cannot_be_entered_skips_everything_else(database: Database) -> None:

@@ -266,5 +266,5 @@ def _decided_lines(document: Mapping[str, Any], *, running: bool) -> Iterator[st
         yield f"  genesis: {document['genesis']}"
         yield ""
         yield f"next:  `witnz start` on {document['id']}"
-    if running and len(document["members"]) <= 2:
+    if running and len(document["members"]) == (2 if document["action"] == "add" else 1):
         yield "and restart this node: a cluster that grows from one, or shrinks to it, changes how records are ordered"

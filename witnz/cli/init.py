@@ -123,6 +123,8 @@ def _initialise(call: Invocation, wanted: Wanted, admin_url: str | None, operato
         return 0
     document = {**_document(config, made), "complete": True}
     call.output.answer(document, _lines(config, made, written=written))
+    for note in made.notes:
+        call.output.note(note)
     if VARIABLE in os.environ and "${" + VARIABLE + "}" in read_text(wanted.path):
         call.output.note(f"the configuration takes the password from {VARIABLE}: export it before `witnz start`")
     return 0

@@ -44,10 +44,11 @@ def prune(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> int:
-    """Remove entries, row images and secrets of generations that ended before a date, signed by an operator.
+    """Remove what was recorded in generations that ended before a date.
 
-    Their hashes stay: every root that was sealed can still be computed, and bundles made before still verify.  With
-    `--before now` the current generation ends first, and a new one begins with the rows as they are.
+    Entries, row images and secrets go, signed by an operator.  Their hashes stay: every root that was sealed can still be
+    computed, and bundles made before still verify.  With `--before now` the current generation ends first, and a new
+    one begins with the rows as they are.
     """
     call = invocation(context)
     config = call.load_config()

@@ -102,7 +102,10 @@ def parse_document(text: str, path: Path) -> Document:
     except yaml.YAMLError as error:
         failure = _describe(error)
     if failure:  # outside the handler, so that no traceback carries the parser's excerpt of the file
-        raise ConfigError(f"{path}: not valid YAML: {failure}")
+        raise ConfigError(
+            f"{path}: not valid YAML: {failure}",
+            hint="the mistake is there or just before: brackets, quotes, or a tab as indentation",
+        )
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(
             f"{path}: expected keys and values (cluster: …), found {'nothing' if node is None else 'something else'}"
@@ -257,7 +260,9 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", code="config.missing") from None
+        raise ConfigError(
+            f"{path}: no such file", hint="is the path right? `witnz init` writes a new one", code="config.missing"
+        ) from None
     if len(data) > limit:
         raise ConfigError(f"{path}: expected at most {limit} bytes")
     return data

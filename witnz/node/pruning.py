@@ -48,7 +48,9 @@ def parse_before(text: str, now: int) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"--before: expected a date YYYY-MM-DD, a time or {NOW}, found {text[:40]!r}") from None
+        raise UsageError(
+            f"--before: expected a date YYYY-MM-DD, a time or {NOW}, found {text[:40]!r}", hint="dates and times are UTC"
+        ) from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return round(moment.timestamp() * 1_000_000)
 

@@ -52,6 +52,7 @@ class Made:
     sql: list[str] = field(default_factory=list)
     member: dict[str, str] | None = None  # this node's entry for the list of members, of one of several
     missing: list[str] = field(default_factory=list)  # what the list of members lacks before anything can be founded
+    notes: list[str] = field(default_factory=list)  # what was asked for and not done, and why
     joins: bool = False  # genesis will come from another member
 
 
@@ -204,6 +205,10 @@ def _make_store(
             lambda body: authorise("key", body, cluster_id, name, signer),
         )  # fmt: skip
         made.created.append(f"store {data.database}")
+    elif operator is not None and not path.exists():
+        made.notes.append(
+            f"this node has its first operator already; another one: witnz keys new operator {operator} --operator-key FILE"
+        )
     made.operator_key = path if path.exists() else None
     made.policy = policy_of(data)
 

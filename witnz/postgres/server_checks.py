@@ -6,6 +6,7 @@ it has one).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -20,6 +21,9 @@ MESSAGES_SINCE: Final = 140000
 
 MANAGED_REPLICATION: Final = ("rds_replication",)
 """Roles whose members may replicate although they have no such attribute: that of Amazon RDS and Aurora."""
+
+CLOCKS_APART_S: Final = 5.0
+"""How far this machine's clock and the server's may be apart unmentioned: more than NTP leaves, less than anybody mistakes."""
 
 Status = Literal["ok", "warn", "fail", "skip"]
 
@@ -120,6 +124,23 @@ def _slot_idle(session: Connection, _slot: str | None) -> DoctorCheck:
     return DoctorCheck("server.slot_idle", "ok", "slots do not expire by being idle")
 
 
+def _clock(session: Connection, _slot: str | None) -> DoctorCheck:
+    """This machine's clock against the server's: which of the two is wrong only a third one knows."""
+    before = time.time()
+    row = session.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    after = time.time()
+    server = before if row is None else float(row[0])
+    apart = max(before - server, server - after, 0.0)  # the answer was made somewhere between
+    if apart <= CLOCKS_APART_S:
+        return DoctorCheck("server.clock", "ok", "this machine's clock and the server's agree")
+    return DoctorCheck(
+        "server.clock",
+        "warn",
+        f"this machine's clock is {apart:,.0f} s {'behind' if server > after else 'ahead of'} the server's",
+        "set both by NTP; what is recorded is in order all the same, its times and those of signatures are not right",
+    )
+
+
 def _role(session: Connection, _slot: str | None) -> DoctorCheck:
     row = session.execute(
         "SELECT rolname::text, rolreplication, rolsuper, (SELECT g.rolname::text FROM pg_catalog.pg_roles g"
@@ -149,9 +170,10 @@ SERVER_CHECKS: Final[dict[str, Callable[[Connection, str | None], DoctorCheck]]]
     "server.wal_senders": _senders,
     "server.slot_bound": _slot_bound,
     "server.slot_idle": _slot_idle,
+    "server.clock": _clock,
     "role.replication": _role,
 }
 """By name, in the order of repair."""
 
-STREAM_NEEDS: Final = frozenset(SERVER_CHECKS) - {"server.encoding", "server.slot_bound", "server.slot_idle"}
+STREAM_NEEDS: Final = frozenset(SERVER_CHECKS) - {"server.encoding", "server.slot_bound", "server.slot_idle", "server.clock"}
 """What must not have failed for a stream to be worth trying."""
