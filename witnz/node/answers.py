@@ -63,12 +63,22 @@ _REQUESTS: dict[str, Shape] = {
 
 
 class Answers:
-    """Answers from one node's store.  ``state``: the journal as of now; ``box`` opens the retained rows, if there is one."""
+    """Answers from one node's store.  ``state``: the journal as of now; ``box`` opens the retained rows, if there is one.
+
+    ``opens``: whether a generation is being opened here.
+    """
 
     def __init__(
-        self, db: Database, state: Callable[[], JournalState], keys: Keyring, node_id: str, box: ImageBox | None
+        self,
+        db: Database,
+        state: Callable[[], JournalState],
+        keys: Keyring,
+        node_id: str,
+        box: ImageBox | None,
+        opens: Callable[[str, int], bool] = lambda table, generation: False,
     ) -> None:
         self._db, self._state, self._keys, self._node_id, self._box = db, state, keys, node_id, box
+        self._opens = opens
 
     def register(self, peers: Peers) -> None:
         """Serve every method."""
@@ -145,6 +155,8 @@ class Answers:
     def _tail(self, conn: sqlite3.Connection, request: dict[str, Any]) -> bytes:
         row, below = self._log(conn, request), parse_lsn(request["below"])
         passed = meta.load_number(conn, "acked") or 0
+        if row.final_lsn is not None and not self._opens(row.table, row.generation + 1):
+            passed = min(passed, row.final_lsn)  # the opening was given up: what was spooled since comes back in a moment
         lines: list[bytes] = []
         more, size = False, 0
         if passed >= below and request["first"] <= row.size:

@@ -118,10 +118,17 @@ class Generations:
             return [o for o in self._openings if o.phase not in ("done", "failed")]
 
     def interrupt(self, reason: str) -> None:
-        """The stream goes on behind a stretch that it did not tell of: nothing that was begun before is adopted any more."""
+        """The stream goes on behind a stretch that it did not tell of: nothing that was begun before is adopted any more.
+
+        Its companions are told at once.  What waits with them belongs to the log of before again, which may be fetched next.
+        """
         with self._lock:
-            for opening in self._openings:
-                opening.interrupt(f"the stream did not tell of everything meanwhile: {reason}")
+            begun = [opening for opening in self._openings if opening.state is not None]
+        companions = self._around.companions
+        for opening in begun:
+            opening.interrupt(f"the stream did not tell of everything meanwhile: {reason}")
+            if companions is not None and opening.invitation is None:
+                companions.forget(opening)
 
     def begun(self) -> set[tuple[str, int]]:
         """Table and generation of the logs that openings have begun, and have not given up yet."""

@@ -45,7 +45,10 @@ class Refilling:
         self._node, self._peers, self._stopped = node, peers, stopped
         self._missing_since: dict[tuple[str, int], float] = {}
         state = node.journal.state
-        Answers(node.db, lambda: state, node.keys, node.config.node_id, node.box).register(peers)
+        Answers(
+            node.db, lambda: state, node.keys, node.config.node_id, node.box,
+            lambda table, generation: node.generations.find(table, generation) is not None,
+        ).register(peers)  # fmt: skip
         node.journal.fetch = self._fetch_journal
 
     def _catch_up(self) -> CatchUp:
