@@ -31,7 +31,7 @@ class StoredDocuments(StoreView):
         if seq is not None:
             self._check_entry(table, seq, key, state_key)
         row_line = self.row_line if with_row else None
-        return Evidence(self._db, now_us).row_bundle(table, state_key, seq=seq, row_line=row_line)
+        return Evidence(self._db, now_us, self._state).row_bundle(table, state_key, seq=seq, row_line=row_line)
 
     def _check_entry(self, table: str, seq: int, key: str | None, state_key: bytes) -> None:
         """There is such an entry, and it is of that key where one is given."""

@@ -78,7 +78,7 @@ class _Journal:
 
     def seal_of(self, table: str, generation: int, seq: int) -> tuple[Record, int] | None:
         """The first seal that covers an entry, and the log's size in it."""
-        sealed = first_covering(self.conn, (table, generation), seq, self.size)
+        sealed = first_covering(self.conn, (table, generation), seq, self.size, self.state)
         return None if sealed is None else (parse_record(stored.record_at(self.conn, sealed.seq)), sealed.size)
 
     def newest_of_tables(self, *, verifications: int = 0) -> Newest:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from witnz.core.journal_view import JournalView
-from witnz.store.journal import journal_size, records, records_of
+from witnz.store.journal import records_of
 
 Log = tuple[str, int]
 """(table, generation)"""
 
-_STEP: Final = 256  # records looked at in one probe of a search before it goes further back
+_SEAL: Final = b',"type":"seal"}'
+_NAMING: Final = (
+    "SELECT seq, leaf FROM journal WHERE seq BETWEEN ? AND ? AND substr(leaf, -15) = ? AND instr(leaf, ?) ORDER BY seq DESC"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,12 @@ class Sealed:
 
 def naming(tables: Iterable[str]) -> re.Pattern[bytes]:
     """Finds a seal that names one of these tables, before it is parsed; one that finds more does no harm."""
-    return re.compile(
-        b"|".join(re.escape(f'"table":{json.dumps(table, ensure_ascii=False)}'.encode()) for table in sorted(tables))
-    )
+    return re.compile(b"|".join(re.escape(_named(table)) for table in sorted(tables)))
+
+
+def _named(table: str) -> bytes:
+    """What a record holds that names a table."""
+    return f'"table":{json.dumps(table, ensure_ascii=False)}'.encode()
 
 
 def heads_of(leaf: bytes) -> list[dict[str, Any]]:
@@ -70,12 +76,14 @@ def newest_sealed(
     return found
 
 
-def first_covering(connection: sqlite3.Connection, log: Log, entry: int, to_seq: int) -> Sealed | None:
+def first_covering(
+    connection: sqlite3.Connection, log: Log, entry: int, to_seq: int, state: JournalView | None = None
+) -> Sealed | None:
     """The first seal of a log, among the first ``to_seq`` records, that covers an entry; None if none does.
 
-    Sizes of one log only grow from seal to seal, so this is a search by halves.
+    Sizes of one log only grow from seal to seal, so this is a search by halves.  ``state``: as for :func:`newest_sealed`.
     """
-    low, found = 0, _newest_at(connection, log, min(to_seq, journal_size(connection)), 0)
+    low, found = 0, newest_sealed(connection, [log], to_seq, state).get(log)
     if found is None or found.size < entry:
         return None
     while (before := _newest_at(connection, log, found.seq - 1, low)) is not None and before.size >= entry:
@@ -89,17 +97,12 @@ def first_covering(connection: sqlite3.Connection, log: Log, entry: int, to_seq:
 
 
 def _newest_at(connection: sqlite3.Connection, log: Log, seq: int, above: int) -> Sealed | None:
-    """The newest seal of a log with ``above`` < its seq <= ``seq``."""
-    for at, leaf in _backwards(connection, above + 1, seq):
-        if leaf.endswith(b',"type":"seal"}') and naming([log[0]]).search(leaf) is not None:
-            for head in heads_of(leaf):
-                if (head["table"], head["generation"]) == log:
-                    return Sealed(at, head["size"])
+    """The newest seal of a log with ``above`` < its seq <= ``seq``.
+
+    SQLite looks for the name: where a log is sealed seldom, most of a long journal is passed over.
+    """
+    for at, leaf in connection.execute(_NAMING, (above + 1, seq, _SEAL, _named(log[0]))):
+        for head in heads_of(leaf):
+            if (head["table"], head["generation"]) == log:
+                return Sealed(at, head["size"])
     return None
-
-
-def _backwards(connection: sqlite3.Connection, first: int, last: int) -> Iterator[tuple[int, bytes]]:
-    """(seq, record) from ``last`` down to ``first``, a few at a time, since what is looked for is mostly near."""
-    for high in range(last, first - 1, -_STEP):
-        low = max(first, high - _STEP + 1)
-        yield from reversed(list(enumerate(records(connection, low, high), low)))

@@ -173,7 +173,8 @@ def row_bundle(site: Site, asked: Asked) -> Answer:
         if key is not None and shown[0]["key"] != key_text(state_key if state_key[:2] == b"\\H" else escape(state_key)):
             raise UsageError(f"entry {seq} of {name} is not of key {key[:80]!r}", hint=f"its key is {shown[0]['key']}")
     row_line = site.node.row_line if with_row else None
-    return Raw(Evidence(site.node.db, site.node.clock).row_bundle(name, state_key, seq=seq, row_line=row_line), BUNDLE_TYPE)
+    evidence = Evidence(site.node.db, site.node.clock, site.node.journal.state)
+    return Raw(evidence.row_bundle(name, state_key, seq=seq, row_line=row_line), BUNDLE_TYPE)
 
 
 def log_checkpoint(site: Site, asked: Asked) -> Answer:
