@@ -105,5 +105,8 @@ def test_a_search_reads_a_small_part_of_a_long_journal(
     assert whole == RECORDS
     assert found is not None and found.seq == seq
     assert parsed < 40
+    parsed = 0
+    assert seals._newest_at(conn, LOGS[-1], RECORDS, 0) is None
+    assert parsed == 0  # of a log that no seal names nothing is parsed
     if len(heads) > RECORDS:  # sealed often: a search by halves; what it costs besides is the first look from the end on
         assert steps < 2 * walk
