@@ -25,14 +25,14 @@ class Pace:
     longest_us: int = 0
     by_day: Counter[str] = field(default_factory=Counter)
 
-    def note(self, at: int) -> None:
-        """One more event, at µs since the Unix epoch."""
+    def note(self, at: int, day: str = "") -> None:
+        """One more event, at µs since the Unix epoch; ``day``: that day, where it is known."""
         if self.last is not None:
             self.longest_us = max(self.longest_us, at - self.last)
         self.first = at if self.first is None else self.first
         self.last = at
         self.count += 1
-        self.by_day[day_of(at)] += 1
+        self.by_day[day or day_of(at)] += 1
 
     def to_json(self) -> dict[str, Any]:
         return {

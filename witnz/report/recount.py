@@ -14,9 +14,9 @@ not asked for: that the earlier report is its witness, stands in ``continuity``.
 from __future__ import annotations
 
 import csv
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from typing import Any, Final
 
 from witnz.core.bundle import Bundle, SignedCheckpoint
@@ -117,8 +117,8 @@ def _size(checkpoint: Mapping[str, Any] | None) -> int:
 def _bounds(predicate: Mapping[str, Any], files: Mapping[str, bytes], shown: Mapping[str, Bundle]) -> Bounds:
     """The checkpoints at both ends: their notes are shown; when they were noted is told, of the closing one by the register."""
     period, bundle = predicate["period"], shown[bundles.PERIOD]
-    *_, newest = _rows(files, "checkpoints")
-    closing = _stored(bundle.head, parse_time(newest[3]))
+    newest = deque(_rows(files, "checkpoints"), maxlen=1)
+    closing = _stored(bundle.head, parse_time(newest[0][3]))
     if period["opening"] is None:
         return Bounds(None, closing)
     at = parse_time(period["opening"]["at"])
@@ -135,15 +135,19 @@ def _stored(head: SignedCheckpoint, at: int) -> StoredCheckpoint:
 
 
 def _rows(files: Mapping[str, bytes], name: str) -> Iterator[list[str]]:
-    """The rows of a list, in their order."""
-    csv.field_size_limit(_MAX_CELL)
-    lines = csv.reader(StringIO(files[f"{FOLDER}/{name}.csv"].decode(), newline=""), strict=True)
+    """The rows of a list, in their order, read anew each time: a month has half a million seals and as many checkpoints."""
+    lines = _lines(files, name)
     next(lines)
     return lines
 
 
 def _header(files: Mapping[str, bytes], name: str) -> tuple[str, ...]:
-    return tuple(next(csv.reader(StringIO(files[f"{FOLDER}/{name}.csv"].decode(), newline=""), strict=True)))
+    return tuple(next(_lines(files, name)))
+
+
+def _lines(files: Mapping[str, bytes], name: str) -> Iterator[list[str]]:
+    csv.field_size_limit(_MAX_CELL)
+    return csv.reader(TextIOWrapper(BytesIO(files[f"{FOLDER}/{name}.csv"]), "utf-8", newline=""), strict=True)
 
 
 def _check_lists(files: Mapping[str, bytes], facts: Facts, found: Sequence[lifecycle.Life]) -> None:
@@ -184,7 +188,7 @@ def _paces(files: Mapping[str, bytes]) -> dict[str, Pace]:
     for name, column in (("checkpoints", 3), ("seals", 1)):
         paces[name] = Pace()
         for row in _rows(files, name):
-            paces[name].note(parse_time(row[column]))
+            paces[name].note(parse_time(row[column]), row[column][:10])
     return paces
 
 
