@@ -11,7 +11,8 @@ from tests.attacks.test_C03_slot_recreated import STEAL
 from tests.support.cluster import LEDGER, ledger_trio
 from tests.support.node import TIMEOUT_S, wait
 from tests.support.postgres import Database
-from witnz.core.entry import parse_entry
+from witnz.core.entry import parse_entry, parse_schema_hint
+from witnz.node.node import Node
 from witnz.node.opening import Opening
 from witnz.node.source import FILLED
 
@@ -30,7 +31,7 @@ def test_a_leader_that_lost_its_slot_gets_what_the_others_had_set_aside_for_the_
             copy(opening)
 
         monkeypatch.setattr(Opening, "_copy", gated)
-        trio[leader].protection.begin_anew(LEDGER, "as after a gap", 1)
+        database.sql("ALTER TABLE ledger ADD COLUMN more text")
         assert begun.wait(TIMEOUT_S)
         database.sql("INSERT INTO ledger VALUES (77, 'set aside', 1)")
         trio.caught_up()
@@ -39,12 +40,17 @@ def test_a_leader_that_lost_its_slot_gets_what_the_others_had_set_aside_for_the_
         lost = trio.wait_for(leader, "slot.lost")
         assert lost.explained_by == FILLED, lost
         go_on.set()
+
+        def renewed(node: Node) -> bool:
+            return any((s.name, s.generation, s.status) == (LEDGER, 2, "active") for s in node.states())
+
         for name, node in trio.nodes.items():
-            wait(lambda node=node: not node.generations.begun(), f"{name} to give generation 2 up")  # type: ignore[misc]
-        database.sql("INSERT INTO ledger VALUES (79, 'read again', 1)")
+            wait(lambda node=node: renewed(node), f"generation 2 on {name}", 2 * TIMEOUT_S)  # type: ignore[misc]
         trio.assert_alike(expected=lambda finding: finding.id == lost.id)
-        keys = [parse_entry(line).key for line in trio.log(leader, LEDGER)]
-        assert keys[-3:] == [b"77", b"78", b"79"]
+        entries = [parse_entry(line) for line in trio.log(leader, LEDGER, 1)]
+        assert [entry.key for entry in entries if entry.op == "insert"] == [b"77", b"78"]
+        schema = parse_schema_hint(parse_entry(trio.log(leader, LEDGER, 2)[0]).hint or "")
+        assert [column.name for column in schema.columns] == ["id", "owner", "amount", "more"]
     finally:
         go_on.set()
         trio.stop()

@@ -246,10 +246,16 @@ class CatchUp:
             adopt_findings(conn, records, state)
 
     def _note(self, log_id: int, record: TableRecord, skip_until: int) -> None:
-        """How the columns are numbered, and where the own stream goes on."""
+        """How the columns are numbered, and where the own stream goes on.
+
+        What this node noted when it began the log itself holds: a column that the catalog has since is not one left out.
+        """
         attnums, excluded = self._columns(record)
         with self._home.db.write() as conn:
-            notes = replace(LogNotes.of(logs.get_log(conn, log_id)), attnums=attnums, excluded=excluded, skip_until=skip_until)
+            notes = LogNotes.of(logs.get_log(conn, log_id))
+            if not notes.attnums:
+                notes = replace(notes, attnums=attnums, excluded=excluded)
+            notes = replace(notes, skip_until=skip_until)
             logs.set_mode(conn, log_id, notes.to_json())
 
     # -- the catalog ----------------------------------------------------------------------------------------------------------
