@@ -22,7 +22,7 @@ from witnz.core.lsn import format_lsn
 from witnz.core.timestamp import format_time
 from witnz.core.verdict import Verdict
 from witnz.errors import Inconclusive, ProofError, WitnzError
-from witnz.node.findings import CLOSED, FindingBook, last_good
+from witnz.node.findings import ACKNOWLEDGED, OPEN, FindingBook, last_good
 from witnz.node.journal import Journal
 from witnz.node.voting import TooFewVotes
 from witnz.store import erasures, findings, logs, verifications, verified_states
@@ -142,8 +142,9 @@ class Verification:
             for difference in result.differences:
                 if not difference.explained:
                     self._open(conn, result, difference, window)
-            still_open = [f for f in findings.list_findings(conn, table=result.table) if f.state not in CLOSED]
-            cluster_wide = [f for f in findings.list_findings(conn) if f.table is None and f.state not in CLOSED]
+            every_open = findings.list_findings(conn, states=(OPEN, ACKNOWLEDGED))
+        still_open = [finding for finding in every_open if finding.table == result.table]
+        cluster_wide = [finding for finding in every_open if finding.table is None]
         tampering = [f for f in still_open if CLASSES[f.cls].group in TAMPER_GROUPS or f.cls in REPLACED]
         coverage = [f for f in (*still_open, *cluster_wide) if f.cls in COVERAGE and f.explained_by is None]
         verdict, not_checked = result.verdict, list(result.not_checked)
