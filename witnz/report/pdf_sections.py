@@ -219,7 +219,7 @@ def _findings(page: Page) -> list[Any]:
 def _settled(page: Page, finding: Mapping[str, Any]) -> tuple[str, str]:
     """State and reason; a repair has none of its own, and its record says what was run."""
     if finding["state"] == "repaired":
-        return "repaired", page.words("repaired", file="populations/repairs.csv")
+        return "repaired", page.words("repaired")
     return finding["state"] + (f" ({finding['settled_by']})" if finding["settled_by"] else ""), (finding["reason"] or "")[:300]
 
 
