@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from witnz.cli import configfile
 from witnz.cli.configfile import NewTable, add_tables, by_hand, load_edited, read_text, remove_tables, replace_file, scalar
 from witnz.config import Config, load_config, parse_table_reference
 from witnz.core.names import parse_table_name
-from witnz.errors import ConfigError
+from witnz.errors import ConfigError, KeyProblem
 
 HEAD = "database: {host: db, database: app, user: w} # where\n"
 NEW = NewTable("billing", "prices", {"mode": "append_only"})
@@ -157,3 +158,19 @@ def test_a_replaced_file_keeps_its_permissions_and_a_link_its_target(tmp_path: P
 def test_the_names_of_new_tables_are_canonical() -> None:
     assert parse_table_name(NewTable("s.x", 'ta"b', {}).name) == ("s.x", 'ta"b')
     assert os.sep not in NewTable("a/b", "c", {}).name
+
+
+def test_a_file_of_another_user_names_the_line_that_is_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /etc/witnz/witnz.yaml is to the account of the node; root may write anywhere, so the refusal is put in here."""
+    config = load(tmp_path, HEAD + "protected_tables:\n  - {name: audit_logs}\n")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(configfile, "_write_private", refuse)
+    with pytest.raises(KeyProblem, match="Permission denied") as caught:
+        load_edited(config, "", names(config), by_hand([NEW]))
+    assert caught.value.exit_code == 12
+    assert "- {name: billing.prices, mode: append_only}\nthen run this command again" in caught.value.hint
+    with pytest.raises(KeyProblem, match="cannot be written"):
+        replace_file(tmp_path / "witnz.yaml", "")

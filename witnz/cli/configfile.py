@@ -179,7 +179,8 @@ def read_text(path: Path) -> str:
 def load_edited(before: Config, text: str, names: Sequence[str], otherwise: str) -> Config:
     """What ``text`` says in the place of the file that ``before`` was read from.
 
-    Raises ConfigError, with ``otherwise`` as its hint, unless it lists exactly the tables ``names`` and else says the same.
+    Raises ConfigError, with ``otherwise`` as its hint, unless it lists exactly the tables ``names`` and else says the same;
+    KeyProblem with it where the file is another user's, as one below /etc is.
     """
     from witnz.config import config_to_public_dict, load_config
 
@@ -190,7 +191,7 @@ def load_edited(before: Config, text: str, names: Sequence[str], otherwise: str)
         _write_private(trial, text)
         edited = load_config(trial, os.environ)
     except OSError as error:
-        raise _cannot_write(before.path, error) from None
+        raise _cannot_write(before.path, error, otherwise) from None
     finally:
         trial.unlink(missing_ok=True)
     old, new = config_to_public_dict(before), config_to_public_dict(edited)
@@ -234,10 +235,12 @@ def _write_private(path: Path, text: str) -> None:
         os.fsync(stream.fileno())
 
 
-def _cannot_write(path: Path, error: OSError) -> WitnzError:
+_ANOTHER_USER: Final = "run it as the user that may write there, or name another file with --config"
+
+
+def _cannot_write(path: Path, error: OSError, otherwise: str = "") -> WitnzError:
     text = f"configuration {path} cannot be written: {error.strerror}"
     if isinstance(error, PermissionError):
-        return KeyProblem(
-            text, hint="run it as the user that may write there, or name another file with --config", code="config.permission"
-        )
+        hint = f"as whoever may write it: {otherwise}\nthen run this command again" if otherwise else _ANOTHER_USER
+        return KeyProblem(text, hint=hint, code="config.permission")
     return StoreFull(text, hint="make room, or have the volume mounted for writing")
