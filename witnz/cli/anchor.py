@@ -176,6 +176,7 @@ def _own_look(config: Config, *, everything: bool) -> list[dict[str, Any]]:
 def backends(context: typer.Context) -> int:
     """List the kinds of anchors, what each is worth, and whether it can be used here."""
     from witnz.anchor.registry import backend, types
+    from witnz.cli.main import EXTRA_OF
 
     call = invocation(context)
     found: list[dict[str, Any]] = []
@@ -183,14 +184,16 @@ def backends(context: typer.Context) -> int:
         try:
             one = backend(kind)
         except ImportError as error:
-            found.append({"type": kind, "about": "", "latency": "", "extra": None, "installed": False, "missing": error.name})
+            extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+            found.append({"type": kind, "about": "", "latency": "", "extra": extra, "installed": False, "missing": error.name})
             continue
         found.append(
             {"type": kind, "about": one.about, "latency": one.latency, "extra": one.extra, "installed": True, "missing": None}
         )
     rows = [["TYPE", "TAKES", "EXTRA", "ABOUT"]]
     for one_kind in found:
-        missing = f"not installed: {one_kind['missing']}" if not one_kind["installed"] else ""
+        remedy = f'pip install "witnz[{one_kind["extra"]}]"' if one_kind["extra"] else one_kind["missing"]
+        missing = f"not installed: {remedy}" if not one_kind["installed"] else ""
         rows.append([one_kind["type"], one_kind["latency"] or "-", one_kind["extra"] or "-", one_kind["about"] or missing])
     call.output.answer({"schema": "witnz.anchor-backends/1", "backends": found}, columns(rows))
     return 0
