@@ -7,7 +7,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 endif
 ARGS ?=
 # Most tests wait rather than compute.  A file stays on one worker; ARGS="-n 0" runs everything in one process (--pdb needs that).
-WORKERS ?= 3
+WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 VENV := .venv

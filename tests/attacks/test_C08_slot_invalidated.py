@@ -94,7 +94,7 @@ def test_members_that_have_not_read_so_far_yet_are_waited_for(trio: Trio, monkey
     class Following:
         asked = 0
 
-        def all_logs(self, position: int) -> int:
+        def all_logs(self, position: int, *, besides: object) -> int:
             Following.asked += 1
             if Following.asked < 3:
                 raise NotFetched(f"too few members have passed {position}")

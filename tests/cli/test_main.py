@@ -88,7 +88,7 @@ def test_the_program_is_the_one_that_is_promised() -> None:
         keys approvers,
         cluster status, cluster add, cluster remove, table export, report, report sample,
         report drill,
-        erase, prune, config check, config show, config explain, version, completion
+        erase, prune, config check, config show, config apply, config explain, version, completion
     """
     assert leaves == {name.strip() for name in promised.split(",")}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from witnz.cli.command import MANAGE, add_command, add_group
+from witnz.cli.config_apply import apply
 from witnz.cli.invocation import invocation
 from witnz.cli.text import count, printable
 
@@ -17,9 +18,15 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the group to the program."""
-    group = add_group(app, "config", "The configuration: check, show, explain.", "witnz config check", section=MANAGE)
+    group = add_group(app, "config", "The configuration: check, show, explain, apply.", "witnz config check", section=MANAGE)
     add_command(group, "check", "witnz config check", "witnz config check -c /etc/witnz/witnz.yaml --json")(check)
     add_command(group, "show", "witnz config show")(show)
+    add_command(
+        group,
+        "apply",
+        "witnz config apply --operator-key operator-alice.key",
+        'witnz config apply --operator-key operator-alice.key --reason "prices change by hand from now on, ticket 4711"',
+    )(apply)
     add_command(group, "explain", "witnz config explain verify_interval", "witnz config explain protected_tables")(explain)
 
 

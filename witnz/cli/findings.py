@@ -120,15 +120,21 @@ def approve(
     config = call.load_config()
     check_reason(reason)
     operator = Operator.load(operator_key)
-    with running_client(config) as client:
-        if client is not None:
-            cluster, body = client.approval(finding_id, reason)
-            _show_accepted(call, finding_id, body, yes=yes)
-            document = client.approve(finding_id, operator.sign("accept", body, cluster))
-        else:
-            document = _approve_here(call, config, finding_id, reason, operator, yes=yes)
+    document = approve_finding(call, config, finding_id, reason, operator, yes=yes)
     call.output.answer(document, [f"{finding_id} is {document['state']}, signed by {operator.name}"])
     return 0
+
+
+def approve_finding(
+    call: Invocation, config: Config, finding_id: str, reason: str, operator: Operator, *, yes: bool
+) -> dict[str, Any]:
+    """Sign what the node says would be accepted, after a look at it; the finding as it is then."""
+    with running_client(config) as client:
+        if client is None:
+            return _approve_here(call, config, finding_id, reason, operator, yes=yes)
+        cluster, body = client.approval(finding_id, reason)
+        _show_accepted(call, finding_id, body, yes=yes)
+        return client.approve(finding_id, operator.sign("accept", body, cluster))
 
 
 def _approve_here(

@@ -89,10 +89,10 @@ def protect(
     asked = [_new_table(text, rules) for text in tables]
     fresh = [table for table in asked if not _is_listed(config, table)]
     edited, text = _with_tables(config, fresh)
-    _publish(call, edited, admin_url)
+    publish(call, edited, admin_url)
     if fresh and config.path is not None:
         replace_file(config.path, text)
-    told = _tell(config, [edited_table for table in asked if (edited_table := edited.table(table.name)) is not None])
+    told = tell(config, [edited_table for table in asked if (edited_table := edited.table(table.name)) is not None])
     if inserts_only:
         call.output.note("updates and deletes of these tables are found by scan only, without who made them or when")
     document = {
@@ -156,7 +156,7 @@ def _with_tables(config: Config, fresh: Sequence[NewTable]) -> tuple[Config, str
     return load_edited(config, text, names, by_hand(fresh)), text
 
 
-def _publish(call: Invocation, config: Config, admin_url: str | None) -> None:
+def publish(call: Invocation, config: Config, admin_url: str | None) -> None:
     """See to it that the publication holds every protected table.  Raises PublicationMissing, its SQL answered before."""
     from witnz.node.setup import Made, PublicationMissing, configured_tables, conninfo_of, ensure_publication
     from witnz.postgres.session import connect
@@ -176,7 +176,7 @@ def _answer_sql(output: Output, statements: Sequence[str]) -> None:
     output.answer({"schema": "witnz.sql/1", "sql": list(statements)}, [f"{statement};" for statement in statements])
 
 
-def _tell(config: Config, tables: Sequence[TableConfig]) -> bool:
+def tell(config: Config, tables: Sequence[TableConfig]) -> bool:
     """Tell a running node; whether there is one."""
     with running_client(config) as client:
         if client is None:

@@ -64,14 +64,14 @@ def unprotect(
     operator = Operator.load(operator_key)
     names = [table_name(text) for text in tables]
     with connect(conninfo_of(config), application_name="witnz unprotect") as conn:
-        related = [name for asked in names for name in (asked, *_leaves(conn, asked))]
+        related = [name for asked in names for name in (asked, *leaves_of(conn, asked))]
         protected = _protected(config, names, related)
         if protected:
             listed = ", ".join(printable(name) for name in protected)
             confirm(call.output, f"End the protection of {listed}, signed by {operator.name}?", yes=yes)
-            _decide(call, config, operator, protected, reason)
+            end_protection(call, config, operator, protected, reason)
         _forget(config, names)
-        statements = _unpublish(conn, call.load_config(), names, admin_url)
+        statements = unpublish(conn, call.load_config(), names, admin_url)
     document = {
         "schema": "witnz.unprotect/1",
         "tables": names,
@@ -88,7 +88,7 @@ def unprotect(
     return 0
 
 
-def _leaves(conn: Connection[Any], name: str) -> list[str]:
+def leaves_of(conn: Connection[Any], name: str) -> list[str]:
     """The partitions of a table, which are protected under their own names."""
     from witnz.core.names import parse_table_name
     from witnz.postgres import catalog
@@ -109,7 +109,7 @@ def _protected(config: Config, asked: Sequence[str], related: Sequence[str]) -> 
     return [name for name in dict.fromkeys(related) if name in in_force]
 
 
-def _decide(call: Invocation, config: Config, operator: Operator, names: Sequence[str], reason: str) -> None:
+def end_protection(call: Invocation, config: Config, operator: Operator, names: Sequence[str], reason: str) -> None:
     """Journal a signed ``unprotect`` for each, and wait until nothing more is recorded."""
     with running_client(config) as client:
         if client is not None:
@@ -142,7 +142,7 @@ def _forget(config: Config, names: Sequence[str]) -> None:
     replace_file(config.path, text)
 
 
-def _unpublish(conn: Connection[Any], config: Config, names: Sequence[str], admin_url: str | None) -> list[str]:
+def unpublish(conn: Connection[Any], config: Config, names: Sequence[str], admin_url: str | None) -> list[str]:
     """Take the tables out of the publications as their owner, or the SQL that does."""
     from witnz.core.names import parse_table_name
     from witnz.node.setup import configured_tables

@@ -255,7 +255,7 @@ CLASSES: Final[Mapping[str, ClassInfo]] = {
         "medium",
         "config",
         "the configuration file asks for less than the journal protects",
-        "restore the file; or end the protection with witnz unprotect and an operator key, and begin it again as the file says",
+        "restore the file; or sign what it asks for with witnz config apply and an operator key",
     ),
     FindingClass.KEY_CHANGED: ClassInfo(
         "high",

@@ -159,6 +159,7 @@ class Node:
         self.erasing = Erasing(self.db, self.journal, self.book, self.seal_now)
         self.bridging = Bridging(self.db, self.journal, self.approvals.in_doubt, self.protection.begin_anew)
         self.rejudging = Rejudging(self.db, self.journal, self.book)
+        self.wishes = Wishes(self.db, self.journal, self.book, config)
         self.following = Following(
             self.db,
             {
@@ -169,6 +170,7 @@ class Node:
                 "epoch": self.bridging.followed_gap,
                 "erase": self.erasing.carry_out,
                 "key": self.rejudging.follow,
+                "config": self.wishes.follow,
             },
         )
         self.approvals.follow = self.erasing.follow = self.following.follow
@@ -184,7 +186,6 @@ class Node:
         self.box = ImageBox(self.keys.retain)
         self.scanning = Scanning(self.conninfo, self.journal, self.db)
         self.audit = SelfAudit(self.db, self.data.database, self.book, self.clock)
-        self.wishes = Wishes(self.db, self.journal, self.book, config)
         anchor_parts = AnchorParts(
             self.db, self.journal, self.book, self.clock, self.metrics, config.cluster,
             leads=lambda: self.engine.leader() == config.node_id,
@@ -510,7 +511,7 @@ class Node:
         if record_type == "erase":
             return self.erasing.order(body)
         seq = self.journal.propose(record_type, body)
-        if record_type in ("prune", "key"):
+        if record_type in ("prune", "key", "config"):
             self.following.follow(seq)
         if record_type == "unprotect":
             self.generations.end(body["table"])

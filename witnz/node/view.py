@@ -33,6 +33,7 @@ from witnz.node.keytext import recorded_key
 from witnz.node.logpage import log_page
 from witnz.node.ordered import orders_document
 from witnz.node.status import CLOSED, Live, Moment, checkpoint_summary, judged, vitals_document
+from witnz.node.wishes import known_interval
 from witnz.store import checkpoints, entries, findings, journal, live, logs, verifications
 from witnz.store.database import Database
 from witnz.store.logs import LogRow
@@ -129,6 +130,7 @@ class StoreView:
                 "oid": row.oid,
                 "key_columns": list(row.key_columns),
                 "schema_seq": row.schema_seq,
+                "verify_interval_s": known_interval(moment.conn, row.table),
                 "generations": [_generation(moment, r) for r in generations],
                 "last_verification": None if newest is None else _verification(newest),
             }
