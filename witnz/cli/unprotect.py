@@ -7,7 +7,7 @@ table -> the publication lets it go.  The other way round it would be a finding,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from witnz.config import Config
-    from witnz.node.node import Node
 
 ENDED_WAIT_S: Final = 30.0
 
@@ -116,16 +115,18 @@ def end_protection(call: Invocation, config: Config, operator: Operator, names: 
             cluster = str(client.status()["cluster"]["id"])
             for name in names:
                 client.decide("unprotect", operator.sign("unprotect", {"table": name, "reason": reason}, cluster))
+            _await(lambda: {table["name"] for table in client.tables()}, set(names))
             return
     with own_node(config, call.output) as node:
         for name in names:
             node.decide("unprotect", operator.sign("unprotect", {"table": name, "reason": reason}, node.cluster_id))
-        _await_ended(node, set(names))
+        _await(lambda: {state.name for state in node.states()}, set(names))
 
 
-def _await_ended(node: Node, names: set[str]) -> None:
+def _await(recorded: Callable[[], set[str]], names: set[str]) -> None:
+    """Until nothing more is recorded of these tables: one that left the publication before that would be a finding."""
     deadline = time.monotonic() + ENDED_WAIT_S
-    while names & {state.name for state in node.states()}:
+    while names & recorded():
         if time.monotonic() > deadline:
             raise Inconclusive("the end of protection is journalled, and the stream has not come to it yet")
         time.sleep(0.05)
