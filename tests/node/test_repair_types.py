@@ -272,7 +272,7 @@ def test_tables_that_cannot_be_repaired_say_so(pg_server: PostgresServer, tmp_pa
             with pytest.raises(UsageError) as refused:
                 bench.repair(finding)
             if name == "plain":
-                assert refused.value.code == "repair.no-images" and "retain: rows" in refused.value.hint
+                assert refused.value.code == "repair.no-images" and "--retain-rows" in refused.value.hint
             else:
                 assert "has no key" in refused.value.message and "signed intent" in refused.value.hint
         assert bench.rows(name) == rows and bench.open(name)
